@@ -1,0 +1,51 @@
+"""What the layers above execution ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jitgrad.core.aval import Aval
+    from jitgrad.core.form import Form
+    from jitgrad.core.primitive import Primitive
+
+
+class Backend(Protocol):
+    """A machine that makes Tensors and runs forms."""
+
+    Tensor: type
+    Variable: type
+
+    def op(self, prim: Primitive) -> Callable[..., Any]:
+        """The callable for an entry; its operator slot too where the entry has a symbol."""
+
+    def tensor(self, array: np.ndarray, value: Aval) -> Any:
+        """A Tensor with a copy of a C-contiguous array's elements."""
+
+    def dry(self, value: Aval, number: int, recorder: Any) -> Any:
+        """A Tensor without elements: value ``number`` of a dry recording."""
+
+    def run(self, form: Form, operands: Sequence[Any]) -> Any:
+        """Compute (and record, where this thread records): a Tensor, or a tuple of them."""
+
+    def remember(self, op: Any, args: tuple[Any, ...], form: Form) -> None:
+        """Fill the op's inline cache: calls like this one need no Python from now on."""
+
+    def compiled(self, function: Callable[..., int]) -> Callable[..., int]:
+        """A plain function over int64 arrays as machine code."""
+
+
+class _Current:
+    backend: Backend | None = None
+
+
+def current() -> Backend:
+    assert _Current.backend is not None, "jitgrad/__init__.py sets the backend before it imports the ops"
+    return _Current.backend
+
+
+def use(machine: Backend) -> None:
+    _Current.backend = machine

@@ -1,0 +1,25 @@
+"""Errors as sentences for users: what was asked for, with which shapes and dtypes, on which line of theirs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TypeVar
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+E = TypeVar("E", bound=BaseException)
+
+
+def user_line() -> str:
+    """FILE:LINE of the innermost frame outside this package, or '' at the interactive prompt's edge."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back  # type: ignore[assignment]
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
+
+
+def user_error(kind: type[E], message: str) -> E:
+    """An exception of ``kind`` whose message ends with the user's line."""
+    line = user_line()
+    return kind(f"{message} (at {line})" if line else message)

@@ -1,0 +1,218 @@
+"""The table: one entry per primitive, and what each kind of entry supplies.
+
+The body of a decorated function is what the machine runs; the decorator's keywords are the mathematics.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from jitgrad.core import backend, dtypes
+from jitgrad.core.aval import Aval, aval, broadcast_shapes
+from jitgrad.core.errors import user_error
+
+
+class Kind(Enum):
+    """How a primitive touches memory: each kind owns a shape rule and a loop."""
+
+    ELEMENTWISE = "elementwise"    # body(x, ...) -> scalar; operands broadcast
+    REDUCE = "reduce"              # body(acc, x) -> acc over adjacent `axes`, kept as length 1
+    MOVE = "move"                  # body(aval, **params) -> Index: no arithmetic
+    PLACE = "place"                # body(aval, **params) -> Index: the transpose of a MOVE that repeats no element
+    CONTRACT = "contract"          # own kernel body(out, x, y, *words)
+    INDEX = "index"                # own kernel, linear in its first operand
+    OPAQUE = "opaque"              # own kernel
+    HIGHER = "higher"              # params hold Programs
+
+
+class Linear(Enum):
+    """What derivative rules may assume."""
+
+    NO = 0
+    EACH = 1                       # linear in all operands taken together
+    MULTI = 2                      # linear in each operand alone
+
+
+class Missing:
+    """The type of `missing`, for an entry that has a derivative in mathematics but no rule here."""
+
+
+missing = Missing()
+
+Rule = Callable[..., Sequence[Any]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Primitive:
+    """One row of the table. Names, not codes, are an entry's identity on disk."""
+
+    name: str
+    code: int
+    kind: Kind
+    body: Callable[..., Any]
+    vjp: Rule | Missing | None           # cotangents of the operands, written in ops; None: gradient None
+    aval: Callable[..., Aval | tuple[Aval, ...]]
+    ref: Callable[..., Any]              # NumPy's answer
+    samples: Callable[..., Any] | None   # rng -> [(arrays, params)]
+    operands: tuple[str, ...]            # operand names; ('*xs',) for any number
+    params: tuple[str, ...]
+    domains: tuple[str, ...]             # per operand: float, number, any, bool, index
+    linear: Linear = Linear.NO
+    init: Any = None                     # of a reduction: number, or dtype -> number
+    words: Callable[..., Any] | None = None   # of an own kernel: the integers its body gets
+    ulp: float = 0.5                     # stated error of a float result, in units of the last place
+    at: tuple[Any, ...] = ()             # special points for tests
+    symbol: str | None = None
+    literal: str = ""                    # the entry that takes a Python int in the last operand's place as a parameter
+    partial: bool = False                # the rule takes want=, the operand positions whose cotangent is asked for
+    defaults: dict[str, Any] | None = None    # of params that a caller may leave out
+    general: Callable[..., Any] | None = None   # the answer for operands that the entry does not take itself, or None
+    errors: dict[int, str] | None = None  # sentences for the codes that an own kernel returns
+    doc: str = ""
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+
+TABLE: list[Primitive] = []          # index == op code
+BY_NAME: dict[str, Primitive] = {}
+OPS: dict[str, Callable[..., Any]] = {}
+Op = Callable[..., Any]
+
+
+def define(body: Callable[..., Any], **fields: Any) -> Op:
+    """Add an entry to the table; the op that users and rules call."""
+    name = fields.pop("name", None) or body.__name__
+    if name in BY_NAME:
+        raise ValueError(f"the table has an entry named {name!r} already")
+    prim = Primitive(name=name, code=len(TABLE), body=body, doc=inspect.getdoc(body) or "", **fields)
+    TABLE.append(prim)
+    BY_NAME[name] = prim
+    OPS[name] = backend.current().op(prim)
+    return OPS[name]
+
+
+# ---- shape rules by kind -------------------------------------------------------------------------
+
+def broadcast_aval(name: str, result: str | None) -> Callable[..., Aval]:
+    def rule(*operands: Aval, **params: Any) -> Aval:
+        shape = broadcast_shapes(*(a.shape for a in operands))
+        if shape is None:
+            raise shape_error(name, operands, "do not broadcast together")
+        return aval(dtypes.BOOL if result == "bool" else operands[-1].code, shape)
+    return rule
+
+
+def reduce_aval(name: str) -> Callable[..., Aval]:
+    def rule(x: Aval, *, axes: tuple[int, ...]) -> Aval:
+        if axes != tuple(range(axes[0], axes[0] + len(axes))) if axes else False:
+            raise user_error(ValueError, f"{name}: axes must be adjacent and ascending, got {axes}")
+        if any(not 0 <= a < x.ndim for a in axes):
+            raise user_error(ValueError, f"{name}: axes {axes} are out of range for shape {x.shape}")
+        return aval(x.code, tuple(1 if i in axes else n for i, n in enumerate(x.shape)))
+    return rule
+
+
+def shape_error(name: str, operands: Sequence[Aval], what: str) -> ValueError:
+    shapes = " and ".join(str(a.shape) for a in operands)
+    kinds = " and ".join(a.dtype.name for a in operands)
+    return user_error(ValueError, f"{name}: shapes {shapes} {what} (dtypes {kinds})")
+
+
+# ---- decorators, one per kind --------------------------------------------------------------------
+
+def _names(body: Callable[..., Any], skip: int = 0) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    given = list(inspect.signature(body).parameters.values())
+    operands = tuple(("*" if p.kind is p.VAR_POSITIONAL else "") + p.name for p in given
+                     if p.kind is not p.KEYWORD_ONLY)
+    return operands[skip:], tuple(p.name for p in given if p.kind is p.KEYWORD_ONLY)
+
+
+def elementwise(*, vjp: Rule | Missing | None, ref: Callable[..., Any], samples: Any, domain: Any = "number",
+                result: str | None = None, **fields: Any) -> Callable[[Callable[..., Any]], Op]:
+    """An entry whose body maps scalars to a scalar; operands broadcast (undone once, in the walk)."""
+    def decorate(body: Callable[..., Any]) -> Op:
+        operands, params = _names(body)
+        domains = (domain,) * len(operands) if isinstance(domain, str) else tuple(domain)
+        shape = fields.pop("aval", None) or broadcast_aval(fields.get("name") or body.__name__, result)
+        return define(body, kind=Kind.ELEMENTWISE, vjp=vjp, ref=ref, samples=samples, operands=operands,
+                      params=params, domains=domains, aval=shape, **fields)
+    return decorate
+
+
+def reduction(*, vjp: Rule | Missing | None, ref: Callable[..., Any], samples: Any, init: Any,
+              domain: str = "number", **fields: Any) -> Callable[[Callable[..., Any]], Op]:
+    """An entry whose body folds an element into an accumulator along ``axes``, which stay as length 1."""
+    def decorate(body: Callable[..., Any]) -> Op:
+        return define(body, kind=Kind.REDUCE, vjp=vjp, ref=ref, samples=samples, operands=("x",), params=("axes",),
+                      domains=(domain,), init=init, aval=reduce_aval(body.__name__), **fields)
+    return decorate
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index map: element i of the result is operand[offset + i . strides], in elements."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+
+
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    out, step = [], 1
+    for n in reversed(shape):
+        out.append(step)
+        step *= n
+    return tuple(reversed(out))
+
+
+def movement(*, vjp: Rule | Missing | None, ref: Callable[..., Any], samples: Any,
+             **fields: Any) -> Callable[[Callable[..., Any]], Op]:
+    """An entry that only moves elements: its body maps the operand's aval and the params to an `Index`."""
+    def decorate(body: Callable[..., Any]) -> Op:
+        _, params = _names(body)
+
+        def rule(x: Aval, **given: Any) -> Aval:
+            return aval(x.code, body(x, **given).shape)
+        return define(body, kind=Kind.MOVE, vjp=vjp, ref=ref, samples=samples, operands=("x",), params=params,
+                      domains=("any",), linear=Linear.EACH, aval=rule, ulp=0.0, **fields)
+    return decorate
+
+
+def placement(*, vjp: Rule | Missing | None, ref: Callable[..., Any], samples: Any, aval: Callable[..., Aval],
+              params: tuple[str, ...], **fields: Any) -> Callable[[Callable[..., Any]], Op]:
+    """An entry that puts the operand's elements into zeros: its body says where, as the `Index` of a MOVE back."""
+    def decorate(body: Callable[..., Any]) -> Op:
+        return define(body, kind=Kind.PLACE, vjp=vjp, ref=ref, samples=samples, operands=("x",), params=params,
+                      domains=("any",), linear=Linear.EACH, aval=aval, ulp=0.0, **fields)
+    return decorate
+
+
+def kernel(kind: Kind, *, vjp: Rule | Missing | None, ref: Callable[..., Any], samples: Any,
+           aval: Callable[..., Any], words: Callable[..., Any], operands: tuple[str, ...], domain: Any,
+           params: tuple[str, ...] = (), **fields: Any) -> Callable[[Callable[..., Any]], Op]:
+    """An entry with a kernel of its own: ``body(out, *operands, *words)`` over flat arrays, as plain Python.
+
+    A body returns 0, or a positive code that `errors=` of the entry turns into a sentence.
+    """
+    def decorate(body: Callable[..., Any]) -> Op:
+        domains = (domain,) * len(operands) if isinstance(domain, str) else tuple(domain)
+        return define(body, kind=kind, vjp=vjp, ref=ref, samples=samples, aval=aval, words=words,
+                      operands=operands, params=params, domains=domains, **fields)
+    return decorate
+
+
+# ---- samples for tests ---------------------------------------------------------------------------
+
+def uniform(*shapes: tuple[int, ...], low: float = -1.5, high: float = 1.5,
+            **params: Any) -> Callable[[np.random.Generator], list[tuple[tuple[np.ndarray, ...], dict[str, Any]]]]:
+    """Samples drawn uniformly, one array per shape."""
+    return lambda rng: [(tuple(rng.uniform(low, high, s) for s in shapes), params)]
+
+

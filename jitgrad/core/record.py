@@ -1,0 +1,279 @@
+"""Recording is running: the one path that every operation takes when its inline cache has not seen it.
+
+A concrete operand runs at once (and the machine appends the row where a tape records); an operand of a dry
+recording appends a row to that recording and runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jitgrad.core import backend, dtypes
+from jitgrad.core.aval import AVALS, Aval, aval
+from jitgrad.core.errors import user_error
+from jitgrad.core.form import Form, form
+from jitgrad.core.primitive import BY_NAME, Primitive
+from jitgrad.core.program import Program
+
+_HASHED = (int, bool, str, type(None), float, np.dtype)
+_INT32 = range(-2**31, 2**31)
+MAX_LITERAL = 64               # integer exponents up to here are parameters; their kernels multiply
+
+
+# ---- Tensors from anything -----------------------------------------------------------------------
+
+def tensor(value: Any, dtype: int | None = None, what: str = "asarray") -> Any:
+    """A Tensor from a Tensor, Variable, Python number, (nested) sequence or NumPy array; arrays are copied."""
+    machine = backend.current()
+    kind = type(value)
+    if kind is machine.Variable:
+        value = value.read_value()
+        kind = machine.Tensor
+    if kind is machine.Tensor:
+        return value if dtype is None or AVALS[value._aval].code == dtype else cast(value, dtype)
+    array = _array(value, dtype, what)
+    return machine.tensor(array, aval(dtypes.CODES[array.dtype], array.shape))
+
+
+def _array(value: Any, dtype: int | None, what: str) -> np.ndarray:
+    """A C-contiguous array of one of the five dtypes, by content where Python values have none."""
+    is_numpy = isinstance(value, np.ndarray | np.generic)
+    if not is_numpy and hasattr(value, "__array__"):
+        value = np.asarray(value)
+        is_numpy = True
+    if not is_numpy and isinstance(value, list | tuple) and _holds_tensors(value):
+        value = _plain(value)
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise user_error(ValueError, f"{what}: cannot make a Tensor of {type(value).__name__}: {error}") from None
+    if array.dtype.kind not in "biuf":
+        raise user_error(TypeError, f"{what}: cannot make a Tensor of {_described(value, array)}; "
+                                    f"the dtypes are {', '.join(dtypes.NAMES)}")
+    if dtype is None:
+        dtype = _code_for(array, is_numpy, what)
+    target = dtypes.DTYPES[dtype]
+    if array.dtype.kind == "f" and dtype < dtypes.FLOAT32 and not is_numpy:
+        raise user_error(TypeError, f"{what}: cannot make {target.name} of Python floats")
+    return np.ascontiguousarray(array, dtype=target).reshape(array.shape)
+
+
+def _code_for(array: np.ndarray, is_numpy: bool, what: str) -> int:
+    if not is_numpy:
+        if array.dtype.kind == "f":
+            return dtypes.default_float()
+        if array.dtype.kind == "b":
+            return dtypes.BOOL
+        fits = array.size == 0 or (array.min() >= -2**31 and array.max() < 2**31)
+        return dtypes.INT32 if fits else dtypes.INT64
+    native = array.dtype.newbyteorder("=")
+    if native not in dtypes.CODES:
+        if native.kind in "iu" and native.itemsize < 4 or native == np.uint16:
+            return dtypes.INT32
+        if native == np.uint32:
+            return dtypes.INT64
+        if native == np.float16:
+            return dtypes.FLOAT32
+        raise user_error(TypeError, f"{what}: NumPy dtype {array.dtype} has no counterpart; "
+                                    f"the dtypes are {', '.join(dtypes.NAMES)}")
+    return dtypes.CODES[native]
+
+
+def _described(value: Any, array: np.ndarray) -> str:
+    if isinstance(value, np.ndarray):
+        return f"a NumPy array of dtype {array.dtype}"
+    return f"{type(value).__name__} {value!r}"[:80]
+
+
+def _holds_tensors(value: Sequence[Any]) -> bool:
+    machine = backend.current()
+    return any(type(v) in (machine.Tensor, machine.Variable) or isinstance(v, list | tuple) and _holds_tensors(v)
+               for v in value)
+
+
+def _plain(value: Any) -> Any:
+    machine = backend.current()
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value.numpy() if type(value) in (machine.Tensor, machine.Variable) else value
+
+
+def cast(x: Any, code: int) -> Any:
+    """``x`` in another dtype, as a recorded row."""
+    return apply(BY_NAME["cast"], (x,), {"dtype": dtypes.NAMES[code]})
+
+
+# ---- an operation --------------------------------------------------------------------------------
+
+def call(prim: Primitive, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], operator: bool) -> Any:
+    """What an op does when its inline cache has no answer: normalise, run or record, remember."""
+    machine = backend.current()
+    if any(name.startswith("*") for name in prim.operands):
+        operands, params = args, kwargs
+    else:
+        bound = dict(zip((*prim.operands, *prim.params), args, strict=False))
+        if len(args) > len(prim.operands) + len(prim.params) or bound.keys() & kwargs.keys():
+            raise user_error(TypeError, f"{prim.name}: takes {_signature(prim)}, got {len(args)} positional")
+        bound = {**(prim.defaults or {}), **bound, **kwargs}
+        absent = [name for name in (*prim.operands, *prim.params) if name not in bound]
+        if absent or len(bound) > len(prim.operands) + len(prim.params):
+            raise user_error(TypeError, f"{prim.name}: takes {_signature(prim)}, got {', '.join(bound)}")
+        operands = tuple(bound[name] for name in prim.operands)
+        params = {name: bound[name] for name in prim.params}
+    if operator and not all(_is_operand(machine, x) for x in operands):
+        return NotImplemented
+    if prim.literal and type(operands[-1]) is int and abs(operands[-1]) <= MAX_LITERAL:
+        prim, params, operands = BY_NAME[prim.literal], {"n": operands[-1]}, operands[:-1]
+    prepared = prepare(prim, operands)
+    if prim.general is not None:
+        answer = prim.general(*prepared, **params)
+        if answer is not None:
+            return answer
+    made = form(prim, [AVALS[t._aval] for t in prepared], params)
+    result = dispatch(made, prepared)
+    if not kwargs and _cacheable(machine, operands, prepared, args):
+        machine.remember(op, args, made)
+    return result
+
+
+def _signature(prim: Primitive) -> str:
+    return ", ".join((*prim.operands, *(f"{name}=" for name in prim.params)))
+
+
+def _is_operand(machine: backend.Backend, x: Any) -> bool:
+    return type(x) in (machine.Tensor, machine.Variable) or isinstance(
+        x, int | float | list | tuple | np.ndarray | np.generic)
+
+
+def _cacheable(machine: backend.Backend, operands: Sequence[Any], prepared: Sequence[Any],
+               args: tuple[Any, ...]) -> bool:
+    """The machine can answer the like of this call alone: no cast was needed, params are fixed objects."""
+    for x, t in zip(operands, prepared, strict=True):
+        if type(x) is machine.Variable:
+            x = x._value
+        if type(x) is machine.Tensor:
+            if x is not t or x._data == 0:
+                return False
+        elif type(x) not in (int, float):
+            return False
+    return all(type(a) in _HASHED or type(a) is tuple and all(type(b) in _HASHED for b in a)
+               for a in args[len(operands):])
+
+
+def apply(prim: Primitive, operands: Sequence[Any], params: dict[str, Any]) -> Any:
+    """Run or record a primitive on anything that can be an operand."""
+    prepared = prepare(prim, operands)
+    return dispatch(form(prim, [AVALS[t._aval] for t in prepared], params), prepared)
+
+
+def dispatch(made: Form, operands: Sequence[Any]) -> Any:
+    for t in operands:
+        if t._data == 0:
+            return recorder_of(operands).append(made, operands)
+    return backend.current().run(made, operands)
+
+
+def prepare(prim: Primitive, operands: Sequence[Any]) -> list[Any]:
+    """Operands as Tensors of the dtypes that the entry's domains ask for; Python numbers give way."""
+    machine = backend.current()
+    domains = prim.domains if len(prim.domains) == len(operands) else prim.domains * len(operands)
+    out: list[Any] = []
+    strong: list[int] = []
+    weak: list[type] = []
+    for x, domain in zip(operands, domains, strict=True):
+        kind = type(x)
+        if kind is int or kind is float:
+            if domain not in ("bool", "index"):
+                weak.append(kind)
+            out.append(x)
+            continue
+        t = tensor(x, what=prim.name)
+        out.append(t)
+        if domain not in ("bool", "index"):
+            strong.append(AVALS[t._aval].code)
+    code = dtypes.promote(strong, weak)
+    if not strong and code == dtypes.INT32 and any(type(x) is int and x not in _INT32 for x in out):
+        code = dtypes.INT64
+    for domain in domains:
+        if domain == "float" and code < dtypes.FLOAT32:
+            code = dtypes.default_float()
+        elif domain == "number" and code == dtypes.BOOL:
+            code = dtypes.INT32
+        elif domain == "logical" and code >= dtypes.FLOAT32:
+            raise user_error(TypeError, f"{prim.name}: takes integers or booleans, got {dtypes.NAMES[code]}")
+    for i, (x, domain) in enumerate(zip(out, domains, strict=True)):
+        out[i] = _in_domain(prim, x, domain, code, machine)
+    return out
+
+
+def _in_domain(prim: Primitive, x: Any, domain: str, code: int, machine: backend.Backend) -> Any:
+    if domain == "bool":
+        want = dtypes.BOOL
+    elif domain == "index":
+        have = dtypes.INT32 if type(x) is int else dtypes.FLOAT32 if type(x) is float else AVALS[x._aval].code
+        if have not in (dtypes.INT32, dtypes.INT64):
+            raise user_error(TypeError, f"{prim.name}: indices must be integers, got {dtypes.NAMES[have]}")
+        want = have
+    else:
+        want = code
+    if type(x) is machine.Tensor:
+        return x if AVALS[x._aval].code == want else cast(x, want)
+    try:
+        return machine.tensor(np.array(x, dtypes.DTYPES[want]), aval(want, ()))
+    except OverflowError:
+        raise user_error(OverflowError, f"{prim.name}: {x} does not fit {dtypes.NAMES[want]}") from None
+
+
+# ---- dry recordings ------------------------------------------------------------------------------
+
+class Recorder:
+    """Collects rows from operations on dry Tensors: derivative rules, `fn.program(avals)` and their like."""
+
+    def __init__(self) -> None:
+        self.avals: list[Aval] = []
+        self.inputs: list[int] = []
+        self.constants: dict[int, Any] = {}
+        self.rows: list[tuple[Form, tuple[int, ...], int]] = []
+        self._constant_ids: dict[int, int] = {}
+
+    def _value(self, value: Aval) -> int:
+        self.avals.append(value)
+        return len(self.avals) - 1
+
+    def input(self, value: Aval) -> Any:
+        """A new input, as a dry Tensor."""
+        number = self._value(value)
+        self.inputs.append(number)
+        return backend.current().dry(value, number, self)
+
+    def number(self, t: Any) -> int:
+        """The value id of a Tensor in this recording; a concrete one becomes a constant."""
+        if t._data == 0:
+            if t._owner is not self:
+                raise user_error(RuntimeError, "a Tensor of one dry recording was used in another")
+            return int(t._index)
+        known = self._constant_ids.get(id(t))
+        if known is None:
+            known = self._constant_ids[id(t)] = self._value(AVALS[t._aval])
+            self.constants[known] = t
+        return known
+
+    def append(self, made: Form, operands: Sequence[Any]) -> Any:
+        ids = tuple(map(self.number, operands))
+        first = len(self.avals)
+        self.rows.append((made, ids, first))
+        outs = tuple(backend.current().dry(a, self._value(a), self) for a in made.outs)
+        return outs if len(outs) > 1 else outs[0]
+
+    def program(self, results: Sequence[Any]) -> Program:
+        """The Program whose results are these Tensors (None stays None)."""
+        ids = [-1 if r is None else self.number(r) for r in results]
+        return Program.build(self.rows, self.avals, self.inputs, self.constants, ids)
+
+
+def recorder_of(operands: Sequence[Any]) -> Recorder:
+    found: Recorder = next(t for t in operands if t._data == 0)._owner
+    return found

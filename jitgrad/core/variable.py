@@ -1,0 +1,164 @@
+"""The Python half of Variable: a place that holds a Tensor."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from jitgrad.core import backend, dtypes
+from jitgrad.core.aval import AVALS, aval
+from jitgrad.core.errors import user_error
+from jitgrad.core.record import tensor
+from jitgrad.core.tensor import Reference
+
+TRAINABLE, WATCHED = 1, 2
+_serials = itertools.count()
+
+
+class VariableMethods:
+    """Attributes of `jitgrad.Variable`; see `__new__` for making one."""
+
+    def __new__(cls, initial_value: Any = None, trainable: bool = True, name: str | None = None,
+                dtype: Any = None) -> Any:
+        """A variable with an initial value, watched by tapes when read if ``trainable``.
+
+        ``initial_value``: anything that holds numbers, or a function that returns it. The dtype and shape are fixed
+        from then on. Raises ValueError without an initial value, TypeError for what holds no numbers.
+
+        >>> import jitgrad as jg
+        >>> w = jg.Variable([1., 2.], name="w")
+        >>> w.assign_add([1., 1.]).numpy()
+        array([2., 3.], dtype=float32)
+        """
+        if initial_value is None:
+            raise user_error(ValueError, "Variable: initial_value must be specified")
+        if callable(initial_value):
+            initial_value = initial_value()
+        value = tensor(initial_value, None if dtype is None else dtypes.code_of(dtype), "Variable")
+        self = object.__new__(cls)
+        self._value = copied(value)
+        self._flags = TRAINABLE if trainable else 0
+        self._serial = next(_serials)
+        self.name = "Variable:0" if name is None else str(name)
+        return self
+
+    # ---- reading ----
+
+    def read_value(self) -> Any:
+        """The present value as a Tensor; tapes that watch the variable see the read."""
+        return backend.current().read(self)
+
+    value = read_value
+
+    def numpy(self) -> np.ndarray:
+        """The present value as a read-only NumPy array."""
+        out: np.ndarray = self._value.numpy()
+        return out
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+        return AVALS[self._value._aval].shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        return AVALS[self._value._aval].dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return AVALS[self._value._aval].ndim
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return AVALS[self._value._aval].size
+
+    @property
+    def trainable(self) -> bool:
+        """Whether tapes watch the variable when it is read."""
+        return bool(self._flags & TRAINABLE)
+
+    # ---- assigning ----
+
+    def assign(self, value: Any) -> Any:
+        """Hold ``value`` from now on, in the variable's dtype; returns the variable.
+
+        Raises ValueError for another shape. What was recorded with the old value is unchanged.
+        """
+        return self._set("assign", tensor(value, what="assign"))
+
+    def assign_add(self, delta: Any) -> Any:
+        """Add to the value; returns the variable."""
+        return self._set("assign_add", self._value + self._like("assign_add", delta))
+
+    def assign_sub(self, delta: Any) -> Any:
+        """Subtract from the value; returns the variable."""
+        return self._set("assign_sub", self._value - self._like("assign_sub", delta))
+
+    def _like(self, what: str, delta: Any) -> Any:
+        kind = type(delta)
+        if kind is int or kind is float:
+            return delta
+        return tensor(delta, AVALS[self._value._aval].code, what)
+
+    def _set(self, what: str, value: Any) -> Any:
+        have = AVALS[self._value._aval]
+        new = AVALS[value._aval]
+        if new is not have:
+            if new.shape != have.shape:
+                raise user_error(ValueError, f"{what}: a value of shape {new.shape} does not fit the variable "
+                                             f"{self.name!r} of shape {have.shape}")
+            value = tensor(value, have.code)
+        self._value = copied(value) if value._tracked or value._data == 0 else value
+        self._epoch = 0
+        return self
+
+    # ---- the rest ----
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        out: np.ndarray = self.read_value().__array__(dtype, copy)
+        return out
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.read_value())
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.read_value()[key]
+
+    def __repr__(self) -> str:
+        return (f"<jg.Variable {self.name!r} shape={self.shape} dtype={self.dtype}, "
+                f"numpy={self.numpy()[()]!r}>")
+
+    def __format__(self, spec: str) -> str:
+        return format(self._value, spec) if spec else str(self)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return type(self)(self._value, self.trainable, self.name)
+
+    def __reduce__(self) -> Any:
+        return type(self), (np.array(self.numpy()), self.trainable, self.name)
+
+    def ref(self) -> Any:
+        """A hashable stand-in for the variable."""
+        return Reference(self)
+
+    item = property(lambda self: self._value.item)
+
+    _value: Any
+    _flags: int
+    _epoch: int
+    name: str
+
+
+def copied(value: Any) -> Any:
+    """A Tensor of its own with the same elements: no tape knows it."""
+    like = AVALS[value._aval]
+    return backend.current().tensor(np.ascontiguousarray(value.numpy()).reshape(like.shape), aval(like.code, like.shape))

@@ -1,0 +1,51 @@
+"""Matrix products by the BLAS that NumPy brought along."""
+
+from __future__ import annotations
+
+import ctypes
+import glob
+import os
+from functools import cache
+
+import numpy as np
+
+from jitgrad.core.form import Form
+from jitgrad.execute.cpu.types import NATIVE
+
+
+@cache
+def functions() -> dict[str, int]:
+    """Addresses of 64-bit-integer cblas sgemm and dgemm in NumPy's own OpenBLAS, checked by a small product."""
+    folder = os.path.join(os.path.dirname(np.__file__), os.pardir, "numpy.libs")
+    for path in glob.glob(os.path.join(folder, "*openblas*")):
+        library = ctypes.CDLL(path)
+        found = {}
+        for real in "sd":
+            for symbol in (f"scipy_cblas_{real}gemm64_", f"cblas_{real}gemm64_"):
+                if hasattr(library, symbol):
+                    found[real] = ctypes.cast(getattr(library, symbol), ctypes.c_void_p).value or 0
+        if set(found) == {"s", "d"} and _works(found):
+            return found
+    return {}
+
+
+def _works(found: dict[str, int]) -> bool:
+    """[[1, 2]] @ [[3], [4]] is 11, in both precisions."""
+    for real, dtype in (("s", np.float32), ("d", np.float64)):
+        x, y, out = np.array([1, 2], dtype), np.array([3, 4], dtype), np.zeros(1, dtype)
+        params = np.array([found[real], out.itemsize, 1, 1, 1, 2, 0, 0], np.int64)
+        slots = np.array([a.ctypes.data for a in (out, x, y)], np.int64)
+        ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(NATIVE["gemm"])(
+            params.ctypes.data, slots.ctypes.data)
+        if out[0] != 11:
+            return False
+    return True
+
+
+def gemm(f: Form) -> tuple[int, list[int]] | None:
+    """Kernel and params of a matrix product, or None where BLAS has no such product."""
+    real = {"float32": "s", "float64": "d"}.get(f.outs[0].dtype.name)
+    if real not in functions():
+        return None
+    assert f.prim.words is not None
+    return NATIVE["gemm"], [functions()[real], f.outs[0].dtype.itemsize, *f.prim.words(*f.avals, **f.params)]

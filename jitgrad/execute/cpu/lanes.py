@@ -1,0 +1,280 @@
+"""A Trace as LLVM text on explicit vectors of eight lanes: fast without any optimisation pass.
+
+Loads and stores are unaligned, booleans are bytes 0/1 in memory and `<8 x i1>` in registers. No instruction carries a
+fast-math flag: the bits are those of the body.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jitgrad.ops.scalar import COMPARISONS, Node, Trace
+
+LANES = 8
+_REGISTER = {"bool": "i1", "int32": "i32", "int64": "i64", "float32": "float", "float64": "double"}
+_FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
+_INT_OPS = {
+    "add": "add", "sub": "sub", "mul": "mul", "div": "sdiv", "and": "and", "or": "or", "xor": "xor",
+    "shl": "shl", "shr": "ashr", "ushr": "lshr",
+}  # fmt: skip
+_INTRINSICS = frozenset({"fmuladd", "rint", "floor", "ceil", "trunc", "sqrt", "fabs", "copysign"})
+
+
+def register(dtype: np.dtype[Any]) -> str:
+    """Type of one lane in a register."""
+    return _REGISTER[dtype.name]
+
+
+def stored(dtype: np.dtype[Any]) -> str:
+    """Type of one element in memory."""
+    return "i8" if dtype.kind == "b" else _REGISTER[dtype.name]
+
+
+def vector(lane: str) -> str:
+    return f"<{LANES} x {lane}>"
+
+
+def literal(value: float, dtype: np.dtype[Any]) -> str:
+    """One constant; floats as the bits of the double, exact for both widths."""
+    if dtype.kind == "f":
+        return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
+    if dtype.kind == "b":
+        return "true" if value else "false"
+    return str(int(value))
+
+
+def splat(value: float, dtype: np.dtype[Any]) -> str:
+    """A constant in all lanes."""
+    return f"splat ({register(dtype)} {literal(value, dtype)})"
+
+
+class Text:
+    """Lines of one function under construction, with its declarations and constant tables."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lines: list[str] = []
+        self.entry: list[str] = []  # allocas: they belong to the entry block
+        self.declarations: dict[str, None] = {}
+        self.tables: dict[str, str] = {}
+        self.block = "entry"
+        self._count = 0
+
+    def fresh(self, stem: str = "v") -> str:
+        self._count += 1
+        return f"{stem}{self._count}"
+
+    def set(self, text: str, name: str | None = None) -> str:
+        """`%name = text`; the name of the value."""
+        name = name or self.fresh()
+        self.lines.append(f"  %{name} = {text}")
+        return f"%{name}"
+
+    def do(self, text: str) -> None:
+        self.lines.append(f"  {text}")
+
+    def label(self, name: str) -> None:
+        self.lines.append(f"{name}:")
+        self.block = name
+
+    def goto(self, name: str) -> None:
+        self.do(f"br label %{name}")
+
+    def branch(self, condition: str, yes: str, no: str) -> None:
+        self.do(f"br i1 {condition}, label %{yes}, label %{no}")
+
+    def declare(self, result: str, name: str, *arguments: str) -> str:
+        self.declarations[f"declare {result} @{name}({', '.join(arguments)})"] = None
+        return name
+
+    def stack(self, lane: str, count: int) -> str:
+        name = self.fresh("stack")
+        self.entry.append(f"  %{name} = alloca [{count} x {lane}], align 64")
+        return f"%{name}"
+
+    def table(self, values: tuple[float, ...], dtype: np.dtype[Any]) -> str:
+        lane = register(dtype)
+        body = ", ".join(f"{lane} {literal(v, dtype)}" for v in values)
+        text = f"private unnamed_addr constant [{len(values)} x {lane}] [{body}], align 64"
+        return self.tables.setdefault(text, f"@{self.name}.table{len(self.tables)}")
+
+    def load(self, pointer: str, dtype: np.dtype[Any]) -> str:
+        """Eight elements as lanes."""
+        raw = self.set(f"load {vector(stored(dtype))}, ptr {pointer}, align {dtype.itemsize}")
+        if dtype.kind != "b":
+            return raw
+        return self.set(f"icmp ne {vector('i8')} {raw}, zeroinitializer")
+
+    def store(self, value: str, pointer: str, dtype: np.dtype[Any]) -> None:
+        if dtype.kind == "b":
+            value = self.set(f"zext {vector('i1')} {value} to {vector('i8')}")
+        self.do(f"store {vector(stored(dtype))} {value}, ptr {pointer}, align {dtype.itemsize}")
+
+    def broadcast(self, scalar: str, lane: str, name: str | None = None) -> str:
+        kind = vector(lane)
+        one = self.set(f"insertelement {kind} poison, {lane} {scalar}, i64 0")
+        return self.set(f"shufflevector {kind} {one}, {kind} poison, <{LANES} x i32> zeroinitializer", name)
+
+    def first_lanes(self, count: str, base: int = 0) -> str:
+        """The mask of the lanes j with base + j < count; in 32 bits, as one 512-bit operation slows its neighbours."""
+        lanes = ", ".join(f"i32 {base + j}" for j in range(LANES))
+        limit = self.broadcast(self.set(f"trunc i64 {count} to i32"), "i32")
+        return self.set(f"icmp slt {vector('i32')} <{lanes}>, {limit}")
+
+    def load_some(self, pointer: str, mask: str, other: str, dtype: np.dtype[Any]) -> str:
+        """Elements in memory form where the mask holds, else lanes of `other`; nothing else is touched."""
+        kind, masks = vector(stored(dtype)), vector("i1")
+        suffix = f"v{LANES}{'f' if dtype.kind == 'f' else 'i'}{8 * dtype.itemsize}.p0"
+        name = self.declare(kind, f"llvm.masked.load.{suffix}", "ptr", "i32", masks, kind)
+        align = f"i32 {dtype.itemsize}"
+        return self.set(f"call {kind} @{name}(ptr {pointer}, {align}, {masks} {mask}, {kind} {other})")
+
+    def store_some(self, pointer: str, mask: str, buffer: str, dtype: np.dtype[Any]) -> None:
+        """Copy the elements of a buffer where the mask holds."""
+        kind, masks = vector(stored(dtype)), vector("i1")
+        suffix = f"v{LANES}{'f' if dtype.kind == 'f' else 'i'}{8 * dtype.itemsize}.p0"
+        name = self.declare("void", f"llvm.masked.store.{suffix}", kind, "ptr", "i32", masks)
+        value = self.set(f"load {kind}, ptr {buffer}, align 8")
+        self.do(f"call void @{name}({kind} {value}, ptr {pointer}, i32 {dtype.itemsize}, {masks} {mask})")
+
+    def at(self, pointer: str, index: str, dtype: np.dtype[Any]) -> str:
+        """Address of an element."""
+        return self.set(f"getelementptr {stored(dtype)}, ptr {pointer}, i64 {index}")
+
+    def copy_one(self, to: str, source: str, dtype: np.dtype[Any]) -> None:
+        element = self.set(f"load {stored(dtype)}, ptr {source}, align {dtype.itemsize}")
+        self.do(f"store {stored(dtype)} {element}, ptr {to}, align {dtype.itemsize}")
+
+    def copy(self, to: str, source: str, count: str, dtype: np.dtype[Any]) -> None:
+        """for j < count (> 0): to[j] = source[j]."""
+        before, loop, after = self.block, self.fresh("copy"), self.fresh("copied")
+        self.goto(loop)
+        self.label(loop)
+        j, following = f"%{loop}.j", f"%{loop}.n"
+        self.do(f"{j} = phi i64 [0, %{before}], [{following}, %{loop}]")
+        self.copy_one(self.at(to, j, dtype), self.at(source, j, dtype), dtype)
+        self.do(f"{following} = add i64 {j}, 1")
+        self.branch(self.set(f"icmp slt i64 {following}, {count}"), loop, after)
+        self.label(after)
+
+    def finish(self) -> str:
+        """The whole function with what it needs, one module's worth of text."""
+        tables = [f"{name} = {text}" for text, name in self.tables.items()]
+        head = [f"define i64 @{self.name}(ptr %params, ptr %slots) {{", "entry:", *self.entry]
+        return "\n".join([*tables, *head, *self.lines, "}", *self.declarations, ""])
+
+
+def module(kernels: Iterable[str]) -> str:
+    """One module from the texts of several kernels: each declaration once."""
+    lines: dict[str, None] = {}
+    bodies = []
+    for text in kernels:
+        for line in text.splitlines():
+            if line.startswith("declare "):
+                lines[line] = None
+            else:
+                bodies.append(line)
+    return "\n".join([*bodies, *lines, ""])
+
+
+def emit(text: Text, trace: Trace, arguments: Sequence[str]) -> list[str]:
+    """Append the body for eight lanes; returns the names of the results."""
+    names: list[str] = []
+    joins: dict[int, tuple[str, str]] = {}  # branch -> (block before, join label)
+    for i, node in enumerate(trace.nodes):
+        operands = [names[j] for j in node.operands]
+        dtypes = [trace.nodes[j].dtype for j in node.operands]
+        if node.op == "argument":
+            names.append(arguments[node.immediate])
+        elif node.op == "const":
+            names.append(splat(node.immediate, node.dtype))
+        elif node.op == "branch":
+            joins[i] = _open_branch(text, operands[0])
+            names.append("")
+        elif node.op == "merge":
+            if node.immediate[1] == 0:
+                _close_branch(text, trace, i, names, joins)
+        elif node.op == "table":
+            names.append(_gather(text, node, operands[0], dtypes[0]))
+        elif node.op == "convert":
+            names.append(_convert(text, operands[0], dtypes[0], node.dtype))
+        else:
+            names.append(_instruction(text, node, operands, dtypes))
+    return [names[i] for i in trace.results]
+
+
+def _instruction(text: Text, node: Node, operands: list[str], dtypes: list[np.dtype[Any]]) -> str:
+    """Nodes that are one LLVM instruction."""
+    op, dtype = node.op, dtypes[-1]
+    real = dtype.kind == "f"
+    kind = vector(register(dtype))
+    if op in COMPARISONS:
+        if real:
+            predicate = "fcmp " + ("une" if op == "ne" else "o" + op)
+        else:
+            sign = "" if op in ("eq", "ne") else "u" if dtype.kind == "b" else "s"
+            predicate = f"icmp {sign}{op}"
+        return text.set(f"{predicate} {kind} {operands[0]}, {operands[1]}")
+    if op == "select":
+        return text.set(f"select {vector('i1')} {operands[0]}, {kind} {operands[1]}, {kind} {operands[2]}")
+    if op == "neg":
+        return text.set(f"fneg {kind} {operands[0]}" if real else f"sub {kind} zeroinitializer, {operands[0]}")
+    if op == "not":
+        return text.set(f"xor {kind} {operands[0]}, splat ({register(dtype)} {'true' if dtype.kind == 'b' else -1})")
+    if op in ("bits", "from_bits"):
+        return text.set(f"bitcast {kind} {operands[0]} to {vector(register(node.dtype))}")
+    if op in _INTRINSICS:
+        suffix = f"v{LANES}f{8 * dtype.itemsize}"
+        name = text.declare(kind, f"llvm.{op}.{suffix}", *[kind] * len(operands))
+        return text.set(f"call {kind} @{name}({', '.join(f'{kind} {x}' for x in operands)})")
+    return text.set(f"{(_FLOAT_OPS if real else _INT_OPS)[op]} {kind} {operands[0]}, {operands[1]}")
+
+
+def _convert(text: Text, value: str, old: np.dtype[Any], new: np.dtype[Any]) -> str:
+    a, b = vector(register(old)), vector(register(new))
+    if new.kind == "b":
+        return text.set(f"{'fcmp une' if old.kind == 'f' else 'icmp ne'} {a} {value}, zeroinitializer")
+    wider = new.itemsize > old.itemsize
+    word = {
+        "bi": "zext", "bf": "uitofp", "if": "sitofp", "fi": "fptosi",
+        "ii": "sext" if wider else "trunc", "ff": "fpext" if wider else "fptrunc",
+    }[old.kind + new.kind]  # fmt: skip
+    return text.set(f"{word} {a} {value} to {b}")
+
+
+def _gather(text: Text, node: Node, index: str, dtype: np.dtype[Any]) -> str:
+    constants = text.table(node.immediate, node.dtype)
+    lane, kind = register(node.dtype), vector(register(node.dtype))
+    result = "poison"
+    for i in range(LANES):
+        at = text.set(f"extractelement {vector(register(dtype))} {index}, i64 {i}")
+        pointer = text.set(f"getelementptr {lane}, ptr {constants}, {register(dtype)} {at}")
+        element = text.set(f"load {lane}, ptr {pointer}, align {node.dtype.itemsize}")
+        result = text.set(f"insertelement {kind} {result}, {lane} {element}, i64 {i}")
+    return result
+
+
+def _open_branch(text: Text, condition: str) -> tuple[str, str]:
+    mask = text.set(f"bitcast {vector('i1')} {condition} to i{LANES}")
+    slow, join, before = text.fresh("slow"), text.fresh("join"), text.block
+    text.branch(text.set(f"icmp ne i{LANES} {mask}, 0"), slow, join)
+    text.label(slow)
+    return before, join
+
+
+def _close_branch(text: Text, trace: Trace, first: int, names: list[str], joins: dict[int, tuple[str, str]]) -> None:
+    """All merges of a branch: lane-wise choice at the end of its block, then phis at the join."""
+    before, join = joins[trace.nodes[first].immediate[0]]
+    chosen = []
+    for node in trace.merges(first):
+        kind = vector(register(node.dtype))
+        condition, slow, fast = (names[j] for j in node.operands)
+        value = text.set(f"select {vector('i1')} {condition}, {kind} {slow}, {kind} {fast}")
+        chosen.append(f"phi {kind} [{fast}, %{before}], [{value}, %{text.block}]")
+    text.goto(join)
+    text.label(join)
+    names.extend(text.set(phi) for phi in chosen)

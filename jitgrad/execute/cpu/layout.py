@@ -1,0 +1,172 @@
+"""Where things lie in memory: the offsets that the compiled code and its Python half share.
+
+Object offsets are in bytes and start with CPython's own header (reference count, type); structs of ours are
+tables of 64-bit words and their constants are word numbers times eight.
+"""
+
+from __future__ import annotations
+
+WORD = 8
+TYPE = 8                       # of any object
+
+# Tensor: a variable-size object, payload inline (or in another object, the owner)
+T_DATA = 24                    # pointer to the first element; 0 in a dry recording
+T_SIZE = 32                    # number of elements
+T_AVAL = 40                    # interned aval
+T_TRACKED = 48                 # 1 once some tape watched it or recorded its making
+T_OWNER = 56                   # object that owns the memory, or 0
+T_WEAK = 64                    # weak references
+T_EPOCH = 72                   # the walk that last numbered this Tensor ...
+T_INDEX = 80                   # ... and its number there (in a dry recording: its value id)
+T_DTYPE = 88                   # dtype code
+T_PAYLOAD = 96
+LARGE = 4096                   # payloads from here on are aligned to a cache line
+LINE = 64
+
+# Variable
+V_VALUE = 16                   # the Tensor it holds
+V_FLAGS = 24
+V_EPOCH = 32                   # the log epoch that has noted a read of the present value
+V_NAME = 40
+V_WEAK = 48
+V_SOURCE = 56                  # the walk of which it is a source ...
+V_FIRST = 64                   # ... and the Tensor read there: 0 none yet, 1 several
+V_EXPLICIT = 72                # the walk whose tape watches it by name
+V_SERIAL = 80                  # order of construction
+V_SIZE = 88
+V_TRAINABLE = 1
+V_WATCHED = 2                  # a tape asked for it by name
+
+# Op
+O_VECTORCALL = 16
+O_DICT = 24
+O_WEAK = 32
+O_CACHE = 40                   # inline cache
+O_OPERANDS = 48                # how many leading arguments are operands
+O_LITERAL = 56                 # bit i: a Python int at position i is a parameter, not data
+O_SLOW = 64                    # Python callable for everything the cache has not seen
+O_OPERATOR = 72                # the same when an operator asks: NotImplemented for what is no operand
+O_SIZE = 80
+
+# An inline cache: CACHE_WAYS entries
+CACHE_WAYS = 64
+C_KEY = 0                      # KEY_WORDS words: count, one word an argument, keyword names
+KEY_WORDS = 6
+MAX_ARGS = 4
+C_FORM = 48                    # form struct
+C_POSITION = 56                # operand k stands at argument (word >> 8 * k) & 255
+C_BYTES = 64
+
+# weak Python numbers in a key (avals are 2 * id + 1, so odd; pointers are even and above these)
+WEAK_FLOAT = 2
+WEAK_INT = 4
+
+# A form: a primitive at given operand avals and parameters
+F_KERNEL = 0
+F_PARAMS = 8
+F_INPUTS = 16
+F_OUTPUTS = 24
+F_FLAGS = 32
+F_ID = 40
+F_IN_DTYPE = 48                # one word for each of the first MAX_ARGS operands
+F_OUT = 80                     # per output: aval, bytes, elements, dtype
+F_OUT_BYTES = 32
+DIFFERENTIABLE = 1
+VIEW = 2                       # the result shares the operand's memory
+LONG = 4                       # worth letting other Python threads run
+CUT = 8                        # its derivative is a Python callable, kept in the row
+GUARDED = 16                   # its recording must be checked in Python (no derivative rule)
+
+# A log: the rows that the tapes of one thread share
+L_COUNT = 0
+L_CAPACITY = 8
+L_FORMS = 16                   # int64 column: form struct
+L_FIRST = 24                   # int64 column: where the row's references start
+L_REFS = 32                    # operands, outputs (and the rule of a cut), owned
+L_REF_COUNT = 40
+L_REF_CAPACITY = 48
+L_EPOCH = 56                   # moves when a tape starts, so that Variables are noted again
+L_READS = 64                   # (Variable, its Tensor, row) of each noted read
+L_READ_COUNT = 72
+L_READ_CAPACITY = 80
+L_TAPES = 88                   # living tapes, a linked list
+L_ACTIVE = 96                  # how many of them are recording
+L_PAUSED = 104                 # depth of stop_recording
+L_BYTES = 112
+
+# A tape's machine half
+K_LOG = 16
+K_NEXT = 24
+K_PREVIOUS = 32
+K_FLAGS = 40
+K_INTERVALS = 48               # (start row, end row or -1 while recording, start read, end read)
+K_INTERVAL_COUNT = 56
+K_INTERVAL_CAPACITY = 64
+K_INTERVAL = 32
+K_WATCHES = 72                 # (object, row) of each explicit watch
+K_WATCH_COUNT = 80
+K_WATCH_CAPACITY = 88
+K_WEAK = 96
+K_SIZE = 104
+K_ACCESSED = 1                 # watch_accessed_variables
+
+# A Plan
+P_HASH = 0
+P_WORDS = 8                    # signature
+P_WORD_COUNT = 16
+P_CODE = 24                    # instructions
+P_CODE_COUNT = 32
+P_ARENA = 40                   # bytes
+P_INPUTS = 48                  # int64: number of each input among the walked values
+P_INPUT_COUNT = 56
+P_OUTPUTS = 64                 # per result: form-like quadruple aval, bytes, elements, dtype; aval -1 for None
+P_OUTPUT_COUNT = 72
+P_CONSTANTS = 80               # data pointers
+P_CONSTANT_COUNT = 88
+P_CALL = 96                    # form struct of the `call` row that records a run of this plan, or 0
+P_FLAGS = 104
+P_BUSY = 112                   # runs in progress
+P_USED = 120                   # tick of the last run
+P_BYTES = 128
+
+# The state: one table for the process
+S_TENSOR = 0
+S_VARIABLE = 8
+S_FLOAT = 16
+S_LONG = 24
+S_BOOL = 32
+S_NOT_IMPLEMENTED = 40
+S_NONE = 48
+S_RECORDERS = 56               # threads that record now ...
+S_RECORDER_TABLE = 64          # ... as (thread state, log)
+S_EPOCH = 72                   # of walks
+S_TICK = 80
+S_PLANS = 88                   # open-addressed table of plan structs
+S_PLAN_MASK = 96
+S_WORDS = 104                  # the last walk: signature words,
+S_WORD_CAPACITY = 112
+S_WORD_COUNT = 120
+S_VALUES = 128                 # its values (borrowed references),
+S_VALUE_CAPACITY = 136
+S_VALUE_COUNT = 144
+S_ROWS = 152                   # its rows,
+S_ROW_CAPACITY = 160
+S_ROW_COUNT = 168
+S_HASH = 176                   # and hash
+S_TUPLE = 184
+S_LIST = 192
+S_SCRATCH = 200                # a small arena for use under the GIL
+S_SLOW_READ = 208              # Python callables: a Tensor in a dry recording was read,
+S_KERNEL_FAILED = 216          # a kernel returned an error code,
+S_TOO_LARGE = 224              # an allocation failed,
+S_GUARD = 232                  # a form without a derivative meets a tracked operand
+S_TAPE = 240
+S_OPS = 256                    # Op objects behind the operator slots, in the order of SYMBOLS
+SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^", "<<", ">>",
+           "neg", "abs", "~", "<", "<=", "==", "!=", ">", ">=")
+FIRST_COMPARISON = SYMBOLS.index("<")
+S_BYTES = S_OPS + WORD * len(SYMBOLS)
+SCRATCH_BYTES = 1 << 16
+
+# What a walk answers
+HIT, MISS, HAS_CUT, NEEDS_CALL = 0, 1, 2, 3

@@ -1,0 +1,233 @@
+"""The op library: a native kernel for each form, made on demand and kept in the object cache."""
+
+from __future__ import annotations
+
+import functools
+import marshal
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jitgrad import config
+from jitgrad.core.aval import Aval
+from jitgrad.core.dtypes import DTYPES
+from jitgrad.core.form import Form
+from jitgrad.core.primitive import BY_NAME, Index, Kind, Primitive, contiguous_strides
+from jitgrad.execute.cpu import blas, cache, fingerprint, layout, llvm
+from jitgrad.execute.cpu.types import NATIVE
+from jitgrad.ops import scalar
+
+Kernel = tuple[int, list[int]]       # address, params words
+
+# Above about 50 us of work other Python threads may run meanwhile: elements of cheap maths, multiply-adds of a product.
+LONG_ELEMENTS, LONG_PRODUCTS = 1 << 16, 1 << 22
+
+_addresses: dict[tuple[Any, ...], int] = {}
+_structs: list[np.ndarray] = []      # params and form structs live as long as the process
+
+
+def realise(f: Form) -> int:
+    """Address of the form's struct, with its kernel compiled or loaded."""
+    if not f.address:
+        f.address = _struct(f)
+    return f.address
+
+
+def keep(words: Sequence[int]) -> int:
+    """Words at an address that stays."""
+    block = np.array(words or [0], np.int64)
+    _structs.append(block)
+    return int(block.ctypes.data)
+
+
+def _struct(f: Form) -> int:
+    flags = 0
+    if f.differentiable:
+        flags |= layout.GUARDED if f.missing else layout.DIFFERENTIABLE
+    index = f.prim.body(*f.avals, **f.params) if f.prim.kind is Kind.MOVE else None
+    if f.prim.kind is Kind.HIGHER:
+        return _form_words(f, flags, (0, []))
+    if index is not None and _is_view(index):
+        flags |= layout.VIEW
+        # eager calls read the byte offset only; a Plan that cannot alias copies with the rest
+        words = _strided_words(f.outs[0], index)
+        kernel: Kernel = (NATIVE["move"], [index.offset * f.outs[0].dtype.itemsize, *words])
+    else:
+        kernel = kernel_of(f, index)
+    if work(f) >= LONG_ELEMENTS:
+        flags |= layout.LONG
+    return _form_words(f, flags, kernel)
+
+
+def _form_words(f: Form, flags: int, kernel: Kernel) -> int:
+    dtypes = [a.code for a in f.avals[: layout.MAX_ARGS]]
+    dtypes += [0] * (layout.MAX_ARGS - len(dtypes))
+    outs = [word for a in f.outs for word in (a.id, a.nbytes, a.size, a.code)]
+    return keep([kernel[0], keep(kernel[1]), len(f.avals), len(f.outs), flags, f.id, *dtypes, *outs])
+
+
+def _is_view(index: Index) -> bool:
+    """Contiguous in the operand; a result without elements is made fresh."""
+    return math.prod(index.shape) > 0 and all(
+        n == 1 or s == c for n, s, c in
+        zip(index.shape, index.strides, contiguous_strides(index.shape), strict=True))
+
+
+def work(f: Form) -> int:
+    """A rough count of elements touched."""
+    size = sum(a.size for a in (*f.avals, *f.outs))
+    if f.prim.kind is Kind.CONTRACT and size:
+        products = math.isqrt(f.avals[0].size * f.avals[1].size * f.outs[0].size)
+        return products * LONG_ELEMENTS // LONG_PRODUCTS
+    return size
+
+
+def kernel_of(f: Form, index: Index | None = None) -> Kernel:
+    """Address and params of a form's kernel, by kind."""
+    kind = f.prim.kind
+    if kind is Kind.ELEMENTWISE:
+        return _elementwise(f)
+    if kind is Kind.REDUCE:
+        (x,), axes = f.avals, f.params["axes"]
+        first = axes[0] if axes else x.ndim
+        last = first + len(axes)
+        shape = [math.prod(x.shape[:first]), math.prod(x.shape[first:last]), math.prod(x.shape[last:])]
+        return _reduction(f.prim, x.dtype), shape
+    if kind is Kind.MOVE:
+        assert index is not None
+        return NATIVE["move"], _strided_words(f.outs[0], index)
+    if kind is Kind.PLACE:
+        return NATIVE["place"], [f.outs[0].nbytes, *_strided_words(f.avals[0], f.prim.body(*f.avals, **f.params))]
+    if kind is Kind.CONTRACT and not config.numba_kernels():
+        found = blas.gemm(f)
+        if found is not None:
+            return found
+    return _own(f)
+
+
+def _strided_words(dense: Aval, index: Index) -> list[int]:
+    width = dense.dtype.itemsize
+    return [width, len(index.shape), index.offset * width, *index.shape, *(s * width for s in index.strides)]
+
+
+# ---- elementwise: the inner kernel walks a line, a driver walks the rest ----------------------------
+
+def lines(shape: tuple[int, ...], operands: Sequence[tuple[int, ...]]) -> tuple[list[int], list[list[int]]]:
+    """Dims of a broadcast walk with neighbours merged, and per operand its strides in elements."""
+    strides = [contiguous_strides(shape)]
+    for given in operands:
+        own = dict(zip(range(len(shape) - len(given), len(shape)),
+                       zip(given, contiguous_strides(given), strict=True), strict=True))
+        strides.append(tuple(own[i][1] if i in own and own[i][0] != 1 else 0 for i in range(len(shape))))
+    dims: list[int] = []
+    steps: list[list[int]] = [[] for _ in strides]
+    for axis in reversed(range(len(shape))):
+        n = shape[axis]
+        if n == 1:
+            continue
+        if dims and all(s[axis] == t[0] * dims[0] for s, t in zip(strides, steps, strict=True)):
+            dims[0] *= n
+            continue
+        dims.insert(0, n)
+        for s, t in zip(strides, steps, strict=True):
+            t.insert(0, s[axis])
+    return dims, steps
+
+
+def _elementwise(f: Form) -> Kernel:
+    inner = _elementwise_kernel(f.prim, tuple(a.dtype for a in f.avals), tuple(f.params.items()))
+    out = f.outs[0]
+    if out.size <= 1:
+        return inner, [out.size, *([1] * len(f.avals))]
+    dims, steps = lines(out.shape, [a.shape for a in f.avals])
+    line = [dims[-1], *(s[-1] for s in steps[1:])]
+    if len(dims) == 1:
+        return inner, line
+    widths = [out.dtype.itemsize, *(a.dtype.itemsize for a in f.avals)]
+    outer = [step * width for s, width in zip(steps, widths, strict=True) for step in s[:-1]]
+    return NATIVE["broadcast"], [inner, len(dims) - 1, len(widths), *dims[:-1], *outer, *line]
+
+
+def _elementwise_kernel(prim: Primitive, dtypes: tuple[np.dtype[Any], ...], params: tuple[tuple[str, Any], ...]) -> int:
+    def text(symbol: str) -> str:
+        from jitgrad.execute.cpu import codegen
+        return codegen.elementwise_ir(symbol, elementwise_trace(prim, dtypes, dict(params)))
+    return _kernel(prim, dtypes, params, text)
+
+
+def elementwise_trace(prim: Primitive, dtypes: Sequence[Any], params: dict[str, Any]) -> scalar.Trace:
+    return scalar.trace(functools.partial(prim.body, **params) if params else prim.body, dtypes)
+
+
+def _reduction(prim: Primitive, dtype: np.dtype[Any]) -> int:
+    def text(symbol: str) -> str:
+        from jitgrad.execute.cpu import codegen
+        return codegen.reduction_ir(symbol, scalar.trace(prim.body, (dtype, dtype)), prim.init, dtype)
+    return _kernel(prim, (dtype,), (), text)
+
+
+def _own(f: Form) -> Kernel:
+    dtypes = tuple(a.dtype for a in (*f.outs, *f.avals))
+    words = f.prim.words(*f.avals, **f.params) if f.prim.words else ()
+    sizes = [a.size for a in (*f.outs, *f.avals)]
+
+    def text(symbol: str) -> str:
+        from jitgrad.execute.cpu.native import build
+        return build.own_kernel(symbol, f.prim.body, dtypes, len(words))
+    return _kernel(f.prim, (*dtypes, len(words)), (), text, optimise=True), [*sizes, *words]
+
+
+# ---- one kernel: Numba's or the vector build --------------------------------------------------------
+
+def _kernel(prim: Primitive, dtypes: tuple[Any, ...], params: tuple[tuple[str, Any], ...],
+            text: Callable[[str], str], optimise: bool = False) -> int:
+    key = (prim.name, dtypes, params, config.numba_kernels())
+    address = _addresses.get(key)
+    if address is None:
+        if config.numba_kernels() and prim.kind in (Kind.ELEMENTWISE, Kind.REDUCE):
+            address = numba_kernel(prim, dtypes, dict(params)).address
+        else:
+            symbol = "_".join(["kernel", prim.name, *(str(d) for d in dtypes)])
+            obj = cache.fetch(symbol, _key(prim, dtypes, params), lambda: llvm.emit(text(symbol), optimise=optimise))
+            address = llvm.link(obj, [symbol])[symbol]
+        _addresses[key] = address
+    return address
+
+
+def numba_kernel(prim: Primitive, dtypes: Sequence[Any], params: dict[str, Any]) -> Any:
+    """The Numba build of an elementwise or reducing entry (imports numba)."""
+    from jitgrad.execute.cpu import loops
+    name = "_".join([prim.name, *(str(d) for d in dtypes)])
+    if prim.kind is Kind.ELEMENTWISE:
+        return loops.elementwise_kernel(name, elementwise_trace(prim, dtypes, params))
+    return loops.reduction_kernel(name, scalar.trace(prim.body, (dtypes[0], dtypes[0])), prim.init, dtypes[0])
+
+
+def _key(prim: Primitive, dtypes: Sequence[Any], params: Sequence[Any]) -> str:
+    return cache.digest(fingerprint.kernels(), prim.name, repr(dtypes), repr(params), repr(prim.init),
+                        marshal.dumps(prim.body.__code__))
+
+
+def kernels(name: str) -> dict[str, Any]:
+    """The Numba kernels of an elementwise or reducing entry, by the dtype its operands share: each compiled now, with
+    ``.source``, ``.ir`` and ``.address``. Raises KeyError for a name that is not in the table.
+
+    >>> import jitgrad as jg
+    >>> sorted(jg.kernels("exp"))
+    ['float32', 'float64']
+    """
+    prim = BY_NAME[name]
+    out = {}
+    for dtype in DTYPES:
+        dtypes = tuple(DTYPES[0] if domain == "bool" else dtype for domain in prim.domains)
+        if takes(prim, dtype):
+            out[dtype.name] = numba_kernel(prim, dtypes, {})
+    return out
+
+
+def takes(prim: Primitive, dtype: np.dtype[Any]) -> bool:
+    """Whether operands of a dtype reach the entry's kernel (promotion casts the others before)."""
+    return all({"float": dtype.kind == "f", "number": dtype.kind != "b", "logical": dtype.kind != "f",
+                "index": dtype.kind == "i"}.get(domain, True) for domain in prim.domains)

@@ -1,0 +1,74 @@
+"""LLVM as a service: IR text to object bytes, object bytes to addresses."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+import llvmlite
+import llvmlite.binding as llvm
+
+_serial = itertools.count()
+_linked: list[llvm.ResourceTracker] = []      # code lives as long as the process
+
+
+@cache
+def _target() -> llvm.Target:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.Target.from_triple(llvm.get_process_triple())
+
+
+@cache
+def _machine(level: int) -> llvm.TargetMachine:
+    return _target().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(),
+        opt=level, jit=True, reloc="default", codemodel="jitdefault")
+
+
+@cache
+def _jit() -> llvm.LLJIT:
+    return llvm.create_lljit_compiler(_machine(2), use_jit_link=False)
+
+
+@cache
+def host() -> str:
+    """What an object file depends on besides its source: the CPU, its features, the compiler."""
+    _target()
+    return "/".join((llvm.get_process_triple(), llvm.get_host_cpu_name(),
+                     llvm.get_host_cpu_features().flatten(), llvmlite.__version__))
+
+
+def emit(ir: str | Iterable[str], *, optimise: bool = False) -> bytes:
+    """Object bytes of IR text (several texts are linked into one module).
+
+    ``optimise`` runs LLVM's O2 pipeline, for code that was not written as vectors in the first place.
+    """
+    llvm.initialize_native_asmparser()
+    target = _machine(2)
+    modules = [llvm.parse_assembly(text) for text in ([ir] if isinstance(ir, str) else ir)]
+    module = modules[0]
+    for other in modules[1:]:
+        module.link_in(other)
+    module.triple = llvm.get_process_triple()
+    module.data_layout = str(target.target_data)
+    module.verify()
+    if optimise:
+        options = llvm.create_pipeline_tuning_options(speed_level=2)
+        builder = llvm.create_pass_builder(target, options)
+        builder.getModulePassManager().run(module, builder)
+    return target.emit_object(module)
+
+
+def link(obj: bytes, exports: Iterable[str], imports: Mapping[str, int] = {}) -> dict[str, int]:
+    """Load an object file; the addresses of ``exports``. ``imports`` name data and functions of ours."""
+    library = llvm.JITLibraryBuilder().add_object_img(obj).add_current_process()
+    for symbol, address in imports.items():
+        library.import_symbol(symbol, address)
+    names = list(exports)
+    for symbol in names:
+        library.export_symbol(symbol)
+    tracker = library.link(_jit(), f"jitgrad{next(_serial)}")
+    _linked.append(tracker)
+    return {symbol: tracker[symbol] for symbol in names}

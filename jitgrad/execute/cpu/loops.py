@@ -1,0 +1,295 @@
+"""The same kernels by Numba: Python source from a Trace, with exact dtypes, in a loop template with the same ABI.
+
+The results are those of the vector builds bit for bit (NaN payloads aside): every node is one operation in its own
+dtype, nothing widens, nothing is contracted but `fmuladd`, and reductions take the same order.
+"""
+
+from __future__ import annotations
+
+import linecache
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import llvmlite.ir as llir
+import numba
+import numpy as np
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from jitgrad.execute.cpu.codegen import CHUNK, reduction_init
+from jitgrad.ops.scalar import DTYPES, FLOAT32, FLOAT64, Node, Trace
+
+_ACCUMULATORS = 32
+_SIGNATURE = types.int64(types.CPointer(types.int64), types.CPointer(types.intp))
+_WORDS = {"bool": "b1", "int32": "i4", "int64": "i8", "float32": "f4", "float64": "f8"}
+_BINARY = {
+    "add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^", "shl": "<<", "shr": ">>",
+    "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel compiled by Numba. `address` is `int64 (int64 *params, void **slots)`."""
+
+    name: str
+    source: str
+    address: int
+    symbol: str = field(repr=False)
+    ir: str = field(repr=False)
+    owner: Any = field(repr=False, compare=False)  # holds the machine code
+
+
+def _llvm_call(name: str, count: int) -> Callable[..., Any]:
+    """An LLVM intrinsic on `count` operands of one float type."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = arguments[0].type
+        function = builder.module.declare_intrinsic(f"llvm.{name}", [kind], llir.FunctionType(kind, [kind] * count))
+        return builder.call(function, arguments)
+
+    if count == 1:
+        return intrinsic(lambda typing, a: (a(a), generate))
+    if count == 2:
+        return intrinsic(lambda typing, a, b: (a(a, a), generate))
+    return intrinsic(lambda typing, a, b, c: (a(a, a, a), generate))
+
+
+def _cast(pairs: dict[Any, Any]) -> Callable[..., Any]:
+    """A bit cast by type."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
+
+    return intrinsic(lambda typing, a: (pairs[a](a), generate))
+
+
+def _instruction(method: str) -> Callable[..., Any]:
+    """One integer instruction of two operands."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return getattr(builder, method)(*arguments)
+
+    return intrinsic(lambda typing, a, b: (a(a, a), generate))
+
+
+@intrinsic
+def _select(typing: Any, condition: Any, a: Any, b: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.select(*arguments)
+
+    return a(types.boolean, a, a), generate
+
+
+def _pointer(element: Any) -> Callable[..., Any]:
+    """An address as a typed pointer."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return intrinsic(lambda typing, address: (types.CPointer(element)(types.intp), generate))
+
+
+def _stack(element: Any) -> Callable[..., Any]:
+    """Room for the accumulators on the stack: a NumPy array would bring Numba's runtime along."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return cgutils.alloca_once(builder, context.get_data_type(element), size=_ACCUMULATORS)
+
+    return intrinsic(lambda typing: (types.CPointer(element)(), generate))
+
+
+def _names() -> dict[str, Any]:
+    """What generated source may use."""
+    names: dict[str, Any] = {
+        "i4": np.int32, "i8": np.int64, "f4": np.float32, "f8": np.float64, "b1": np.bool_, "u1": np.uint8,
+        "inf": np.inf, "nan": np.nan, "select": _select,
+        "bits": _cast({types.float32: types.int32, types.float64: types.int64}),
+        "from_bits": _cast({types.int32: types.float32, types.int64: types.float64}),
+        "fmuladd": _llvm_call("fmuladd", 3), "copysign": _llvm_call("copysign", 2),
+        "sdiv": _instruction("sdiv"), "ushr": _instruction("lshr"), "shl": _instruction("shl"),
+    }  # fmt: skip
+    for name in ("rint", "floor", "ceil", "trunc", "sqrt", "fabs"):
+        names[name] = _llvm_call(name, 1)
+    for dtype in DTYPES:
+        element = types.uint8 if dtype.kind == "b" else numba.from_dtype(dtype)
+        names[f"pointer_{_WORDS[dtype.name]}"] = _pointer(element)
+        names[f"stack_{_WORDS[dtype.name]}"] = _stack(element)
+    return names
+
+
+_NAMES = _names()
+
+
+def _literal(value: float, dtype: np.dtype[Any]) -> str:
+    return f"{_WORDS[dtype.name]}({value!r})"
+
+
+def _lines(trace: Trace, arguments: list[str], indent: str, tables: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The body as assignments, and the names of its results; constant tables are added to `tables`."""
+    names: list[str] = []
+    lines: list[str] = []
+    pad = indent
+    for i, node in enumerate(trace.nodes):
+        operands = [names[j] for j in node.operands]
+        names.append(f"v{i}")
+        if node.op == "argument":
+            names[i] = arguments[node.immediate]
+        elif node.op == "const":
+            names[i] = _literal(node.immediate, node.dtype)
+        elif node.op == "branch":
+            lines.append(f"{pad}if {operands[0]}:")
+            lines.append(f"{pad}    pass")
+            pad += "    "
+        elif node.op == "merge":
+            if node.immediate[1] == 0:
+                merges = trace.merges(i)
+                ids = [f"v{i + k}" for k in range(len(merges))]
+                lines += [f"{pad}{v} = {names[m.operands[1]]}" for v, m in zip(ids, merges, strict=True)]
+                pad = pad[:-4]
+                lines.append(f"{pad}else:")
+                lines += [f"{pad}    {v} = {names[m.operands[2]]}" for v, m in zip(ids, merges, strict=True)]
+        else:
+            if node.op == "table":
+                operands.append(f"table{len(tables)}")
+                tables[operands[-1]] = np.array(node.immediate, node.dtype)
+            lines.append(f"{pad}v{i} = {_expression(node, operands, trace.nodes[node.operands[-1]].dtype)}")
+    return lines, [names[i] for i in trace.results]
+
+
+def _expression(node: Node, operands: list[str], last: np.dtype[Any]) -> str:
+    """One node as Python; the cast around it undoes Numba's widening of integers."""
+    word = _WORDS[node.dtype.name]
+    a = operands[0]
+    if node.op == "table":
+        return f"{operands[1]}[{a}]"
+    if node.op == "convert":
+        return f"{a} != 0" if word == "b1" else f"{word}({a})"
+    if node.op == "neg":
+        return f"-{a}" if last.kind == "f" else f"{word}(-{a})"
+    if node.op == "not":
+        return f"not {a}" if word == "b1" else f"{word}(~{a})"
+    if node.op == "div" and last.kind == "i":
+        return f"sdiv({', '.join(operands)})"
+    if node.op == "shl" or node.op not in _BINARY:
+        return f"{node.op}({', '.join(operands)})"
+    expression = f"{a} {_BINARY[node.op]} {operands[1]}"
+    return expression if word in ("b1", "f4", "f8") else f"{word}({expression})"
+
+
+def _load(pointer: str, index: str, dtype: np.dtype[Any]) -> str:
+    return f"{pointer}[{index}]" + (" != 0" if dtype.kind == "b" else "")
+
+
+def _store(value: str, dtype: np.dtype[Any]) -> str:
+    return f"u1({value})" if dtype.kind == "b" else value
+
+
+def _compile(name: str, source: str, tables: dict[str, Any], helpers: tuple[str, ...] = ()) -> Kernel:
+    filename = f"<jitgrad kernel {name}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    scope = {**_NAMES, **tables}
+    exec(compile(source, filename, "exec"), scope)
+    for helper in helpers:
+        scope[helper] = numba.njit(nogil=True, error_model="numpy")(scope[helper])
+    compiled = numba.cfunc(_SIGNATURE, nogil=True, error_model="numpy")(scope[name])
+    ir = compiled.inspect_llvm()
+    return Kernel(name, source, compiled.address, _symbol(ir), ir, compiled)
+
+
+def _symbol(ir: str) -> str:
+    """The C entry point among the functions that the text defines."""
+    defined = re.findall(r'^define [^@\n]*@"?([\w.$]+)"?\(', ir, re.MULTILINE)
+    return next(name for name in defined if name.startswith("cfunc."))
+
+
+def elementwise_kernel(name: str, trace: Trace) -> Kernel:
+    """params = [n, step_0, ...], slots = outputs, operands; see codegen.elementwise_ir."""
+    tables: dict[str, Any] = {}
+    outputs = len(trace.results)
+    lines = [f"def {name}(params, slots):", "    n = params[0]"]
+    for j, dtype in enumerate((*trace.dtypes, *trace.arguments)):
+        lines.append(f"    p{j} = pointer_{_WORDS[dtype.name]}(slots[{j}])")
+    lines += [f"    step{k} = params[{1 + k}]" for k in range(len(trace.arguments))]
+    lines.append("    for i in range(n):")
+    arguments = [f"x{k}" for k in range(len(trace.arguments))]
+    for k, dtype in enumerate(trace.arguments):
+        lines.append(f"        x{k} = {_load(f'p{outputs + k}', f'i * step{k}', dtype)}")
+    body, results = _lines(trace, arguments, "        ", tables)
+    lines += body
+    lines += [f"        p{j}[i] = {_store(results[j], dtype)}" for j, dtype in enumerate(trace.dtypes)]
+    lines += ["    return 0", ""]
+    return _compile(name, "\n".join(lines), tables)
+
+
+_REDUCTION = """
+def {name}(params, slots):
+    outer = params[0]
+    red = params[1]
+    inner = params[2]
+    out = pointer_{word}(slots[0])
+    x = pointer_{word}(slots[1])
+    lane = stack_{word}()
+    for o in range(outer):
+        for c in range(inner):
+            base = o * red * inner + c
+            total = {wide_init}
+            for start in range(0, red, {chunk}):
+                stop = min(start + {chunk}, red)
+                if inner == 1:
+                    whole = stop - ((stop - start) & 31)
+                    for j in range(32):
+                        lane[j] = {stored_init}
+                    for i in range(start, whole, 32):
+                        for j in range(32):
+                            lane[j] = {step}
+                    for j in range(stop - whole):
+                        i = whole
+                        lane[j] = {step}
+                    half = 16
+                    while half > 0:
+                        for j in range(half):
+                            lane[j] = {halve}
+                        half >>= 1
+                    part = {lane}
+                else:
+                    part = {init}
+                    for i in range(start, stop):
+                        part = combine(part, {strided})
+                if start == 0:
+                    total = {widened}
+                else:
+                    total = combine_wide(total, {widened})
+            out[o * inner + c] = {result}
+    return 0
+"""
+
+
+def reduction_kernel(name: str, trace: Trace, init: float | Callable[[np.dtype[Any]], float], dtype: Any) -> Kernel:
+    """params = [outer, red, inner], slots = [output, operand]; the order is that of codegen.reduction_ir."""
+    dtype = np.dtype(dtype)
+    wide = FLOAT64 if dtype == FLOAT32 else dtype
+    tables: dict[str, Any] = {}
+    source = ""
+    for function, body in (("combine", trace), ("combine_wide", trace.at(wide, wide))):
+        lines, (result,) = _lines(body, ["acc", "x"], "    ", tables)
+        source += "\n".join([f"def {function}(acc, x):", *lines, f"    return {result}", "", ""])
+    start = _literal(reduction_init(init, dtype), dtype)
+    lane = _load("lane", "j", dtype)
+    source += _REDUCTION.format(
+        name=name,
+        word=_WORDS[dtype.name],
+        chunk=CHUNK,
+        init=start,
+        stored_init=_store(start, dtype),
+        wide_init=_literal(reduction_init(init, wide), wide),
+        step=_store(f"combine({lane}, {_load('x', 'base + i + j', dtype)})", dtype),
+        halve=_store(f"combine({lane}, {_load('lane', 'j + half', dtype)})", dtype),
+        lane=_load("lane", "0", dtype),
+        strided=_load("x", "base + i * inner", dtype),
+        widened="part" if wide == dtype else "f8(part)",
+        result=_store("total" if wide == dtype else "f4(total)", dtype),
+    ).lstrip("\n")
+    return _compile(name, source, tables, ("combine", "combine_wide"))

@@ -1,0 +1,151 @@
+"""The CPU backend: Tensors from arrays, ops with inline caches, forms run by the machine."""
+
+from __future__ import annotations
+
+import ctypes as C
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jitgrad.core import record
+from jitgrad.core.aval import AVALS, Aval
+from jitgrad.core.errors import user_error
+from jitgrad.core.form import FORMS, Form
+from jitgrad.core.primitive import Kind, Primitive
+from jitgrad.execute.cpu import layout, library, types
+from jitgrad.execute.cpu.types import Tensor, Variable, peek, poke
+
+_kept: list[Any] = []          # inline caches and what their keys point to
+
+
+class Machine:
+    """See `jitgrad.core.backend.Backend`."""
+
+    Tensor = Tensor
+    Variable = Variable
+
+    def op(self, prim: Primitive) -> Callable[..., Any]:
+        """The op object of an entry, its inline cache empty."""
+        op = types.OpType()
+        table = np.zeros(layout.CACHE_WAYS * layout.C_BYTES, np.uint8)
+        variadic = prim.operands[0].startswith("*")
+        slow = _slow(prim, op, operator=False)
+        operator = _slow(prim, op, operator=True)
+        _kept.extend((op, table, slow, operator))
+        at = id(op)
+        poke(at + layout.O_CACHE, table.ctypes.data)
+        poke(at + layout.O_OPERANDS, 0 if variadic else len(prim.operands))
+        poke(at + layout.O_LITERAL, 1 << len(prim.operands) - 1 if prim.literal else 0)
+        poke(at + layout.O_SLOW, id(slow))
+        poke(at + layout.O_OPERATOR, id(operator))
+        poke(at + layout.O_VECTORCALL, types.NATIVE["op_vectorcall"])
+        op.__name__ = op.__qualname__ = prim.name
+        op.__doc__ = prim.doc
+        op.prim = prim
+        if prim.symbol is not None:
+            types.set_state(layout.S_OPS + layout.WORD * layout.SYMBOLS.index(prim.symbol), at)
+        return op
+
+    def remember(self, op: Any, args: tuple[Any, ...], form: Form) -> None:
+        if not 0 < len(args) <= layout.MAX_ARGS:
+            return
+        n_operands = peek(id(op) + layout.O_OPERANDS)
+        literal = peek(id(op) + layout.O_LITERAL)
+        words = [len(args)]
+        for i, a in enumerate(args):
+            if type(a) is Variable:
+                a = a._value
+            if type(a) is Tensor:
+                words.append(2 * a._aval + 1)
+            elif i < n_operands and type(a) is float:
+                words.append(layout.WEAK_FLOAT)
+            elif i < n_operands and type(a) is int and not literal >> i & 1:
+                words.append(layout.WEAK_INT)
+            else:
+                words.append(id(a))
+                _kept.append(a)
+        words.append(0)
+        key = np.array(words, np.int64)
+        at = peek(id(op) + layout.O_CACHE) + layout.C_BYTES * types.key_hash(key.ctypes.data, len(args))
+        poke(at + layout.C_FORM, 0)
+        C.memmove(at, key.ctypes.data, key.nbytes)
+        poke(at + layout.C_POSITION, sum(k << 8 * k for k in range(len(form.avals))))
+        poke(at + layout.C_FORM, library.realise(form))
+
+    def tensor(self, array: np.ndarray, value: Aval) -> Any:
+        try:
+            t = types.new_tensor(value.id, value.code, value.size, value.nbytes)
+        except MemoryError:
+            raise user_error(MemoryError, f"no memory for a Tensor of shape {value.shape} and dtype {value.dtype} "
+                                          f"({value.nbytes / 2**30:.1f} GiB)") from None
+        C.memmove(t._data, array.ctypes.data, value.nbytes)
+        return t
+
+    def dry(self, value: Aval, number: int, recorder: Any) -> Any:
+        t = types.new_tensor(value.id, value.code, value.size, 0)
+        at = id(t)
+        C.pythonapi.Py_IncRef(C.py_object(recorder))
+        poke(at + layout.T_OWNER, id(recorder))
+        poke(at + layout.T_DATA, 0)
+        poke(at + layout.T_INDEX, number)
+        return t
+
+    def run(self, form: Form, operands: Sequence[Any]) -> Any:
+        if form.prim.kind is Kind.HIGHER:
+            from jitgrad.execute.cpu import plans       # the plans need the table, and the table needs this module
+            results = plans.plan_of(form.params["program"]).run(operands)
+            return tuple(results) if len(results) > 1 else results[0]
+        return types.run_form(form.address or library.realise(form), *operands)
+
+    def compiled(self, function: Callable[..., int]) -> Callable[..., int]:
+        from jitgrad.execute.cpu import compiled
+        return compiled.compiled(function)
+
+    def read(self, variable: Any) -> Any:
+        """The Tensor a Variable holds; the tapes of this thread note the read."""
+        return types.variable_read(variable)
+
+
+def _slow(prim: Primitive, op: Any, *, operator: bool) -> Callable[..., Any]:
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        return record.call(prim, op, args, kwargs, operator)
+    return slow
+
+
+# ---- what the machine asks Python to say or do -----------------------------------------------------
+
+def _kernel_failed(form: int, code: int) -> None:
+    made = FORMS[form] if form >= 0 else None
+    sentence = (made.prim.errors or {}).get(code, "failed") if made else "an operation of the recorded program failed"
+    operands = " and ".join(map(repr, made.avals)) if made else ""
+    raise user_error(IndexError, f"{made.prim.name}: {sentence} (operands {operands})" if made else sentence)
+
+
+def _too_large(form: int, _: int) -> None:
+    made = FORMS[form]
+    nbytes = sum(a.nbytes for a in made.outs)
+    raise user_error(MemoryError, f"{made.prim.name}: no memory for a result of shape {made.outs[0].shape} and dtype "
+                                  f"{made.outs[0].dtype} ({nbytes / 2**30:.1f} GiB)")
+
+
+def _slow_read(t: Any, what: int) -> Any:
+    aval = AVALS[t._aval]
+    if t._data == 0:
+        raise user_error(TypeError, "a number was read from a Tensor of a dry recording, which has none; "
+                                    "use cond, where or scan so that the choice is recorded")
+    name = ("float", "int", "bool", "index")[what]
+    if aval.size != 1:
+        if what == 2:
+            raise user_error(ValueError, f"bool: the truth of a Tensor of shape {aval.shape} is ambiguous; "
+                                         "only one element has a truth value")
+        raise user_error(TypeError, f"{name}: only a Tensor with one element converts to a Python number, "
+                                    f"got shape {aval.shape}")
+    if what == 3:
+        raise user_error(TypeError, f"index: only an integer Tensor can be an index, got {aval.dtype}")
+    return int(t.numpy().reshape(()))
+
+
+_CALLBACKS = {layout.S_KERNEL_FAILED: _kernel_failed, layout.S_TOO_LARGE: _too_large, layout.S_SLOW_READ: _slow_read}
+for _word, _function in _CALLBACKS.items():
+    types.set_state(_word, id(_function))

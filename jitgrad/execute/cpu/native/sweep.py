@@ -1,0 +1,227 @@
+"""The sweep: forward and backward rows of a Plan, one kernel call each, and the run of a whole Plan around it."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from jitgrad.execute.cpu.layout import (
+    F_OUT_BYTES,
+    LONG,
+    P_ARENA,
+    P_BUSY,
+    P_CALL,
+    P_CODE,
+    P_CODE_COUNT,
+    P_CONSTANT_COUNT,
+    P_CONSTANTS,
+    P_FLAGS,
+    P_INPUT_COUNT,
+    P_INPUTS,
+    P_OUTPUT_COUNT,
+    P_OUTPUTS,
+    P_USED,
+    S_KERNEL_FAILED,
+    S_NONE,
+    S_RECORDERS,
+    S_SCRATCH,
+    S_TICK,
+    SCRATCH_BYTES,
+    T_DATA,
+    T_TRACKED,
+)
+from jitgrad.execute.cpu.native.objects import append_row, current_log, fail, out_of_memory, tensor_new
+from jitgrad.execute.cpu.native.raw import (
+    call_kernel,
+    copy,
+    decref,
+    incref,
+    list_new,
+    list_set,
+    load,
+    long_value,
+    release,
+    resize,
+    restore_thread,
+    save_thread,
+    stack,
+    state,
+    store,
+    tuple_get,
+    zero,
+)
+
+SMALL_TABLE = 192
+frame_table, frame_slots, frame_one = stack(SMALL_TABLE), stack(64), stack(1)
+
+
+@njit
+def sweep(code, count, table, arena):
+    """Instructions: kernel, params, n, then n slots: a byte offset into the arena, or -1 - i for table[i].
+
+    An instruction of more than 64 slots is not made (concat of many operands is split).
+    """
+    slots = frame_slots()
+    for _ in range(count):
+        n = load(code + 16)
+        for k in range(n):
+            where = load(code + 24 + 8 * k)
+            store(slots + 8 * k, arena + where if where >= 0 else load(table - 8 * (where + 1)))
+        status = call_kernel(load(code), load(code + 8), slots)
+        if status != 0:
+            return status
+        code += 24 + 8 * n
+    return 0
+
+
+@njit
+def run_plan(plan, values, outs, results):
+    """Fill ``outs`` (borrowed from the list ``results``) and compute them; False on an exception."""
+    st = state()
+    n_in, n_out, n_const = load(plan + P_INPUT_COUNT), load(plan + P_OUTPUT_COUNT), load(plan + P_CONSTANT_COUNT)
+    inputs, described = load(plan + P_INPUTS), load(plan + P_OUTPUTS)
+    words = n_in + n_out + n_const
+    table = frame_table() if words <= SMALL_TABLE else resize(0, 8 * words)
+    for i in range(n_in):
+        store(table + 8 * i, load(load(values + 8 * load(inputs + 8 * i)) + T_DATA))
+    made = 0
+    for k in range(n_out):
+        out = described + F_OUT_BYTES * k
+        o = load(st + S_NONE)
+        if load(out) >= 0:
+            o = tensor_new(load(out), load(out + 8), load(out + 16), load(out + 24))
+            if o == 0:
+                if words > SMALL_TABLE:
+                    release(table)
+                return out_of_memory(load(plan + P_CALL)) != 0
+            store(table + 8 * (n_in + k), load(o + T_DATA))
+            store(outs + 8 * made, o)
+            made += 1
+        else:
+            incref(o)
+        list_set(results, k, o)
+    at = table + 8 * (n_in + n_out)
+    constants = load(plan + P_CONSTANTS)
+    for k in range(n_const):
+        store(at + 8 * k, load(constants + 8 * k))
+    free_threads = load(plan + P_FLAGS) & LONG != 0
+    size = load(plan + P_ARENA)
+    own = free_threads or size > SCRATCH_BYTES
+    block = resize(0, size + 64) if own else 0
+    arena = (block + 63) & -64 if own else load(st + S_SCRATCH)
+    tick = load(st + S_TICK) + 1
+    store(st + S_TICK, tick)
+    store(plan + P_USED, tick)
+    status = 0
+    if own and block == 0:
+        status = -1
+    elif free_threads:
+        store(plan + P_BUSY, load(plan + P_BUSY) + 1)
+        for i in range(n_in):
+            incref(load(values + 8 * load(inputs + 8 * i)))
+        thread = save_thread()
+        status = sweep(load(plan + P_CODE), load(plan + P_CODE_COUNT), table, arena)
+        restore_thread(thread)
+        for i in range(n_in):
+            decref(load(values + 8 * load(inputs + 8 * i)))
+        store(plan + P_BUSY, load(plan + P_BUSY) - 1)
+    else:
+        status = sweep(load(plan + P_CODE), load(plan + P_CODE_COUNT), table, arena)
+    if own:
+        release(block)
+    if words > SMALL_TABLE:
+        release(table)
+    if status != 0:
+        fail(load(st + S_KERNEL_FAILED), -1, status)
+    return status == 0
+
+
+@njit
+def matters(plan, values):
+    """The log to record a run of this plan in, or 0."""
+    st = state()
+    if load(st + S_RECORDERS) == 0:
+        return 0
+    log = current_log(st)
+    if log == 0:
+        return 0
+    for i in range(load(plan + P_INPUT_COUNT)):
+        if load(load(values + 8 * load(load(plan + P_INPUTS) + 8 * i)) + T_TRACKED) != 0:
+            return log
+    return 0
+
+
+@njit
+def run_recorded(plan, values, log):
+    """A new list of results (None where the plan has none); in ``log``, if not 0, one `call` row for all."""
+    n_in, n_out = load(plan + P_INPUT_COUNT), load(plan + P_OUTPUT_COUNT)
+    results = list_new(n_out)
+    if results == 0:
+        return results
+    block = resize(0, 8 * (n_in + n_out + 1))
+    outs = block + 8 * n_in
+    fine = block != 0 and run_plan(plan, values, outs, results)
+    if fine and log != 0:
+        made = 0
+        for k in range(n_out):
+            if load(load(plan + P_OUTPUTS) + F_OUT_BYTES * k) >= 0:
+                made += 1
+        for i in range(n_in):
+            store(block + 8 * i, load(values + 8 * load(load(plan + P_INPUTS) + 8 * i)))
+        fine = append_row(log, load(plan + P_CALL), block, n_in, outs, made, 0)
+    release(block)
+    if not fine:
+        decref(results)
+        return 0
+    return results
+
+
+def plan_run(unused, args, count):
+    """plan_run(plan address, tuple of Tensors): results as a list; Python has validated the Tensors' avals."""
+    plan, given = long_value(load(args)), load(args + 8)
+    n = load(plan + P_INPUT_COUNT)
+    values = resize(0, 8 * (n + 1))
+    for i in range(n):
+        store(values + 8 * i, tuple_get(given, i))
+    results = run_recorded(plan, values, matters(plan, values))
+    release(values)
+    return results
+
+
+def fill_rows(unused, args, count):
+    """jacobian loop: fill_rows(plan, inputs, seed address, elements, repeats, bytes, results).
+
+    One input is the seed: ``repeats`` times ``elements`` numbers. The e-th run has 1 at element e of each repeat and
+    writes slice e of every result (a tuple of Tensors, None where the plan has none).
+    """
+    plan, given = long_value(load(args)), load(args + 8)
+    seed, n, repeats = long_value(load(args + 16)), long_value(load(args + 24)), long_value(load(args + 32))
+    width, stacked = long_value(load(args + 40)), load(args + 48)
+    n_in, n_out, n_const = load(plan + P_INPUT_COUNT), load(plan + P_OUTPUT_COUNT), load(plan + P_CONSTANT_COUNT)
+    table = resize(0, 8 * (n_in + n_out + n_const + 1))
+    block = resize(0, load(plan + P_ARENA) + 64)
+    for i in range(n_in):
+        store(table + 8 * i, load(tuple_get(given, i) + T_DATA))
+    for k in range(n_const):
+        store(table + 8 * (n_in + n_out + k), load(load(plan + P_CONSTANTS) + 8 * k))
+    status = 0
+    one = frame_one()
+    store(one, 0x3F800000 if width == 4 else 0x3FF0000000000000)      # little-endian: the low bytes count
+    for e in range(n):
+        for k in range(n_out):
+            out = load(plan + P_OUTPUTS) + F_OUT_BYTES * k
+            if load(out) >= 0:
+                store(table + 8 * (n_in + k), load(tuple_get(stacked, k) + T_DATA) + e * load(out + 8))
+        for r in range(repeats):
+            copy(seed + (r * n + e) * width, one, width)
+        status = sweep(load(plan + P_CODE), load(plan + P_CODE_COUNT), table, (block + 63) & -64)
+        for r in range(repeats):
+            zero(seed + (r * n + e) * width, 0, width)
+        if status != 0:
+            break
+    release(block)
+    release(table)
+    if status != 0:
+        return fail(load(state() + S_KERNEL_FAILED), -1, status)
+    r = load(state() + S_NONE)
+    incref(r)
+    return r

@@ -1,0 +1,177 @@
+"""Reading a Tensor from Python, and the ends of objects: numbers, buffers, deallocation."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from jitgrad.execute.cpu.layout import (
+    S_SLOW_READ,
+    S_VARIABLE,
+    T_DATA,
+    T_DTYPE,
+    T_OWNER,
+    T_SIZE,
+    T_WEAK,
+    TYPE,
+    V_NAME,
+    V_VALUE,
+    V_WEAK,
+)
+from jitgrad.execute.cpu.native.objects import (
+    BOOL,
+    FLOAT32,
+    FLOAT64,
+    INT32,
+    item_bytes,
+    note_read,
+)
+from jitgrad.execute.cpu.native.raw import (
+    bool_new,
+    buffer_fill,
+    clear_weak,
+    decref,
+    error_occurred,
+    float_new,
+    incref,
+    load,
+    load_f32,
+    load_f64,
+    load_i8,
+    load_i32,
+    long_new,
+    object_free,
+    stack,
+    state,
+    store,
+    vectorcall,
+)
+
+frame_read = stack(2)
+TO_FLOAT, TO_INT, TO_BOOL, TO_INDEX = 0, 1, 2, 3
+
+
+@njit
+def held(o):
+    """The Tensor itself, or the one that a Variable holds (which notes the read)."""
+    st = state()
+    return note_read(st, o) if load(o + TYPE) == load(st + S_VARIABLE) else o
+
+
+@njit
+def slow_read(o, what):
+    """Python converts (or refuses) what is not one concrete element."""
+    call = frame_read()
+    store(call, o)
+    number = long_new(what)
+    store(call + 8, number)
+    r = vectorcall(load(state() + S_SLOW_READ), call, 2, 0)
+    decref(number)
+    return r
+
+
+@njit
+def is_scalar(t):
+    return load(t + T_DATA) != 0 and load(t + T_SIZE) == 1
+
+
+@njit
+def as_float(t):
+    data, dtype = load(t + T_DATA), load(t + T_DTYPE)
+    if dtype == FLOAT32:
+        return float(load_f32(data))
+    if dtype == FLOAT64:
+        return load_f64(data)
+    return float(as_int(t))
+
+
+@njit
+def as_int(t):
+    data, dtype = load(t + T_DATA), load(t + T_DTYPE)
+    if dtype == BOOL:
+        return int(load_i8(data))
+    if dtype == INT32:
+        return int(load_i32(data))
+    return load(data)
+
+
+def to_float(o):
+    t = held(o)
+    return float_new(as_float(t)) if is_scalar(t) else slow_read(t, TO_FLOAT)
+
+
+def to_int(o):
+    t = held(o)
+    if is_scalar(t) and load(t + T_DTYPE) < FLOAT32:
+        return long_new(as_int(t))
+    return slow_read(t, TO_INT)
+
+
+def to_index(o):
+    t = held(o)
+    if is_scalar(t) and BOOL < load(t + T_DTYPE) < FLOAT32:
+        return long_new(as_int(t))
+    return slow_read(t, TO_INDEX)
+
+
+def to_bool(o):
+    """nb_bool: 1, 0, or -1 with an exception."""
+    t = held(o)
+    if is_scalar(t):
+        if load(t + T_DTYPE) < FLOAT32:
+            return 1 if as_int(t) != 0 else 0
+        return 1 if as_float(t) != 0.0 else 0
+    r = slow_read(t, TO_BOOL)
+    if r == 0:
+        return -1
+    truth = bool_new(1)
+    decref(truth)
+    decref(r)
+    return 1 if r == truth else 0
+
+
+def get_buffer(o, view, flags):
+    """The buffer protocol: a read-only view of the payload that keeps the Tensor alive."""
+    data = load(o + T_DATA)
+    if data == 0:
+        r = slow_read(o, TO_FLOAT)
+        if r != 0:
+            decref(r)
+        store(view + 8, 0)        # view->obj must be NULL on failure
+        return -1
+    nbytes = load(o + T_SIZE) * item_bytes(load(o + T_DTYPE))
+    return buffer_fill(view, o, data, nbytes, 1, flags & 0xFFFFFFFF)
+
+
+def tensor_dealloc(o):
+    if load(o + T_WEAK) != 0:
+        clear_weak(o)
+    owner, kind = load(o + T_OWNER), load(o + TYPE)
+    object_free(o)
+    if owner != 0:
+        decref(owner)
+    decref(kind)
+    return 0
+
+
+def variable_dealloc(o):
+    if load(o + V_WEAK) != 0:
+        clear_weak(o)
+    value, name, kind = load(o + V_VALUE), load(o + V_NAME), load(o + TYPE)
+    object_free(o)
+    if value != 0:
+        decref(value)
+    if name != 0:
+        decref(name)
+    decref(kind)
+    return 0
+
+
+def variable_read(unused, args, count):
+    """read(variable): the Tensor it holds, noted for the tapes of this thread."""
+    value = note_read(state(), load(args))
+    incref(value)
+    return value
+
+
+def no_error():
+    return 1 if error_occurred() == 0 else 0

@@ -1,0 +1,416 @@
+"""The walk: which rows lie between sources and targets, in canonical numbering, hashed.
+
+Equal structure gives equal words, so the backward Plan made for one tape serves every tape like it.
+Marks live in the Tensors themselves (walk epoch, flags, number), so no table of addresses is needed.
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+from jitgrad.execute.cpu.layout import (
+    CUT,
+    F_FLAGS,
+    F_ID,
+    F_INPUTS,
+    F_OUTPUTS,
+    HAS_CUT,
+    K_ACCESSED,
+    K_FLAGS,
+    K_INTERVAL,
+    K_INTERVAL_COUNT,
+    K_INTERVALS,
+    K_LOG,
+    K_WATCH_COUNT,
+    K_WATCHES,
+    L_FIRST,
+    L_FORMS,
+    L_READ_COUNT,
+    L_READS,
+    L_REFS,
+    MISS,
+    NEEDS_CALL,
+    P_CALL,
+    P_HASH,
+    P_WORD_COUNT,
+    P_WORDS,
+    S_EPOCH,
+    S_HASH,
+    S_LIST,
+    S_NONE,
+    S_PLAN_MASK,
+    S_PLANS,
+    S_ROW_CAPACITY,
+    S_ROW_COUNT,
+    S_ROWS,
+    S_TENSOR,
+    S_TUPLE,
+    S_VALUE_CAPACITY,
+    S_VALUE_COUNT,
+    S_VALUES,
+    S_VARIABLE,
+    S_WORD_CAPACITY,
+    S_WORD_COUNT,
+    S_WORDS,
+    T_DTYPE,
+    T_EPOCH,
+    T_INDEX,
+    TYPE,
+    V_EXPLICIT,
+    V_FIRST,
+    V_FLAGS,
+    V_SOURCE,
+    V_TRAINABLE,
+)
+from jitgrad.execute.cpu.native.objects import FLOAT32, ensure
+from jitgrad.execute.cpu.native.raw import (
+    bytes_new,
+    compare,
+    incref,
+    list_get,
+    list_size,
+    load,
+    long_new,
+    state,
+    store,
+    tuple_get,
+    tuple_new,
+    tuple_set,
+    tuple_size,
+)
+from jitgrad.execute.cpu.native.sweep import matters, run_recorded
+from jitgrad.execute.cpu.native.tapes import end_of, none
+
+# marks: flags below, number + 1 above
+TRACKED, FROM_SOURCE, SOURCE, NEEDED = 1, 2, 4, 8
+NUMBER = 256
+SEVERAL = 1
+
+
+@njit
+def flags_of(o, epoch):
+    return load(o + T_INDEX) if load(o + T_EPOCH) == epoch else 0
+
+
+@njit
+def mark(o, epoch, flags):
+    old = flags_of(o, epoch)
+    store(o + T_EPOCH, epoch)
+    store(o + T_INDEX, old | flags)
+
+
+@njit
+def word(st, value):
+    n = load(st + S_WORD_COUNT)
+    if ensure(st, S_WORDS, n + 1, S_WORD_CAPACITY, 8):
+        store(load(st + S_WORDS) + 8 * n, value)
+        store(st + S_WORD_COUNT, n + 1)
+        store(st + S_HASH, (load(st + S_HASH) ^ value) * 1099511628211)
+
+
+@njit
+def number(st, o, epoch):
+    """The canonical number of a value: the next one if it has none."""
+    m = flags_of(o, epoch)
+    if m >= NUMBER:
+        return m // NUMBER - 1
+    n = load(st + S_VALUE_COUNT)
+    if ensure(st, S_VALUES, n + 1, S_VALUE_CAPACITY, 8):
+        store(load(st + S_VALUES) + 8 * n, o)
+        store(st + S_VALUE_COUNT, n + 1)
+    store(o + T_EPOCH, epoch)
+    store(o + T_INDEX, m + NUMBER * (n + 1))
+    return n
+
+
+@njit
+def item(sequence, i):
+    return list_get(sequence, i) if load(sequence + TYPE) == load(state() + S_LIST) else tuple_get(sequence, i)
+
+
+@njit
+def length(sequence):
+    return list_size(sequence) if load(sequence + TYPE) == load(state() + S_LIST) else tuple_size(sequence)
+
+
+@njit
+def note_source(st, o, epoch):
+    if load(o + TYPE) == load(st + S_VARIABLE):
+        store(o + V_SOURCE, epoch)
+        store(o + V_FIRST, 0)
+    else:
+        mark(o, epoch, SOURCE)
+
+
+@njit
+def leaf(value, epoch):
+    """A watched value; integers have no gradient."""
+    if load(value + T_DTYPE) < FLOAT32:
+        return
+    m = flags_of(value, epoch)
+    mark(value, epoch, TRACKED | (FROM_SOURCE if m & SOURCE else 0))
+
+
+@njit
+def read_event(tape, at, epoch):
+    """A Variable was read: its Tensor is a leaf if this tape watches the Variable."""
+    variable, value = load(at), load(at + 8)
+    accessed = load(tape + K_FLAGS) & K_ACCESSED and load(variable + V_FLAGS) & V_TRAINABLE
+    if not accessed and load(variable + V_EXPLICIT) != epoch:
+        return
+    if load(variable + V_SOURCE) == epoch:
+        first = load(variable + V_FIRST)
+        if first == 0:
+            store(variable + V_FIRST, value)
+        elif first != value:
+            store(variable + V_FIRST, SEVERAL)
+        mark(value, epoch, SOURCE)
+    leaf(value, epoch)
+
+
+@njit
+def watch_event(st, o, epoch):
+    if load(o + TYPE) == load(st + S_VARIABLE):
+        store(o + V_EXPLICIT, epoch)
+    else:
+        leaf(o, epoch)
+
+
+@njit
+def forward(st, tape, epoch):
+    """Mark what depends on a watched value and on a source; list the rows that depend on a source."""
+    log = load(tape + K_LOG)
+    watch, watches, watched = 0, load(tape + K_WATCHES), load(tape + K_WATCH_COUNT)
+    for i in range(load(tape + K_INTERVAL_COUNT)):
+        interval = load(tape + K_INTERVALS) + K_INTERVAL * i
+        read, last_read = load(interval + 16), load(interval + 24)
+        last_read = load(log + L_READ_COUNT) if last_read < 0 else min(last_read, load(log + L_READ_COUNT))
+        forms, first, refs, reads = load(log + L_FORMS), load(log + L_FIRST), load(log + L_REFS), load(log + L_READS)
+        row, end = load(interval), end_of(tape, i, log)
+        while row <= end:
+            while watch < watched and load(watches + 16 * watch + 8) <= row:
+                watch_event(st, load(watches + 16 * watch), epoch)
+                watch += 1
+            while read < last_read and load(reads + 24 * read + 16) <= row:
+                read_event(tape, reads + 24 * read, epoch)
+                read += 1
+            if row < end and load(forms + 8 * row) != 0:
+                visit(st, row, load(forms + 8 * row), refs + 8 * load(first + 8 * row), epoch)
+            row += 1
+    while watch < watched:
+        watch_event(st, load(watches + 16 * watch), epoch)
+        watch += 1
+
+
+@njit
+def visit(st, row, form, at, epoch):
+    n_in, n_out = load(form + F_INPUTS), load(form + F_OUTPUTS)
+    flags = 0
+    for k in range(n_in):
+        flags |= flags_of(load(at + 8 * k), epoch)
+    if flags & TRACKED == 0:
+        return
+    for k in range(n_in, n_in + n_out):
+        o = load(at + 8 * k)
+        m = flags_of(o, epoch)
+        mark(o, epoch, TRACKED | (flags & FROM_SOURCE) | (FROM_SOURCE if m & SOURCE else 0))
+    if flags & FROM_SOURCE:
+        n = load(st + S_ROW_COUNT)
+        if ensure(st, S_ROWS, n + 1, S_ROW_CAPACITY, 8):
+            store(load(st + S_ROWS) + 8 * n, row)
+            store(st + S_ROW_COUNT, n + 1)
+
+
+@njit
+def backward(st, tape, epoch):
+    """Keep the listed rows that a target needs. Needed values are marked; returns whether a cut is among the rows."""
+    log = load(tape + K_LOG)
+    if log == 0:
+        return False
+    forms, first, refs = load(log + L_FORMS), load(log + L_FIRST), load(log + L_REFS)
+    rows, count = load(st + S_ROWS), load(st + S_ROW_COUNT)
+    kept, cut = count, False
+    i = count - 1
+    while i >= 0:
+        row = load(rows + 8 * i)
+        form, at = load(forms + 8 * row), refs + 8 * load(first + 8 * row)
+        n_in, n_out = load(form + F_INPUTS), load(form + F_OUTPUTS)
+        needed = False
+        for k in range(n_in, n_in + n_out):
+            needed = needed or flags_of(load(at + 8 * k), epoch) & NEEDED != 0
+        if needed:
+            for k in range(n_in):
+                o = load(at + 8 * k)
+                if flags_of(o, epoch) & FROM_SOURCE:
+                    mark(o, epoch, NEEDED)
+            cut = cut or load(form + F_FLAGS) & CUT != 0
+            kept -= 1
+            store(rows + 8 * kept, row)
+        i -= 1
+    for i in range(count - kept):
+        store(rows + 8 * i, load(rows + 8 * (kept + i)))
+    store(st + S_ROW_COUNT, count - kept)
+    return cut
+
+
+@njit
+def numbering(st, tape, epoch):
+    """Signature words of the rows: form, then operand numbers. Outputs take the next numbers, so they are implied."""
+    log = load(tape + K_LOG)
+    if log == 0:
+        return
+    forms, first, refs = load(log + L_FORMS), load(log + L_FIRST), load(log + L_REFS)
+    for i in range(load(st + S_ROW_COUNT)):
+        row = load(load(st + S_ROWS) + 8 * i)
+        form, at = load(forms + 8 * row), refs + 8 * load(first + 8 * row)
+        n_in, n_out = load(form + F_INPUTS), load(form + F_OUTPUTS)
+        word(st, load(form + F_ID))
+        for k in range(n_in):
+            word(st, number(st, load(at + 8 * k), epoch))
+        for k in range(n_in, n_in + n_out):
+            number(st, load(at + 8 * k), epoch)
+
+
+@njit
+def source_words(st, tape, o, epoch):
+    """How many leaves a source has here (a Variable assigned in between has several), and their numbers."""
+    if load(o + TYPE) != load(st + S_VARIABLE):
+        connected = flags_of(o, epoch) & NEEDED
+        word(st, 1 if connected else 0)
+        if connected:
+            word(st, number(st, o, epoch))
+        return
+    first = load(o + V_FIRST)
+    if first != SEVERAL:
+        connected = first != 0 and flags_of(first, epoch) & NEEDED != 0
+        word(st, 1 if connected else 0)
+        if connected:
+            word(st, number(st, first, epoch))
+        return
+    log = load(tape + K_LOG)
+    found = 0
+    previous = 0
+    at_count = load(st + S_WORD_COUNT)
+    word(st, -2)
+    for r in range(load(log + L_READ_COUNT)):
+        at = load(log + L_READS) + 24 * r
+        value = load(at + 8)
+        if load(at) == o and value != previous and flags_of(value, epoch) & NEEDED:
+            word(st, number(st, value, epoch))
+            found += 1
+            previous = value
+    store(load(st + S_WORDS) + 8 * at_count, found)
+    word(st, -3 - found)
+
+
+@njit
+def walk(st, tape, targets, sources, seeds):
+    """Words: rows; -1; per target its number or -1; per seed given 1 + number; -1; per source its leaves."""
+    epoch = load(st + S_EPOCH) + 1
+    store(st + S_EPOCH, epoch)
+    store(st + S_WORD_COUNT, 0)
+    store(st + S_VALUE_COUNT, 0)
+    store(st + S_ROW_COUNT, 0)
+    store(st + S_HASH, -3750763034362895579)
+    for i in range(length(sources)):
+        note_source(st, item(sources, i), epoch)
+    if load(tape + K_LOG) != 0:
+        forward(st, tape, epoch)
+    for i in range(length(targets)):
+        o = item(targets, i)
+        if flags_of(o, epoch) & FROM_SOURCE:
+            mark(o, epoch, NEEDED)
+    cut = backward(st, tape, epoch)
+    numbering(st, tape, epoch)
+    word(st, -1)
+    for i in range(length(targets)):
+        o = item(targets, i)
+        connected = flags_of(o, epoch) & NEEDED
+        word(st, number(st, o, epoch) if connected else -1)
+        if seeds != load(st + S_NONE):
+            seed = item(seeds, i)
+            given = connected and seed != load(st + S_NONE)
+            word(st, 1 + number(st, seed, epoch) if given else 0)
+    word(st, -1)
+    for i in range(length(sources)):
+        source_words(st, tape, item(sources, i), epoch)
+    return cut
+
+
+@njit
+def find_plan(st):
+    """The plan whose signature is the last walk's, or 0."""
+    table, mask, hashed = load(st + S_PLANS), load(st + S_PLAN_MASK), load(st + S_HASH)
+    count = load(st + S_WORD_COUNT)
+    at = hashed & mask
+    while True:
+        plan = load(table + 8 * at)
+        if plan == 0:
+            return plan
+        if (load(plan + P_HASH) == hashed and load(plan + P_WORD_COUNT) == count
+                and compare(load(plan + P_WORDS), load(st + S_WORDS), 8 * count) == 0):
+            return plan
+        at = (at + 1) & mask
+
+
+@njit
+def report(st, status):
+    """What Python needs to go on: (status, words, rows, values, hash), copied so that threads do not meet."""
+    values = tuple_new(load(st + S_VALUE_COUNT))
+    for i in range(load(st + S_VALUE_COUNT)):
+        o = load(load(st + S_VALUES) + 8 * i)
+        incref(o)
+        tuple_set(values, i, o)
+    out = tuple_new(5)
+    tuple_set(out, 0, long_new(status))
+    tuple_set(out, 1, bytes_new(load(st + S_WORDS), 8 * load(st + S_WORD_COUNT)))
+    tuple_set(out, 2, bytes_new(load(st + S_ROWS), 8 * load(st + S_ROW_COUNT)))
+    tuple_set(out, 3, values)
+    tuple_set(out, 4, long_new(load(st + S_HASH)))
+    return out
+
+
+@njit
+def all_exact(sequence, st, variables):
+    """Every item is a Tensor (or, among sources, a Variable)."""
+    for i in range(length(sequence)):
+        kind = load(item(sequence, i) + TYPE)
+        if kind != load(st + S_TENSOR) and not (variables and kind == load(st + S_VARIABLE)):
+            return False
+    return True
+
+
+@njit
+def is_sequence(o, st):
+    kind = load(o + TYPE)
+    return kind == load(st + S_LIST) or kind == load(st + S_TUPLE)
+
+
+def connect(unused, args, count):
+    """connect(tape, targets, sources, seeds): the walk's report and nothing run, for Python to work with."""
+    st = state()
+    cut = walk(st, load(args), load(args + 8), load(args + 16), load(args + 24))
+    return report(st, HAS_CUT if cut else MISS)
+
+
+def gradient(unused, args, count):
+    """gradient(tape, targets, sources, seeds or None): results as a list, or a report tuple for Python to act on.
+
+    Targets are Tensors, sources Tensors or Variables, in lists or tuples; anything else is answered by None.
+    Seeds, if given, are None or have the targets' avals.
+    """
+    st = state()
+    tape, targets, sources, seeds = load(args), load(args + 8), load(args + 16), load(args + 24)
+    if not (is_sequence(targets, st) and is_sequence(sources, st) and all_exact(targets, st, False)
+            and all_exact(sources, st, True)):
+        return none()
+    cut = walk(st, tape, targets, sources, seeds)
+    if cut:
+        return report(st, HAS_CUT)
+    plan = find_plan(st)
+    if plan == 0:
+        return report(st, MISS)
+    log = matters(plan, load(st + S_VALUES))
+    if log != 0 and load(plan + P_CALL) == 0:
+        return report(st, NEEDS_CALL)
+    return run_recorded(plan, load(st + S_VALUES), log)

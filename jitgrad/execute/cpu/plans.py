@@ -1,0 +1,196 @@
+"""Plans: a Program laid out for the sweep, and the process's table of them by tape signature."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+
+from jitgrad.core import backend
+from jitgrad.core.aval import AVALS
+from jitgrad.core.form import COLUMNS, FORMS, form, grown
+from jitgrad.core.program import Program
+from jitgrad.execute.cpu import layout, library, types
+from jitgrad.execute.cpu.types import NATIVE, peek, poke
+from jitgrad.plan import memory
+from jitgrad.transform.higher import CALL, inlined, with_results
+
+_int = np.int64
+MAX_PLANS = 2048               # least recently used ones go; a plan is a few hundred bytes a row
+
+
+class _FormTable:
+    """Kernel address, params address and view offset of forms, for `lay_out`."""
+
+    def __init__(self) -> None:
+        self.kernels = np.zeros(0, _int)
+        self.params = np.zeros(0, _int)
+        self.views = np.zeros(0, _int)
+        self.work = np.zeros(0, _int)
+        self.known = np.zeros(0, _int)
+
+    def learn(self, ids: np.ndarray) -> None:
+        """Fill the columns for these forms, compiling kernels where needed."""
+        if len(self.known) < len(FORMS):
+            for name in ("kernels", "params", "views", "work", "known"):
+                setattr(self, name, grown(getattr(self, name), len(FORMS)))
+        for i in np.unique(ids[self.known[ids] == 0]).tolist():
+            made = FORMS[i]
+            struct = library.realise(made)
+            self.kernels[i] = peek(struct + layout.F_KERNEL)
+            self.params[i] = peek(struct + layout.F_PARAMS)
+            if peek(struct + layout.F_FLAGS) & layout.VIEW:
+                self.views[i] = 1 + peek(int(self.params[i]))
+                self.params[i] += layout.WORD
+            self.work[i] = library.work(made)
+            self.known[i] = 1
+
+
+_forms = _FormTable()
+_lock = threading.RLock()
+
+
+@cache
+def _lay_out() -> Any:
+    return backend.current().compiled(memory.lay_out)
+
+
+@cache
+def _copy_params(nbytes: int) -> int:
+    return library.keep([1, 1, 0, nbytes, 1])
+
+
+class Plan:
+    """A Program ready to run: instructions, arena size, constants, and the struct that the machine reads."""
+
+    def __init__(self, program: Program, inputs: Sequence[int], words: bytes = b"", hashed: int = 0) -> None:
+        """``inputs[i]``: which of the caller's values is the Program's i-th input."""
+        self.program = program
+        self.words = words
+        self.inputs = list(inputs)
+        flat = inlined(program)
+        self.constants = list(flat.constants.values())
+        self._words = np.frombuffer(words, _int).copy()
+        self._inputs = np.array([*inputs, 0], _int)
+        results = flat.results.tolist()
+        outs = [word for v in results for word in (
+            (-1, 0, 0, 0) if v < 0 else (flat.avals[v], flat.aval(v).nbytes, flat.aval(v).size, flat.aval(v).code))]
+        self._outs = np.array([*outs, 0], _int)
+        self._pointers = np.array([*(t._data for t in self.constants), 0], _int)
+        self._code, count, arena, work = _instructions(flat)
+        struct = np.zeros(layout.P_BYTES // 8, _int)
+        self.struct = struct
+        self.address = int(struct.ctypes.data)
+        for word, value in (
+                (layout.P_HASH, hashed), (layout.P_WORDS, self._words.ctypes.data),
+                (layout.P_WORD_COUNT, len(self._words)), (layout.P_CODE, self._code.ctypes.data),
+                (layout.P_CODE_COUNT, count), (layout.P_ARENA, arena), (layout.P_INPUTS, self._inputs.ctypes.data),
+                (layout.P_INPUT_COUNT, len(inputs)), (layout.P_OUTPUTS, self._outs.ctypes.data),
+                (layout.P_OUTPUT_COUNT, len(results)), (layout.P_CONSTANTS, self._pointers.ctypes.data),
+                (layout.P_CONSTANT_COUNT, len(self.constants)),
+                (layout.P_FLAGS, layout.LONG if work >= library.LONG_ELEMENTS else 0)):
+            poke(self.address + word, int(value))
+
+    def recordable(self) -> None:
+        """Let runs of this plan appear as `call` rows on outer tapes."""
+        if not peek(self.address + layout.P_CALL):
+            program = self.program
+            live = [v for v in program.results.tolist() if v >= 0]
+            made = form(CALL, [program.aval(v) for v in program.inputs.tolist()],
+                        {"program": with_results(program, live)})
+            poke(self.address + layout.P_CALL, library.realise(made))
+
+    def run(self, values: Sequence[Any]) -> list[Any]:
+        """Results for concrete input Tensors, recorded as one `call` row where the thread records."""
+        self.recordable()
+        results: list[Any] = types.plan_run(self.address, tuple(values))
+        return results
+
+
+def _instructions(flat: Program) -> tuple[np.ndarray, int, int, int]:
+    """Code words, instructions, arena bytes, and a rough count of elements touched."""
+    with _lock:
+        n_rows, n_values = len(flat), len(flat.avals)
+        attr = flat.attr.astype(_int)
+        _forms.learn(attr)
+        slot = np.full(n_values + 1, memory.NOWHERE, _int)
+        slot[flat.inputs] = -1 - np.arange(len(flat.inputs))
+        results = flat.results.astype(_int)
+        first_const = len(flat.inputs) + len(results)
+        for c, v in enumerate(flat.constants):
+            slot[v] = -1 - (first_const + c)
+        pairs = np.zeros(2 * len(results) + 1, _int)
+        pairs[0:-1:2] = results
+        pairs[1::2] = -1 - (len(flat.inputs) + np.arange(len(results)))
+        sizes = np.fromiter((AVALS[a].nbytes for a in flat.avals.tolist()), _int, n_values)
+        copies = np.zeros(n_values + 1, _int)
+        for v in results[results >= 0].tolist():
+            copies[v] = _copy_params(int(sizes[v]))
+        room = 3 * n_rows + len(flat.operands) + int(COLUMNS.outputs[attr].sum()) + 5 * len(results) + 1
+        code, made = np.zeros(room, _int), np.zeros(3, _int)
+        status = _lay_out()(
+            np.array([n_rows, n_values, len(results)], _int), attr, flat.first_operand.astype(_int),
+            np.append(flat.operands, 0).astype(_int), flat.first_out.astype(_int), pairs, slot, sizes, _forms.kernels,
+            _forms.params, _forms.views, COLUMNS.inputs, COLUMNS.outputs, np.array([NATIVE["move"]], _int), copies,
+            np.zeros(n_values + 1, _int), np.zeros(n_values + 1, _int), np.zeros(n_values + 2, _int),
+            np.zeros(n_values + 2, _int), code, made)
+        assert status == memory.DONE
+        return code, int(made[memory.M_COUNT]), int(made[memory.M_ARENA]), int(_forms.work[attr].sum())
+
+
+# ---- the table of plans by signature ---------------------------------------------------------------
+
+class _Table:
+    """Open addressing, as `find_plan` probes it."""
+
+    def __init__(self) -> None:
+        self.plans: list[Plan] = []
+        self.by_words: dict[bytes, Plan] = {}
+        self.slots = np.zeros(4 * MAX_PLANS, _int)
+        self.publish()
+
+    def publish(self) -> None:
+        types.set_state(layout.S_PLANS, int(self.slots.ctypes.data))
+        types.set_state(layout.S_PLAN_MASK, len(self.slots) - 1)
+
+    def add(self, plan: Plan) -> None:
+        with _lock:
+            if len(self.plans) >= MAX_PLANS:
+                self._evict()
+            self.plans.append(plan)
+            self.by_words[plan.words] = plan
+            self._insert(self.slots, plan)
+
+    @staticmethod
+    def _insert(slots: np.ndarray, plan: Plan) -> None:
+        mask = len(slots) - 1
+        at = peek(plan.address + layout.P_HASH) & mask
+        while slots[at]:
+            at = (at + 1) & mask
+        slots[at] = plan.address
+
+    def _evict(self) -> None:
+        """Half of the plans stay: those in use, then the most recently used."""
+        ranked = sorted(self.plans, key=lambda p: (peek(p.address + layout.P_BUSY) > 0,
+                                                   peek(p.address + layout.P_USED)), reverse=True)
+        self.plans = ranked[: MAX_PLANS // 2]
+        self.by_words = {plan.words: plan for plan in self.plans}
+        slots = np.zeros_like(self.slots)
+        for plan in self.plans:
+            self._insert(slots, plan)
+        self.slots[:] = slots
+
+    def find(self, words: bytes) -> Plan | None:
+        return self.by_words.get(words)
+
+
+TABLE = _Table()
+
+
+@lru_cache(maxsize=1024)
+def plan_of(program: Program) -> Plan:
+    """The plan that runs a Program on its inputs in their order."""
+    return Plan(program, range(len(program.inputs)))

@@ -1,0 +1,216 @@
+"""The heap types: Tensor, Variable, Op and a tape's machine half, made through CPython's stable spec interface."""
+
+from __future__ import annotations
+
+import ctypes as C
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jitgrad.execute.cpu import cache, fingerprint, layout, llvm
+
+_API = C.pythonapi
+
+
+class _Slot(C.Structure):
+    _fields_ = [("slot", C.c_int), ("pointer", C.c_void_p)]
+
+
+class _Spec(C.Structure):
+    _fields_ = [("name", C.c_char_p), ("basicsize", C.c_int), ("itemsize", C.c_int), ("flags", C.c_uint),
+                ("slots", C.POINTER(_Slot))]
+
+
+class _Member(C.Structure):
+    _fields_ = [("name", C.c_char_p), ("type", C.c_int), ("offset", C.c_ssize_t), ("flags", C.c_int),
+                ("doc", C.c_char_p)]
+
+
+class _Method(C.Structure):
+    _fields_ = [("name", C.c_char_p), ("function", C.c_void_p), ("flags", C.c_int), ("doc", C.c_char_p)]
+
+
+_FASTCALL = 0x0080
+_DISALLOW_INSTANTIATION, _HAVE_VECTORCALL = 1 << 7, 1 << 11
+_T_OBJECT_EX, _T_LONGLONG, _T_SSIZE, _READONLY = 16, 17, 19, 1
+# slot numbers of CPython's typeslots.h (stable interface)
+_GET_BUFFER, _CALL, _DEALLOC, _HASH, _RICHCOMPARE, _MEMBERS, _MATMUL = 1, 50, 52, 59, 67, 72, 75
+_NUMBER = {"abs": 6, "+": 7, "&": 8, "bool": 9, "float": 11, "//": 12, "index": 13, "int": 26, "~": 27, "<<": 28,
+           "*": 29, "neg": 30, "|": 31, "**": 33, "%": 34, ">>": 35, "-": 36, "/": 37, "^": 38, "@": _MATMUL}
+_UNARY = {"neg", "abs", "~"}
+
+_kept: list[Any] = []          # specs, member tables and method tables live as long as the types
+
+
+def peek(address: int) -> int:
+    return C.c_int64.from_address(address).value
+
+
+def poke(address: int, value: int) -> None:
+    C.c_int64.from_address(address).value = value
+
+
+def _check_interpreter() -> None:
+    """The generated code reads CPython objects; refuse an interpreter whose objects look different."""
+    problem = None
+    if sys.implementation.name != "cpython" or not (3, 11) <= sys.version_info[:2] <= (3, 14):
+        problem = f"it is {sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]}"
+    elif sysconfig.get_config_var("Py_GIL_DISABLED"):
+        problem = "it is a free-threaded build"
+    elif C.sizeof(C.c_void_p) != 8 or sys.byteorder != "little":
+        problem = "it is not 64-bit little-endian"
+    elif peek(id(1.5) + layout.TYPE) != id(float) or C.c_double.from_address(id(1.5) + 16).value != 1.5:
+        problem = "its objects are laid out differently"
+    if problem:
+        raise ImportError(f"jitgrad needs CPython 3.11 to 3.14 with the GIL, 64-bit; {problem}")
+
+
+_check_interpreter()
+STATE = np.zeros(layout.S_BYTES // 8, np.int64)
+_state = STATE.ctypes.data
+_scratch = np.zeros(layout.SCRATCH_BYTES + layout.LINE, np.uint8)
+_RECORDERS = 4096
+_recorders = np.zeros(2 * _RECORDERS, np.int64)
+
+
+def set_state(word: int, value: int) -> None:
+    poke(_state + word, value)
+
+
+def get_state(word: int) -> int:
+    return peek(_state + word)
+
+
+# ---- the native object file ----------------------------------------------------------------------
+
+def _slot_names(arity: int) -> list[str]:
+    return [f"slot_{arity}_{i}" for i, s in enumerate(layout.SYMBOLS) if (s in _UNARY) == (arity == 1) and s in _NUMBER]
+
+
+def _build() -> bytes:
+    from jitgrad.execute.cpu.native import build
+    announce("compiling the machine code of Tensors and tapes, once for this machine")
+    texts = [build.exported(name, function) for name, function in build.natives().items()]
+    texts += [build.trampolines(_slot_names(2), "slot_binary", 2), build.trampolines(_slot_names(1), "slot_unary", 1)]
+    return llvm.emit(texts, optimise=True)
+
+
+def announce(what: str) -> None:
+    """One line on stderr when something slow happens once."""
+    print(f"jitgrad: {what}", file=sys.stderr)
+
+
+# functions of the object file, by what they become
+_BUILTINS = ("run_form", "variable_read", "tape_new", "tape_start", "tape_stop", "tape_release", "tape_watch",
+             "tape_variables", "tape_reads", "tape_watches", "open_tapes", "log_rows", "log_row", "append_cut", "pause", "plan_run", "fill_rows",
+             "gradient", "connect")
+_INNER = ("op_vectorcall", "key_hash", "compare_slot", "to_float", "to_int", "to_index", "to_bool", "get_buffer",
+          "tensor_dealloc", "variable_dealloc", "tape_dealloc", "broadcast", "move", "place", "gemm")
+
+
+def _load() -> dict[str, int]:
+    obj = cache.fetch("native", fingerprint.natives(), _build)
+    return llvm.link(obj, [*_BUILTINS, *_INNER, *_slot_names(1), *_slot_names(2)], {"jitgrad_state": _state})
+
+
+NATIVE = _load()
+
+
+# ---- types ---------------------------------------------------------------------------------------
+
+def _address(symbol: str) -> int:
+    return C.cast(getattr(_API, symbol), C.c_void_p).value or 0
+
+
+def _make(name: str, size: int, itemsize: int, flags: int, slots: Mapping[int, int],
+          members: Iterable[tuple[str, int, int, int]]) -> type:
+    rows = [*members]
+    table = (_Member * (len(rows) + 1))(*[_Member(n.encode(), kind, at, how, None) for n, kind, at, how in rows])
+    given = {_MEMBERS: C.addressof(table), **slots}
+    array = (_Slot * (len(given) + 1))(*[_Slot(number, pointer) for number, pointer in given.items()])
+    encoded = name.encode()
+    spec = _Spec(encoded, size, itemsize, flags, array)
+    _kept.extend((table, array, spec, encoded))
+    make = C.PYFUNCTYPE(C.py_object, C.c_void_p)(("PyType_FromSpec", _API))
+    made: type = make(C.addressof(spec))
+    return made
+
+
+def _operators() -> dict[int, int]:
+    slots = {_NUMBER[s]: NATIVE[f"slot_{1 if s in _UNARY else 2}_{i}"] for i, s in enumerate(layout.SYMBOLS)
+             if s in _NUMBER}
+    slots |= {_NUMBER[name]: NATIVE[f"to_{name}"] for name in ("bool", "float", "index", "int")}
+    slots[_RICHCOMPARE] = NATIVE["compare_slot"]
+    slots[_HASH] = _address("PyObject_HashNotImplemented")
+    return slots
+
+
+def _weak(at: int) -> tuple[str, int, int, int]:
+    return ("__weaklistoffset__", _T_SSIZE, at, _READONLY)
+
+
+def _word(name: str, at: int, how: int = _READONLY) -> tuple[str, int, int, int]:
+    return (name, _T_LONGLONG, at, how)
+
+
+Tensor = _make(
+    "jitgrad.Tensor", layout.T_PAYLOAD, 1, _DISALLOW_INSTANTIATION,
+    {**_operators(), _GET_BUFFER: NATIVE["get_buffer"], _DEALLOC: NATIVE["tensor_dealloc"]},
+    [_weak(layout.T_WEAK), _word("_aval", layout.T_AVAL), _word("_size", layout.T_SIZE),
+     _word("_data", layout.T_DATA), _word("_tracked", layout.T_TRACKED), _word("_index", layout.T_INDEX),
+     ("_owner", 6, layout.T_OWNER, _READONLY)])
+
+Variable = _make(
+    "jitgrad.Variable", layout.V_SIZE, 0, 0,
+    {**_operators(), _DEALLOC: NATIVE["variable_dealloc"]},
+    [_weak(layout.V_WEAK), _word("_flags", layout.V_FLAGS, 0), _word("_epoch", layout.V_EPOCH, 0),
+     _word("_serial", layout.V_SERIAL, 0),
+     ("_value", _T_OBJECT_EX, layout.V_VALUE, 0), ("name", _T_OBJECT_EX, layout.V_NAME, 0)])
+
+OpType = _make(
+    "jitgrad.Op", layout.O_SIZE, 0, _HAVE_VECTORCALL, {_CALL: _address("PyVectorcall_Call")},
+    [("__vectorcalloffset__", _T_SSIZE, layout.O_VECTORCALL, _READONLY),
+     ("__dictoffset__", _T_SSIZE, layout.O_DICT, _READONLY), _weak(layout.O_WEAK)])
+
+TapeCore = _make("jitgrad.TapeCore", layout.K_SIZE, 0, _DISALLOW_INSTANTIATION,
+                 {_DEALLOC: NATIVE["tape_dealloc"]}, [_weak(layout.K_WEAK), _word("_flags", layout.K_FLAGS)])
+
+
+def _builtin(name: str) -> Callable[..., Any]:
+    table = _Method(name.encode(), NATIVE[name], _FASTCALL, None)
+    _kept.append(table)
+    make = C.PYFUNCTYPE(C.py_object, C.c_void_p, C.c_void_p, C.c_void_p)(("PyCFunction_NewEx", _API))
+    made: Callable[..., Any] = make(C.addressof(table), None, None)
+    return made
+
+
+(run_form, variable_read, tape_new, tape_start, tape_stop, tape_release, tape_watch, tape_variables, tape_reads, tape_watches,
+ open_tapes, log_rows, log_row, append_cut, pause, plan_run, fill_rows, gradient, connect) = map(_builtin, _BUILTINS)
+key_hash = C.CFUNCTYPE(C.c_int64, C.c_int64, C.c_int64)(NATIVE["key_hash"])
+
+_new_var = C.PYFUNCTYPE(C.py_object, C.py_object, C.c_ssize_t)(("_PyObject_NewVar", _API))
+
+
+def new_tensor(aval_id: int, code: int, size: int, nbytes: int) -> Any:
+    """A Tensor with uninitialised elements."""
+    from_line = nbytes >= layout.LARGE
+    t = _new_var(Tensor, nbytes + (layout.LINE if from_line else 0))
+    at = id(t)
+    C.memset(at + layout.T_DATA, 0, layout.T_PAYLOAD - layout.T_DATA)
+    data = at + layout.T_PAYLOAD
+    poke(at + layout.T_DATA, (data + layout.LINE - 1) & -layout.LINE if from_line else data)
+    poke(at + layout.T_SIZE, size)
+    poke(at + layout.T_AVAL, aval_id)
+    poke(at + layout.T_DTYPE, code)
+    return t
+
+
+for _at, _value in ((layout.S_TENSOR, Tensor), (layout.S_VARIABLE, Variable), (layout.S_FLOAT, float),
+                    (layout.S_LONG, int), (layout.S_BOOL, bool), (layout.S_NOT_IMPLEMENTED, NotImplemented),
+                    (layout.S_NONE, None), (layout.S_TUPLE, tuple), (layout.S_LIST, list), (layout.S_TAPE, TapeCore)):
+    set_state(_at, id(_value))
+set_state(layout.S_RECORDER_TABLE, _recorders.ctypes.data)
+set_state(layout.S_SCRATCH, (_scratch.ctypes.data + layout.LINE - 1) & -layout.LINE)

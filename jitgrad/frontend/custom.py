@@ -1,0 +1,127 @@
+"""custom_gradient and stop_gradient."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from jitgrad.core import nest
+from jitgrad.core.aval import AVALS, Aval
+from jitgrad.core.errors import user_error
+from jitgrad.core.form import Form, form
+from jitgrad.core.primitive import BY_NAME, Kind, define
+from jitgrad.core.record import tensor
+from jitgrad.execute.cpu import layout, library
+from jitgrad.execute.cpu import types as machine
+from jitgrad.execute.cpu.types import Tensor, Variable
+from jitgrad.frontend.log import LOCAL
+from jitgrad.ops import composite
+
+
+def _ref(*arrays: Any, outs: tuple[int, ...]) -> Any:
+    raise TypeError("a row with a Python rule cannot be run again: its function is not recorded")
+
+
+def _outs(*operands: Aval, outs: tuple[int, ...]) -> tuple[Aval, ...]:
+    return tuple(AVALS[i] for i in outs)
+
+
+def _body() -> None:
+    """A function whose gradient is a Python callable, kept in the row itself."""
+
+
+define(_body, name="custom", kind=Kind.HIGHER, vjp=None, aval=_outs, ref=_ref, samples=None, operands=("*xs",),
+       params=("outs",), domains=("any",))
+
+
+@functools.cache
+def _cut_form(avals: tuple[Aval, ...], outs: tuple[Aval, ...]) -> Form:
+    made = form(BY_NAME["custom"], avals, {"outs": tuple(a.id for a in outs)})
+    address = library.realise(made)
+    machine.poke(address + layout.F_FLAGS, machine.peek(address + layout.F_FLAGS) | layout.CUT)
+    return made
+
+
+def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Give ``f`` a gradient of its own: ``f(*x) -> (y, grad_fn)``, where ``grad_fn(*dy)`` returns one gradient per
+    Tensor in ``x`` (a single one may stand alone).
+
+    If ``f`` reads Variables, ``grad_fn(*dy, variables=...)`` returns ``(gradients, variable_gradients)``. Exceptions
+    inside propagate unchanged; a wrong number of gradients raises ValueError when the gradient is asked for.
+
+    >>> import jitgrad as jg
+    >>> @jg.custom_gradient
+    ... def log1pexp(x):
+    ...     e = jg.exp(x)
+    ...     return jg.log(1 + e), lambda upstream: upstream * (1 - 1 / (1 + e))
+    >>> x = jg.constant(100.)
+    >>> with jg.GradientTape() as tape:
+    ...     tape.watch(x)
+    ...     y = log1pexp(x)
+    >>> tape.gradient(y, x).numpy()
+    np.float32(1.0)
+    """
+    @functools.wraps(f)
+    def decorated(*args: Any, **kwargs: Any) -> Any:
+        leaves, structure = nest.flatten(args)
+        leaves = [tensor(x) if type(x) is Variable or isinstance(x, float | int) and not isinstance(x, bool) else x
+                  for x in leaves]
+        operands = [x for x in leaves if type(x) is Tensor]
+        with _aside() as read:
+            answer = f(*nest.rebuild(structure, leaves), **kwargs)
+            variables = read()
+        if not (isinstance(answer, tuple) and len(answer) == 2 and callable(answer[1])):
+            raise user_error(TypeError, f"custom_gradient: {f.__name__} must return (y, grad_fn)")
+        results, out_structure = nest.flatten(answer[0])
+        outs = tuple(composite.identity(tensor(y)) if _is_old(y, operands) else tensor(y) for y in results)
+        everything = (*operands, *(machine.variable_read(v) for v in variables))
+        made = _cut_form(tuple(AVALS[t._aval] for t in everything), tuple(AVALS[t._aval] for t in outs))
+        rule = _rule(f.__name__, answer[1], len(operands), variables)
+        machine.append_cut(made.address, everything, outs, rule)
+        return nest.rebuild(out_structure, list(outs))
+    return decorated
+
+
+def _is_old(y: Any, operands: Sequence[Any]) -> bool:
+    """A result that some tape knows already needs a Tensor of its own."""
+    return type(y) is Tensor and (bool(y._tracked) or any(y is x for x in operands))
+
+
+def _rule(name: str, grad_fn: Callable[..., Any], count: int, variables: Sequence[Any]) -> Callable[..., list[Any]]:
+    def rule(*dy: Any) -> list[Any]:
+        if variables:
+            given, for_variables = grad_fn(*dy, variables=list(variables))
+        else:
+            given, for_variables = grad_fn(*dy), []
+        leaves = nest.flatten(given)[0]
+        if len(leaves) != count or len(for_variables) != len(variables):
+            raise user_error(ValueError, f"custom_gradient: {name}'s gradient function returned {len(leaves)} gradients "
+                                         f"for {count} inputs: too few gradients or too many")
+        return [None if g is None else tensor(g) for g in (*leaves, *for_variables)]
+    return rule
+
+
+@contextmanager
+def _aside() -> Iterator[Callable[[], list[Any]]]:
+    """Run a block that the open tapes do not record; yields a function that tells which Variables were read."""
+    open_tapes = machine.open_tapes(LOCAL.address)
+    for core in open_tapes:
+        machine.tape_stop(core)
+    inner = machine.tape_new(1)
+    if open_tapes:
+        machine.tape_start(inner, LOCAL.address)
+    try:
+        yield lambda: list({id(v): v for v, _ in machine.tape_variables(inner) if v.trainable}.values())
+    finally:
+        machine.tape_release(inner)
+        machine.tape_stop(inner)
+        for core in reversed(open_tapes):
+            machine.tape_start(core, LOCAL.address)
+
+
+def stop_gradient(x: Any) -> Any:
+    """``x`` as a constant: no gradient passes, and what is upstream is not even visited."""
+    leaves, structure = nest.flatten(x)
+    return nest.rebuild(structure, [composite.stop(tensor(t)) for t in leaves])

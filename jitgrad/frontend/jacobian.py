@@ -1,0 +1,85 @@
+"""Jacobians: the backward Plan run once per target element in a compiled loop."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from jitgrad import ops
+from jitgrad.core.aval import AVALS, aval
+from jitgrad.core.errors import user_error
+from jitgrad.execute.cpu import types as machine
+from jitgrad.execute.cpu.layout import HAS_CUT
+from jitgrad.execute.cpu.types import Tensor, Variable
+from jitgrad.frontend.log import LOCAL
+from jitgrad.ops import composite, creation
+
+
+def jacobian(tape: Any, target: Any, sources: list[Any], per_example: bool) -> list[Any]:
+    """One Jacobian (or None) per source; ``per_example``: the first axis of target and source is the batch."""
+    from jitgrad.frontend.tape import plan_for
+    if type(target) is Variable:
+        target = target._value
+    if type(target) is not Tensor or not all(type(s) in (Tensor, Variable) for s in sources):
+        raise user_error(ValueError, f"jacobian: the target must be one Tensor and the sources Tensors or Variables, "
+                                     f"got {type(target).__name__}")
+    shape = AVALS[target._aval].shape
+    repeats = shape[0] if per_example else 1
+    n = math.prod(shape[1:] if per_example else shape)
+    seed = creation.zeros(shape, AVALS[target._aval].dtype) if AVALS[target._aval].code >= 3 else None
+    if seed is None:
+        return [None] * len(sources)
+    status, words, rows, values, hashed = machine.connect(tape._core, (target,), sources, (seed,))
+    if status == HAS_CUT or _matters(values):
+        return _row_by_row(tape, target, sources, shape, per_example, n)
+    plan = plan_for(words, values, hashed, 1, True, len(sources))
+    inputs = tuple(values[i] for i in plan.inputs)
+    outs = []
+    for s, v in zip(sources, plan.program.results.tolist(), strict=True):
+        if v < 0:
+            outs.append(None)
+            continue
+        made = aval(AVALS[_value(s)._aval].code, (n, *s.shape))
+        outs.append(machine.new_tensor(made.id, made.code, made.size, made.nbytes))
+    machine.fill_rows(plan.address, inputs, seed._data, n, repeats, seed.dtype.itemsize, tuple(outs))
+    return [None if o is None else _shaped(o, shape, s.shape, per_example)
+            for o, s in zip(outs, sources, strict=True)]
+
+
+def _value(source: Any) -> Any:
+    return source._value if type(source) is Variable else source
+
+
+def _matters(values: tuple[Any, ...]) -> bool:
+    """An outer tape may want the derivative of this Jacobian."""
+    return bool(machine.open_tapes(LOCAL.address)) and any(v._tracked for v in values)
+
+
+def _shaped(stacked: Any, target: tuple[int, ...], source: tuple[int, ...], per_example: bool) -> Any:
+    """From (elements, *source) to target.shape + source.shape, the batch axis in front."""
+    if not per_example:
+        return ops.reshape(stacked, (*target, *source))
+    moved = ops.permute_dims(stacked, (1, 0, *range(2, len(source) + 1)))
+    return ops.reshape(moved, (*target, *source[1:]))
+
+
+def _row_by_row(tape: Any, target: Any, sources: list[Any], shape: tuple[int, ...], per_example: bool,
+                n: int) -> list[Any]:
+    """Through recorded gradients, one per element, so that outer tapes can differentiate the Jacobian."""
+    rows: list[list[Any]] = [[] for _ in sources]
+    unit = creation.eye(n, dtype=target.dtype)
+    for e in range(n):
+        seed = unit[e]
+        seed = composite.broadcast_to(seed, (shape[0], n)) if per_example else seed
+        found = tape._results([target], sources, [ops.reshape(seed, shape)])
+        for row, g in zip(rows, found, strict=True):
+            row.append(g)
+    out = []
+    for row, s in zip(rows, sources, strict=True):
+        known = [g for g in row if g is not None]
+        if not known:
+            out.append(None)
+            continue
+        whole = composite.stack([g if g is not None else creation.zeros(s.shape, s.dtype) for g in row])
+        out.append(_shaped(whole, shape, s.shape, per_example))
+    return out

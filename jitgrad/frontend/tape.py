@@ -1,0 +1,301 @@
+"""GradientTape: TensorFlow's tape over the machine's log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from jitgrad.core import nest
+from jitgrad.core.aval import AVALS
+from jitgrad.core.dtypes import CODES, FLOAT32
+from jitgrad.core.errors import user_error
+from jitgrad.core.variable import WATCHED
+from jitgrad.execute.cpu import types as machine
+from jitgrad.execute.cpu.layout import HAS_CUT, NEEDS_CALL
+from jitgrad.execute.cpu.plans import TABLE, Plan
+from jitgrad.execute.cpu.types import Tensor, Variable
+from jitgrad.frontend import explain, jacobian, pieces
+from jitgrad.frontend.log import LOCAL
+from jitgrad.ops import creation
+from jitgrad.transform.signature import backward_of
+
+_logger = logging.getLogger("jitgrad")
+
+
+class UnconnectedGradients(Enum):
+    """What `gradient` gives for a source that the target does not depend on: None, or zeros."""
+
+    NONE = "none"
+    ZERO = "zero"
+
+
+class GradientTape:
+    """Records operations for automatic differentiation, as TensorFlow's tape of the same name.
+
+    ``persistent``: gradients may be asked for more than once. ``watch_accessed_variables``: trainable Variables are
+    watched when they are read; otherwise only what `watch` names.
+
+    >>> import jitgrad as jg
+    >>> x = jg.Variable(3.0)
+    >>> with jg.GradientTape() as tape:
+    ...     y = x ** 2
+    >>> tape.gradient(y, x).numpy()
+    np.float32(6.0)
+    """
+
+    __slots__ = ("__weakref__", "_core", "_persistent", "_recording", "_used", "_variables", "_warned")
+
+    def __init__(self, persistent: bool = False, watch_accessed_variables: bool = True) -> None:
+        self._core = machine.tape_new(1 if watch_accessed_variables else 0)
+        self._persistent = persistent
+        self._recording = False
+        self._used = False
+        self._warned = False
+        self._variables: list[tuple[Any, int]] | None = None
+
+    def __enter__(self) -> GradientTape:
+        if self._recording:
+            raise user_error(ValueError, "Tape is still recording, This can happen if you try to re-enter an "
+                                         "already-active tape.")
+        machine.tape_start(self._core, LOCAL.address)
+        self._recording = True
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        if self._recording:
+            machine.tape_stop(self._core)
+            self._recording = False
+
+    # ---- what is recorded ----
+
+    def watch(self, tensor: Any) -> None:
+        """Record operations on ``tensor``: a Tensor, a Variable or any nest of them.
+
+        Raises ValueError for anything else; a dtype that is not a float is logged and has no gradient.
+        """
+        for t in nest.flatten(tensor)[0]:
+            if type(t) is not Tensor and type(t) is not Variable:
+                raise user_error(ValueError, f"Passed in object of type {type(t)}, not jg.Tensor")
+            if CODES[t.dtype] < FLOAT32:
+                _logger.warning("The dtype of the watched tensor must be floating (e.g. jg.float32), got %r",
+                                t.dtype.name)
+            if type(t) is Variable:
+                t._flags |= WATCHED
+            machine.tape_watch(self._core, t)
+
+    @contextmanager
+    def stop_recording(self) -> Iterator[None]:
+        """Record nothing in the block. Raises RuntimeError if the tape is not recording."""
+        if not self._recording:
+            raise user_error(RuntimeError, "Trying to stop recording a tape which is not recording.")
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+    def reset(self) -> None:
+        """Forget everything recorded and watched, as leaving the tape and entering a new one."""
+        machine.tape_release(self._core)
+        self._used = False
+        self._variables = None
+
+    def watched_variables(self) -> tuple[Any, ...]:
+        """The Variables watched so far, in the order of their construction."""
+        met = self._variables if self._variables is not None else machine.tape_variables(self._core)
+        found = {id(v): v for v, by_name in met if by_name or (v.trainable and self._accessed)}
+        return tuple(sorted(found.values(), key=lambda v: v._serial))
+
+    @property
+    def _accessed(self) -> bool:
+        return bool(self._core._flags & 1)
+
+    # ---- derivatives ----
+
+    def gradient(self, target: Any, sources: Any, output_gradients: Any = None,
+                 unconnected_gradients: Any = UnconnectedGradients.NONE) -> Any:
+        """The gradient of ``target`` (summed over its elements, and over a nest of targets) in each source.
+
+        ``sources``: a nest of Tensors and Variables; the result has its structure, each leaf with the source's shape
+        and dtype, or None where the target does not depend on it. ``output_gradients``: a nest like ``target`` of
+        cotangents to start from (None for ones). ``unconnected_gradients``: None or zeros for unconnected sources.
+
+        Raises RuntimeError at the second call unless the tape is persistent, ValueError for an unknown
+        ``unconnected_gradients``, LookupError where an operation on the way has no derivative rule.
+        """
+        if self._used or self._recording or unconnected_gradients is not UnconnectedGradients.NONE:
+            unconnected_gradients = self._unusual(unconnected_gradients)
+        if output_gradients is None:
+            simple = type(sources) is list
+            found = machine.gradient(self._core, (target,), sources if simple else (sources,), None)
+            if type(found) is list and unconnected_gradients is UnconnectedGradients.NONE:
+                self._finish()
+                return found if simple else found[0]
+        return self._gradient(target, sources, output_gradients, unconnected_gradients)
+
+    def _gradient(self, target: Any, sources: Any, output_gradients: Any, unconnected: UnconnectedGradients) -> Any:
+        """`gradient` in general: nests, seeds, first calls, cuts."""
+        targets, seeds = self._targets(target, output_gradients)
+        leaves, structure = nest.flatten(sources)
+        known = [i for i, s in enumerate(leaves) if type(s) is Tensor or type(s) is Variable]
+        found = self._results(targets, [leaves[i] for i in known], seeds)
+        self._finish()
+        out: list[Any] = [None] * len(leaves)
+        for i, g in zip(known, found, strict=True):
+            out[i] = g
+        if unconnected is UnconnectedGradients.ZERO:
+            out = [creation.zeros(s.shape, s.dtype) if g is None and i in known else g
+                   for i, (g, s) in enumerate(zip(out, leaves, strict=True))]
+        return nest.rebuild(structure, out)
+
+    def _results(self, targets: list[Any], sources: list[Any], seeds: list[Any] | None) -> list[Any]:
+        """Cotangents of Tensors and Variables by the machine, which asks for what it lacks."""
+        found = machine.gradient(self._core, targets, sources, seeds)
+        while type(found) is tuple:
+            status, words, rows, values, hashed = found
+            if status == HAS_CUT:
+                with self._stopped_if_fleeting():
+                    return pieces.gradient(self._core, rows, targets, sources, seeds)
+            if status == NEEDS_CALL:
+                plan = TABLE.find(words)
+                if plan is not None:
+                    plan.recordable()
+            else:
+                plan_for(words, values, hashed, len(targets), seeds is not None, len(sources))
+            found = machine.gradient(self._core, targets, sources, seeds)
+        results: list[Any] = found
+        return results
+
+    @contextmanager
+    def _stopped_if_fleeting(self) -> Iterator[None]:
+        yield
+
+    def _targets(self, target: Any, output_gradients: Any) -> tuple[list[Any], list[Any] | None]:
+        """Target Tensors (Variables as read; what is no Tensor is dropped) and their seeds."""
+        leaves, _ = nest.flatten(target)
+        seeds: list[Any] | None = None
+        if output_gradients is not None:
+            given, _ = nest.flatten(output_gradients)
+            if len(given) != len(leaves):
+                raise user_error(ValueError, f"gradient: {len(given)} output_gradients for {len(leaves)} targets")
+            seeds = given
+        kept = []
+        for i, t in enumerate(leaves):
+            if type(t) is Variable:
+                t = t._value
+            if type(t) is Tensor:
+                kept.append((t, None if seeds is None else _seed(seeds[i], t)))
+        return [t for t, _ in kept], None if seeds is None else [s for _, s in kept]
+
+    def _unusual(self, unconnected: Any) -> UnconnectedGradients:
+        """The checks that the common call skips."""
+        try:
+            unconnected = UnconnectedGradients(unconnected)
+        except ValueError:
+            raise user_error(ValueError, f"Unknown value for unconnected_gradients: {unconnected!r}") from None
+        self._check_use()
+        return unconnected
+
+    def _check_use(self) -> None:
+        if self._used:
+            raise user_error(RuntimeError, "A non-persistent GradientTape can only be used to compute one set of "
+                                           "gradients (or jacobians)")
+        if self._recording:
+            if not self._persistent:
+                self.__exit__()
+            elif not self._warned:
+                self._warned = True
+                _logger.warning("Calling GradientTape.gradient on a persistent tape inside its context is "
+                                "significantly less efficient than calling it outside the context.")
+
+    def _finish(self) -> None:
+        """After a set of gradients: a tape that is not persistent lets go of what it recorded."""
+        if not self._persistent:
+            self._used = True
+            self._variables = machine.tape_variables(self._core)
+            machine.tape_release(self._core)
+
+    def jacobian(self, target: Any, sources: Any, unconnected_gradients: Any = UnconnectedGradients.NONE,
+                 parallel_iterations: int | None = None, experimental_use_pfor: bool = True) -> Any:
+        """The Jacobian of one target Tensor in each source: shape ``target.shape + source.shape``, in a nest like
+        ``sources``, None where unconnected.
+
+        Raises RuntimeError like `gradient`, and on a tape that is not persistent with ``experimental_use_pfor=False``.
+        """
+        unconnected = self._unusual(unconnected_gradients)
+        if not experimental_use_pfor and not self._persistent:
+            raise user_error(RuntimeError, "GradientTape must be created with persistent=True to compute the jacobian "
+                                           "with experimental_use_pfor set to False.")
+        leaves, structure = nest.flatten(sources)
+        out = jacobian.jacobian(self, target, leaves, per_example=False)
+        if unconnected is UnconnectedGradients.ZERO:
+            out = [creation.zeros((*target.shape, *s.shape), s.dtype) if g is None else g
+                   for g, s in zip(out, leaves, strict=True)]
+        self._finish()
+        return nest.rebuild(structure, out)
+
+    def batch_jacobian(self, target: Any, source: Any, unconnected_gradients: Any = UnconnectedGradients.NONE,
+                       parallel_iterations: int | None = None, experimental_use_pfor: bool = True) -> Any:
+        """The Jacobian of each example: ``[batch, *target.shape[1:], *source.shape[1:]]``.
+
+        Examples must not influence one another. Raises ValueError if the first lengths differ or an operand has
+        fewer than two axes, RuntimeError like `jacobian`.
+        """
+        unconnected = self._unusual(unconnected_gradients)
+        if target.ndim < 2 or source.ndim < 2:
+            raise user_error(ValueError, f"batch_jacobian: target and source must have rank at least 2, got shapes "
+                                         f"{target.shape} and {source.shape}")
+        if target.shape[0] != source.shape[0]:
+            raise user_error(ValueError, f"Need first dimension of target shape ({target.shape}) and source shape "
+                                         f"({source.shape}) to match.")
+        if not experimental_use_pfor and not self._persistent:
+            raise user_error(RuntimeError, "GradientTape must be created with persistent=True to compute the "
+                                           "batch_jacobian with experimental_use_pfor set to False.")
+        (out,) = jacobian.jacobian(self, target, [source], per_example=True)
+        if out is None and unconnected is UnconnectedGradients.ZERO:
+            out = creation.zeros((*target.shape, *source.shape[1:]), source.dtype)
+        self._finish()
+        return out
+
+    # ---- looking inside ----
+
+    def show(self) -> str:
+        """The recorded rows as a table: value, op, operands, type, bytes."""
+        return explain.program_of(self._core).show()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the tape keeps alive: its rows and the values they hold."""
+        return explain.nbytes(self._core)
+
+    def explain(self, target: Any, source: Any) -> str:
+        """In words, why the gradient of ``target`` in ``source`` is None, or which operations connect them."""
+        return explain.explain(self, target, source)
+
+
+def plan_for(words: bytes, values: Sequence[Any], hashed: int, n_targets: int, with_seeds: bool,
+             n_sources: int) -> Plan:
+    """The plan of a walk's backward Program, made and entered in the table at its first sight."""
+    plan = TABLE.find(words)
+    if plan is None:
+        back, saved = backward_of(np.frombuffer(words, np.int64), list(values), n_targets, with_seeds, n_sources)
+        plan = Plan(back, saved, words, hashed)
+        TABLE.add(plan)
+    return plan
+
+
+def _seed(seed: Any, target: Any) -> Any:
+    """An output gradient as a Tensor of the target's shape and dtype."""
+    if seed is None:
+        return None
+    aval = AVALS[target._aval]
+    made = creation.asarray(seed, aval.dtype)
+    if made.shape != aval.shape:
+        raise user_error(ValueError, f"gradient: an output gradient of shape {made.shape} does not fit its target of "
+                                     f"shape {aval.shape}")
+    return made

@@ -1,0 +1,338 @@
+"""Functions of ops: the array API's names over the table, with axes normalised and results squeezed.
+
+Parameters that reach the machine come out of a cache, so that they are the same objects at every call and the
+inline caches of the ops recognise them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from jitgrad import ops
+from jitgrad.core.aval import AVALS, Aval, as_shape, broadcast_shapes
+from jitgrad.core.dtypes import NAMES, code_of, default_float, is_float
+from jitgrad.core.errors import user_error
+from jitgrad.core.record import tensor
+
+Axis = int | Sequence[int] | None
+
+
+def aval_of(x: Any) -> Aval:
+    return AVALS[x._aval]
+
+
+def axis_index(name: str, axis: Any, ndim: int) -> int:
+    """An axis counted from the front."""
+    try:
+        at = operator.index(axis)
+    except TypeError:
+        raise user_error(TypeError, f"{name}: an axis must be an int, got {axis!r}") from None
+    if not -ndim <= at < ndim:
+        raise user_error(ValueError, f"{name}: axis {at} is out of range for {ndim} dimensions")
+    return at % ndim
+
+
+# ---- reductions ----------------------------------------------------------------------------------
+
+@functools.lru_cache(maxsize=4096)
+def _reduction(name: str, aval_id: int, axis: int | tuple[int, ...] | None, keepdims: bool,
+               ) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...] | None, int]:
+    """Groups of adjacent axes, last first; the shape to squeeze to, or None; how many elements meet in one."""
+    aval = AVALS[aval_id]
+    given = range(aval.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    axes = sorted(axis_index(name, a, aval.ndim) for a in given)
+    if len(set(axes)) != len(axes):
+        raise user_error(ValueError, f"{name}: axis {axis} names an axis twice")
+    groups: list[list[int]] = []
+    for a in axes:
+        if groups and groups[-1][-1] == a - 1:
+            groups[-1].append(a)
+        else:
+            groups.append([a])
+    count = math.prod(aval.shape[a] for a in axes)
+    shape = None if keepdims or not axes else tuple(n for i, n in enumerate(aval.shape) if i not in axes)
+    return tuple(tuple(group) for group in reversed(groups)), shape, count
+
+
+def _reduce(name: str, op: Any, x: Any, axis: Axis, keepdims: bool) -> tuple[Any, int]:
+    if axis is not None and not isinstance(axis, int):
+        axis = as_axes(name, axis)
+    groups, shape, count = _reduction(name, x._aval, axis, bool(keepdims))
+    if not groups:
+        x = op(x, ())
+    for group in groups:
+        x = op(x, group)
+    return (x if shape is None else ops.reshape(x, shape)), count
+
+
+def as_axes(name: str, axis: Any) -> tuple[int, ...]:
+    try:
+        return tuple(operator.index(a) for a in axis) if hasattr(axis, "__iter__") else (operator.index(axis),)
+    except TypeError:
+        raise user_error(TypeError, f"{name}: axis must be an int, a tuple of ints or None, got {axis!r}") from None
+
+
+def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Sum over ``axis`` (all axes by default). Integers keep their dtype, booleans count as int32.
+
+    >>> import jitgrad as jg
+    >>> jg.sum(jg.constant([[1., 2.], [3., 4.]]), axis=0)
+    <jg.Tensor: shape=(2,), dtype=float32, numpy=array([4., 6.], dtype=float32)>
+    """
+    return _reduce("sum", ops.reduce_sum, tensor(x), axis, keepdims)[0]
+
+
+def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Arithmetic mean over ``axis`` (all axes by default); of integers in the default float dtype."""
+    x = as_float(x)
+    total, count = _reduce("mean", ops.reduce_sum, x, axis, keepdims)
+    return total / float(count) if count else total / ops.reduce_sum(total, ())
+
+
+def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Greatest element over ``axis``; NaN wins; ties share the gradient equally. No elements raise ValueError."""
+    return _extreme("max", ops.reduce_max, x, axis, keepdims)
+
+
+def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Least element over ``axis``; NaN wins; ties share the gradient equally. No elements raise ValueError."""
+    return _extreme("min", ops.reduce_min, x, axis, keepdims)
+
+
+def _extreme(name: str, op: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
+    x = tensor(x)
+    out, count = _reduce(name, op, x, axis, keepdims)
+    if count == 0 and aval_of(out).size:
+        raise user_error(ValueError, f"{name}: no elements to choose from in shape {aval_of(x).shape}, axis {axis}")
+    return out
+
+
+def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
+    """Index (int64) of the first greatest element along ``axis``, or in the flattened Tensor."""
+    return _position("argmax", ops.position_of_max, x, axis, keepdims)
+
+
+def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
+    """Index (int64) of the first least element along ``axis``, or in the flattened Tensor."""
+    return _position("argmin", ops.position_of_min, x, axis, keepdims)
+
+
+def _position(name: str, op: Any, x: Any, axis: int | None, keepdims: bool) -> Any:
+    x = tensor(x)
+    shape = aval_of(x).shape
+    flat = x if axis is not None else ops.reshape(x, (aval_of(x).size,))
+    at = axis_index(name, axis, len(shape)) if axis is not None else 0
+    if aval_of(flat).shape[at] == 0:
+        raise user_error(ValueError, f"{name}: no elements to choose from in shape {shape}, axis {axis}")
+    out = op(flat, at)
+    if keepdims:
+        out = ops.reshape(out, tuple(1 if axis is None or i == at else n for i, n in enumerate(shape)))
+    return out
+
+
+def sum_to(x: Any, shape: tuple[int, ...]) -> Any:
+    """Undo broadcasting: add up what was repeated."""
+    have = x.shape
+    if have == shape:
+        return x
+    lead = len(have) - len(shape)
+    axes = tuple(i for i, n in enumerate(have) if i < lead or shape[i - lead] != n)
+    x, _ = _reduce("sum", ops.reduce_sum, x, axes, True)
+    return ops.reshape(x, shape) if x.shape != shape else x
+
+
+# ---- elementwise compositions --------------------------------------------------------------------
+
+def as_float(x: Any) -> Any:
+    """A Tensor whose dtype is a float: integers and booleans become the default float."""
+    x = tensor(x)
+    return x if is_float(aval_of(x).code) else ops.cast(x, NAMES[default_float()])
+
+
+def relu(x: Any) -> Any:
+    """``x`` where it is positive, else 0; gradient 0 at 0, NaN stays NaN."""
+    x = tensor(x)
+    return ops.where(x <= 0, 0, x)
+
+
+def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """``log(sum(exp(x)))`` over ``axis`` without overflow; a slice all of -inf gives -inf with gradient 0."""
+    x = as_float(x)
+    top = max(stop(x), axis, True)
+    top = ops.where(ops.less(ops.abs(top), float("inf")), top, 0)
+    out = ops.log(sum(ops.exp(x - top), axis, True)) + top
+    return out if keepdims else ops.reshape(out, sum_shape("logsumexp", x, axis))
+
+
+def sum_shape(name: str, x: Any, axis: Axis) -> tuple[int, ...]:
+    """The shape that a reduction without kept axes leaves."""
+    given = axis if axis is None or isinstance(axis, int) else as_axes(name, axis)
+    shape = _reduction(name, x._aval, given, False)[1]
+    return aval_of(x).shape if shape is None else shape
+
+
+def softmax(x: Any, axis: Axis = -1) -> Any:
+    """``exp(x) / sum(exp(x))`` over ``axis``, shifted by the maximum."""
+    x = as_float(x)
+    e = ops.exp(x - max(stop(x), axis, True))
+    return e / sum(e, axis, True)
+
+
+def log_softmax(x: Any, axis: Axis = -1) -> Any:
+    """``log(softmax(x))`` over ``axis``, without rounding a small probability to 0."""
+    x = as_float(x)
+    shifted = x - max(stop(x), axis, True)
+    return shifted - ops.log(sum(ops.exp(shifted), axis, True))
+
+
+def stop(x: Any) -> Any:
+    """``x`` as a constant: nothing upstream of it gets a gradient through it."""
+    return ops.hold(x)
+
+
+# ---- shapes --------------------------------------------------------------------------------------
+
+def expand_dims(x: Any, axis: int | Sequence[int] = 0) -> Any:
+    """``x`` with an axis of length 1 inserted where ``axis`` says, counted in the result."""
+    x = tensor(x)
+    shape = list(aval_of(x).shape)
+    axes = as_axes("expand_dims", axis)
+    ndim = len(shape) + len(axes)
+    for a in sorted(axis_index("expand_dims", a, ndim) for a in axes):
+        shape.insert(a, 1)
+    return ops.reshape(x, tuple(shape))
+
+
+def squeeze(x: Any, axis: Axis = None) -> Any:
+    """``x`` without axes of length 1: those of ``axis``, or all."""
+    x = tensor(x)
+    shape = aval_of(x).shape
+    if axis is None:
+        return ops.reshape(x, tuple(n for n in shape if n != 1))
+    axes = {axis_index("squeeze", a, len(shape)) for a in as_axes("squeeze", axis)}
+    if any(shape[a] != 1 for a in axes):
+        raise user_error(ValueError, f"squeeze: axis {axis} of shape {shape} is not of length 1")
+    return ops.reshape(x, tuple(n for i, n in enumerate(shape) if i not in axes))
+
+
+def reshape(x: Any, shape: Any) -> Any:
+    """``x`` under another shape; one length may be -1."""
+    x = tensor(x)
+    items = (shape,) if hasattr(shape, "__index__") else tuple(shape)
+    if -1 in items:
+        rest = math.prod(n for n in items if n != -1)
+        if items.count(-1) > 1 or rest == 0 or aval_of(x).size % rest:
+            raise user_error(ValueError, f"reshape: shape {aval_of(x).shape} does not fit {items}")
+        items = tuple(aval_of(x).size // rest if n == -1 else n for n in items)
+    return ops.reshape(x, as_shape(items))
+
+
+def permute_dims(x: Any, axes: Sequence[int] | None = None) -> Any:
+    """Axes in another order (reversed by default): axis i of the result is axis ``axes[i]`` of ``x``."""
+    x = tensor(x)
+    ndim = aval_of(x).ndim
+    order = range(ndim)[::-1] if axes is None else as_axes("permute_dims", axes)
+    return ops.permute_dims(x, tuple(axis_index("permute_dims", a, ndim) for a in order))
+
+
+def matrix_transpose(x: Any) -> Any:
+    """The last two axes swapped."""
+    x = tensor(x)
+    ndim = aval_of(x).ndim
+    if ndim < 2:
+        raise user_error(ValueError, f"matrix_transpose: shape {aval_of(x).shape} has no two axes to swap")
+    return ops.permute_dims(x, (*range(ndim - 2), ndim - 1, ndim - 2))
+
+
+def broadcast_to(x: Any, shape: Any) -> Any:
+    """``x`` repeated along new axes in front and along its axes of length 1."""
+    return ops.broadcast_to(tensor(x), as_shape(shape))
+
+
+def concat(xs: Sequence[Any], axis: int | None = 0) -> Any:
+    """Tensors one after the other along ``axis`` (flattened first if None)."""
+    parts = [tensor(x) for x in xs]
+    if not parts:
+        raise user_error(ValueError, "concat: needs at least one Tensor")
+    if axis is None:
+        parts, axis = [ops.reshape(x, (aval_of(x).size,)) for x in parts], 0
+    at = axis_index("concat", axis, aval_of(parts[0]).ndim)
+    while len(parts) > 1:           # by halves, so that each element moves log2(n) times
+        parts = [ops.join(*parts[i: i + 2], axis=at) if i + 1 < len(parts) else parts[i]
+                 for i in range(0, len(parts), 2)]
+    return parts[0]
+
+
+def stack(xs: Sequence[Any], axis: int = 0) -> Any:
+    """Tensors of one shape along a new axis."""
+    parts = [tensor(x) for x in xs]
+    shapes = {aval_of(x).shape for x in parts}
+    if len(shapes) != 1:
+        raise user_error(ValueError, f"stack: needs Tensors of one shape, got {sorted(shapes)}")
+    return concat([expand_dims(x, axis) for x in parts], axis)
+
+
+def take(x: Any, indices: Any, axis: int | None = None) -> Any:
+    """Elements along ``axis`` at integer ``indices`` of any shape; negative ones count from the end.
+
+    An index out of range raises IndexError. The gradient adds up where an index repeats.
+    """
+    x, indices = tensor(x), tensor(indices)
+    if axis is None:
+        if aval_of(x).ndim != 1:
+            raise user_error(ValueError, f"take: shape {aval_of(x).shape} needs an axis")
+        axis = 0
+    return ops.gather(x, indices, axis_index("take", axis, aval_of(x).ndim))
+
+
+def one_hot(indices: Any, depth: int, dtype: Any = None) -> Any:
+    """1 at each index along a new last axis of length ``depth``, else 0; an index out of range gives zeros."""
+    from jitgrad.ops.creation import arange
+    indices = tensor(indices)
+    hit = expand_dims(indices, -1) == ops.cast(arange(depth), aval_of(indices).dtype.name)
+    return ops.cast(hit, NAMES[default_float() if dtype is None else code_of(dtype)])
+
+
+def matmul(x: Any, y: Any, transpose_a: bool = False, transpose_b: bool = False) -> Any:
+    """Matrix product over the last two axes; a vector is a row on the left, a column on the right.
+
+    Leading axes broadcast. ``transpose_a`` and ``transpose_b`` take a matrix transposed without moving it.
+    """
+    x, y = tensor(x), tensor(y)
+    a, b = aval_of(x), aval_of(y)
+    if a.ndim == 0 or b.ndim == 0:
+        raise user_error(ValueError, f"matmul: operands need at least one axis, got shapes {a.shape} and {b.shape}")
+    if a.ndim == 1 or b.ndim == 1:
+        left = ops.reshape(x, (1, a.size)) if a.ndim == 1 else x
+        right = ops.reshape(y, (b.size, 1)) if b.ndim == 1 else y
+        out = matmul(left, right, transpose_a and a.ndim > 1, transpose_b and b.ndim > 1)
+        shape = aval_of(out).shape
+        shape = shape[:-2] + shape[-1:] if a.ndim == 1 else shape
+        return ops.reshape(out, shape[:-1] if b.ndim == 1 else shape)
+    if a.shape[:-2] != b.shape[:-2]:
+        if b.ndim == 2 and not transpose_a:           # one matrix for all rows of a stack
+            rows = ops.product(ops.reshape(x, (math.prod(a.shape[:-1]), a.shape[-1])), y, False, transpose_b)
+            return ops.reshape(rows, (*a.shape[:-1], aval_of(rows).shape[-1]))
+        lead = broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        if lead is None:
+            raise user_error(ValueError, f"matmul: shapes {a.shape} and {b.shape} do not broadcast together")
+        x = ops.broadcast_to(x, (*lead, *a.shape[-2:]))
+        y = ops.broadcast_to(y, (*lead, *b.shape[-2:]))
+    return ops.product(x, y, bool(transpose_a), bool(transpose_b))
+
+
+def astype(x: Any, dtype: Any) -> Any:
+    """The same values in another dtype (see `cast` for the edges)."""
+    x = tensor(x)
+    code = code_of(dtype)
+    return x if aval_of(x).code == code else ops.cast(x, NAMES[code])
+
+
+def identity(x: Any) -> Any:
+    """A Tensor distinct from ``x`` with its values; the gradient passes."""
+    x = tensor(x)
+    return ops.reshape(x, aval_of(x).shape)

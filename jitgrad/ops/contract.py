@@ -1,0 +1,64 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jitgrad import ops
+from jitgrad.core.aval import Aval, aval
+from jitgrad.core.primitive import Kind, Linear, kernel, shape_error, uniform
+from jitgrad.ops import composite
+
+
+def _aval(x: Aval, y: Aval, *, ta: bool, tb: bool) -> Aval:
+    if x.ndim < 2 or x.ndim != y.ndim or x.shape[:-2] != y.shape[:-2]:
+        raise shape_error("matmul", (x, y), "are not matrices with equal batch axes")
+    m, k = x.shape[-2:][::-1] if ta else x.shape[-2:]
+    k2, n = y.shape[-2:][::-1] if tb else y.shape[-2:]
+    if k != k2:
+        raise shape_error("matmul", (x, y), f"do not match: inner lengths {k} and {k2}")
+    return aval(x.code, (*x.shape[:-2], m, n))
+
+
+def _words(x: Aval, y: Aval, *, ta: bool, tb: bool) -> tuple[int, ...]:
+    m, k = x.shape[-2:][::-1] if ta else x.shape[-2:]
+    n = y.shape[-2] if tb else y.shape[-1]
+    batch = int(np.prod(x.shape[:-2], dtype=np.int64))
+    return batch, m, n, k, int(ta), int(tb)
+
+
+def _general(x: Any, y: Any, *, ta: bool, tb: bool) -> Any:
+    """Vectors and broadcasting are put together from products of matrices."""
+    a, b = x.shape, y.shape
+    fits = len(a) >= 2 and len(a) == len(b) and a[:-2] == b[:-2]
+    return None if fits else composite.matmul(x, y, ta, tb)
+
+
+def _ref(x: Any, y: Any, *, ta: bool, tb: bool) -> Any:
+    return np.matmul(x.swapaxes(-1, -2) if ta else x, y.swapaxes(-1, -2) if tb else y)
+
+
+def _vjp(g: Any, ans: Any, x: Any, y: Any, *, ta: bool, tb: bool) -> tuple[Any, Any]:
+    """With X and Y after transposition, dX = g Y' and dY = X' g; an operand given transposed gets its transpose."""
+    by_x = ops.product(y, g, ta=tb, tb=True) if ta else ops.product(g, y, ta=False, tb=not tb)
+    by_y = ops.product(g, x, ta=True, tb=ta) if tb else ops.product(x, g, ta=not ta, tb=False)
+    return by_x, by_y
+
+
+@kernel(Kind.CONTRACT, vjp=_vjp, ref=_ref, samples=uniform((2, 3, 4), (2, 4, 5), ta=False, tb=False),
+        operands=("x", "y"), params=("ta", "tb"), defaults={"ta": False, "tb": False}, symbol="@", domain="number", linear=Linear.MULTI, ulp=16.0, aval=_aval,
+        words=_words, general=_general)
+def product(out, x, y, batch, m, n, k, ta, tb):
+    """Matrix product of stacks of matrices, either given transposed; `jitgrad.matmul` broadcasts and takes vectors."""
+    for b in range(batch):
+        for i in range(m):
+            for j in range(n):
+                acc = out.dtype.type(0)
+                for p in range(k):
+                    left = x[b * m * k + (p * m + i if ta else i * k + p)]
+                    right = y[b * k * n + (j * k + p if tb else p * n + j)]
+                    acc += left * right
+                out[(b * m + i) * n + j] = acc
+    return 0

@@ -1,0 +1,120 @@
+"""Tensors made from nothing but a shape or a range."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jitgrad.core import backend
+from jitgrad.core.aval import AVALS, as_shape, aval
+from jitgrad.core.dtypes import CODES, DTYPES, INT32, INT64, code_of, default_float
+from jitgrad.core.errors import user_error
+from jitgrad.core.record import tensor
+
+
+def from_array(array: Any, code: int) -> Any:
+    """A Tensor with a copy of an array's elements in the dtype of ``code``."""
+    array = np.ascontiguousarray(array, DTYPES[code]).reshape(np.shape(array))
+    return backend.current().tensor(array, aval(code, array.shape))
+
+
+def _dtype(dtype: Any) -> int:
+    return default_float() if dtype is None else code_of(dtype)
+
+
+def full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
+    """A Tensor of ``shape`` with one value everywhere; its dtype by the value where not given."""
+    shape = as_shape(shape)
+    value = tensor(fill_value, None if dtype is None else code_of(dtype), "full")
+    made = aval(AVALS[value._aval].code, shape)
+    if made.ndim == 0:
+        return value
+    return from_array(np.broadcast_to(value.numpy(), shape), made.code)
+
+
+def zeros(shape: Any, dtype: Any = None) -> Any:
+    """Zeros in the default float dtype, or ``dtype``.
+
+    >>> import jitgrad as jg
+    >>> jg.zeros((2,))
+    <jg.Tensor: shape=(2,), dtype=float32, numpy=array([0., 0.], dtype=float32)>
+    """
+    return _filled(shape, 0, dtype)
+
+
+def ones(shape: Any, dtype: Any = None) -> Any:
+    """Ones in the default float dtype, or ``dtype``."""
+    return _filled(shape, 1, dtype)
+
+
+def _filled(shape: Any, value: int, dtype: Any) -> Any:
+    made = aval(_dtype(dtype), as_shape(shape))
+    try:
+        return backend.current().tensor(np.full(made.shape, value, made.dtype), made)
+    except MemoryError:
+        raise user_error(MemoryError, f"no memory for a Tensor of shape {made.shape} and dtype {made.dtype} "
+                                      f"({made.nbytes / 2**30:.1f} GiB)") from None
+
+
+def zeros_like(x: Any, dtype: Any = None) -> Any:
+    """Zeros of the shape and dtype of ``x``."""
+    like = AVALS[tensor(x)._aval]
+    return zeros(like.shape, like.dtype if dtype is None else dtype)
+
+
+def ones_like(x: Any, dtype: Any = None) -> Any:
+    """Ones of the shape and dtype of ``x``."""
+    like = AVALS[tensor(x)._aval]
+    return ones(like.shape, like.dtype if dtype is None else dtype)
+
+
+def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Any:
+    """Numbers from ``start`` (0 if only one is given) up to ``stop``, exclusive; integers are int32 where they fit."""
+    if stop is None:
+        start, stop = 0, start
+    array = np.arange(start, stop, step)
+    if dtype is not None:
+        return from_array(array, code_of(dtype))
+    if array.dtype.kind == "f":
+        return from_array(array, default_float())
+    fits = array.size == 0 or -2**31 <= array.min() and array.max() < 2**31
+    return from_array(array, INT32 if fits else INT64)
+
+
+def linspace(start: Any, stop: Any, num: int = 50, dtype: Any = None, endpoint: bool = True) -> Any:
+    """``num`` evenly spaced numbers from ``start`` to ``stop``."""
+    return from_array(np.linspace(float(start), float(stop), int(num), endpoint=endpoint), _dtype(dtype))
+
+
+def eye(n_rows: int, n_cols: int | None = None, k: int = 0, dtype: Any = None) -> Any:
+    """Ones on the k-th diagonal, else zeros."""
+    return from_array(np.eye(n_rows, n_cols, k), _dtype(dtype))
+
+
+def asarray(obj: Any, dtype: Any = None, copy: bool | None = None) -> Any:
+    """A Tensor from anything that holds numbers. NumPy arrays are copied and keep their dtype.
+
+    Python floats become the default float (float32), ints int32 (int64 if out of range). Raises TypeError for
+    strings and objects, ValueError for ragged sequences.
+    """
+    return tensor(obj, None if dtype is None else code_of(dtype))
+
+
+def constant(value: Any, dtype: Any = None, shape: Any = None, name: str | None = None) -> Any:
+    """A Tensor with the given value; ``shape`` reshapes it, or fills with a single value.
+
+    >>> import jitgrad as jg
+    >>> jg.constant([1, 2])
+    <jg.Tensor: shape=(2,), dtype=int32, numpy=array([1, 2], dtype=int32)>
+    """
+    code = None if dtype is None else code_of(dtype)
+    made = tensor(value, code, "constant")
+    if shape is None:
+        return made
+    shape = as_shape(shape)
+    array = made.numpy()
+    if array.size != int(np.prod(shape, dtype=np.int64)) and array.size != 1:
+        raise user_error(ValueError, f"constant: {array.size} elements do not fill shape {shape}")
+    array = np.broadcast_to(array, shape) if array.size == 1 else array.reshape(shape)
+    return from_array(array, CODES[array.dtype])

@@ -1,0 +1,259 @@
+"""Arithmetic and elementary functions, one element at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jitgrad import ops
+from jitgrad.core import dtypes
+from jitgrad.core.aval import Aval, aval
+from jitgrad.core.primitive import Linear, elementwise, uniform
+from jitgrad.ops import maths, scalar, trig
+
+INF, NAN = float("inf"), float("nan")
+EDGES = (0.0, -0.0, 1.0, -1.0, INF, -INF, NAN)
+
+
+@elementwise(symbol="+", ref=np.add, samples=uniform((3, 4), (4,)), at=EDGES, linear=Linear.EACH,
+             vjp=lambda g, ans, x, y: (g, g))
+def add(x, y):
+    """Sum ``x + y``."""
+    return x + y
+
+
+@elementwise(symbol="-", ref=np.subtract, samples=uniform((3, 4), (4,)), at=EDGES, linear=Linear.EACH,
+             vjp=lambda g, ans, x, y: (g, -g))
+def subtract(x, y):
+    """Difference ``x - y``."""
+    return x - y
+
+
+@elementwise(symbol="*", ref=np.multiply, samples=uniform((3, 1), (3, 4)), at=EDGES, linear=Linear.MULTI,
+             vjp=lambda g, ans, x, y: (g * y, g * x))
+def multiply(x, y):
+    """Product ``x * y``."""
+    return x * y
+
+
+@elementwise(symbol="/", domain="float", ref=np.divide, samples=uniform((3, 4), (3, 4), low=0.5), at=EDGES,
+             vjp=lambda g, ans, x, y: (g / y, -(g * ans) / y))
+def divide(x, y):
+    """Quotient ``x / y``; integers become the default float."""
+    return x / y
+
+
+def _floor_divide(x: Any, y: Any) -> Any:
+    with np.errstate(all="ignore"):
+        return np.floor_divide(x, y)
+
+
+@elementwise(symbol="//", ref=_floor_divide, vjp=None, samples=uniform((3, 4), (3, 4), low=0.5))
+def floor_divide(x, y):
+    """Quotient rounded towards minus infinity, of floats as ``floor(x / y)``; integer division by zero gives 0."""
+    if x.dtype.kind == "i":
+        return x // y
+    return scalar.floor(x / y)
+
+
+@elementwise(symbol="%", ref=np.remainder, samples=uniform((3, 4), (3, 4), low=0.5),
+             vjp=lambda g, ans, x, y: (g, -g * ops.floor_divide(x, y)))
+def remainder(x, y):
+    """``x - floor(x / y) * y``, with the sign of ``y``; integer division by zero gives 0."""
+    if x.dtype.kind == "i":
+        return x % y
+    return scalar.fmuladd(-scalar.floor(x / y), y, x)
+
+
+def _power_vjp(g: Any, ans: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    """d/dx is y x^(y-1), 0 for y = 0 whatever x; d/dy is x^y log x where x > 0, else 0."""
+    nonzero = y != 0
+    by_x = ops.where(nonzero, y * ops.power(x, ops.where(nonzero, y - 1, 1)), 0)
+    positive = x > 0
+    by_y = ops.where(positive, ans * ops.log(ops.where(positive, x, 1)), 0)
+    return g * by_x, g * by_y
+
+
+@elementwise(symbol="**", ref=np.power, domain="float", samples=uniform((3, 4), (3, 4), low=0.5), ulp=4.0,
+             at=(0.0, 1.0, 2.0, INF, NAN), vjp=_power_vjp, literal="integer_power")
+def power(x, y):
+    """``x`` to the power ``y``, with IEEE 754's special values. A literal integer exponent multiplies instead."""
+    return maths.pow(x, y)
+
+
+@elementwise(ref=lambda x, *, n: np.power(x, float(n) if n < 0 else n), samples=uniform((3, 4), low=0.5, n=3), ulp=4.0,
+             at=EDGES, vjp=lambda g, ans, x, *, n: (_power_rule(g, x, n),))
+def integer_power(x, *, n):
+    """``x`` to a fixed integer power by repeated multiplication."""
+    if n < 0:
+        return 1 / integer_power_body(x, -n)
+    return integer_power_body(x, n)
+
+
+def integer_power_body(x: Any, n: int) -> Any:
+    out = None
+    while n:
+        if n & 1:
+            out = x if out is None else out * x
+        n >>= 1
+        x = x * x if n else x
+    return scalar.where(x == x, 1, 1) if out is None else out
+
+
+def _power_rule(g: Any, x: Any, n: int) -> Any:
+    if n == 0:
+        return None
+    return g if n == 1 else g * (n * ops.integer_power(x, n=n - 1))
+
+
+@elementwise(symbol="neg", ref=np.negative, samples=uniform((5,)), at=EDGES, linear=Linear.EACH,
+             vjp=lambda g, ans, x: (-g,))
+def negative(x):
+    """``-x``"""
+    return -x
+
+
+@elementwise(symbol="abs", ref=np.abs, samples=uniform((3, 4)), at=EDGES, vjp=lambda g, ans, x: (g * ops.sign(x),))
+def abs(x):
+    """Absolute value; its derivative at 0 is 0."""
+    if x.dtype.kind == "f":
+        return scalar.fabs(x)
+    return scalar.where(x < 0, -x, x)
+
+
+@elementwise(ref=np.sign, samples=uniform((3, 4)), at=EDGES, vjp=None)
+def sign(x):
+    """-1, 0 or 1; NaN stays."""
+    return scalar.where(x > 0, 1, scalar.where(x < 0, -1, x))
+
+
+@elementwise(ref=np.square, samples=uniform((3, 4)), at=EDGES, vjp=lambda g, ans, x: (g * (2 * x),))
+def square(x):
+    """``x * x``"""
+    return x * x
+
+
+@elementwise(domain="float", ref=np.sqrt, samples=uniform((3, 4), low=0.1), at=EDGES,
+             vjp=lambda g, ans, x: (ops.xdivy(0.5 * g, ans),))
+def sqrt(x):
+    """Square root, correctly rounded. Where the cotangent is 0 the gradient is 0, also at 0."""
+    return scalar.sqrt(x)
+
+
+def _xdivy(x: Any, y: Any) -> Any:
+    with np.errstate(all="ignore"):
+        return np.where(x == 0, np.zeros((), x.dtype), np.divide(x, y))
+
+
+@elementwise(domain="float", ref=_xdivy, samples=uniform((3, 4), (3, 4), low=0.5), at=EDGES,
+             vjp=lambda g, ans, x, y: (ops.xdivy(g, y), -ops.xdivy(g * ans, y)))
+def xdivy(x, y):
+    """``x / y``, but 0 where ``x`` is 0 whatever ``y``: a zero cotangent never meets an infinity."""
+    return scalar.where(x == 0, 0, x / y)
+
+
+@elementwise(domain="float", ref=np.exp, samples=uniform((3, 4)), ulp=2.0, at=EDGES, vjp=lambda g, ans, x: (g * ans,))
+def exp(x):
+    """e to the power ``x``."""
+    return maths.exp(x)
+
+
+@elementwise(domain="float", ref=np.expm1, samples=uniform((3, 4)), ulp=2.0, at=EDGES,
+             vjp=lambda g, ans, x: (g * (ans + 1),))
+def expm1(x):
+    """``exp(x) - 1``, accurate near 0."""
+    return maths.expm1(x)
+
+
+@elementwise(domain="float", ref=np.log, samples=uniform((3, 4), low=0.1), ulp=2.0, at=EDGES,
+             vjp=lambda g, ans, x: (ops.xdivy(g, x),))
+def log(x):
+    """Natural logarithm. Where the cotangent is 0 the gradient is 0, also at 0."""
+    return maths.log(x)
+
+
+@elementwise(domain="float", ref=np.log1p, samples=uniform((3, 4), low=-0.5), ulp=2.0, at=EDGES,
+             vjp=lambda g, ans, x: (ops.xdivy(g, x + 1),))
+def log1p(x):
+    """``log(1 + x)``, accurate near 0."""
+    return maths.log1p(x)
+
+
+@elementwise(domain="float", ref=np.sin, samples=uniform((3, 4)), ulp=2.0, at=EDGES,
+             vjp=lambda g, ans, x: (g * ops.cos(x),))
+def sin(x):
+    """Sine of an angle in radians, of any size."""
+    return trig.sin(x)
+
+
+@elementwise(domain="float", ref=np.cos, samples=uniform((3, 4)), ulp=2.0, at=EDGES,
+             vjp=lambda g, ans, x: (-g * ops.sin(x),))
+def cos(x):
+    """Cosine of an angle in radians, of any size."""
+    return trig.cos(x)
+
+
+@elementwise(domain="float", ref=np.tanh, samples=uniform((3, 4)), ulp=4.0, at=EDGES,
+             vjp=lambda g, ans, x: (g * (1 - ans * ans),))
+def tanh(x):
+    """Hyperbolic tangent."""
+    return maths.tanh(x)
+
+
+def _sigmoid(x: Any) -> Any:
+    with np.errstate(over="ignore"):
+        return np.where(x >= 0, 1 / (1 + np.exp(-x)), np.exp(x) / (1 + np.exp(x)))
+
+
+@elementwise(domain="float", ref=_sigmoid, samples=uniform((3, 4)), ulp=4.0, at=(0.0, -0.0, 100.0, -100.0, NAN),
+             vjp=lambda g, ans, x: (g * (ans * (1 - ans)),))
+def sigmoid(x):
+    """Logistic function ``1 / (1 + exp(-x))``."""
+    return maths.sigmoid(x)
+
+
+@elementwise(ref=np.maximum, samples=uniform((3, 4), (4,)), at=EDGES,
+             vjp=lambda g, ans, x, y: (ops.where(x >= y, g, 0), ops.where(x >= y, 0, g)))
+def maximum(x, y):
+    """The greater of two; NaN if either is. A tie's gradient goes wholly to the first."""
+    return scalar.where((x >= y) | (x != x), x, y) if x.dtype.kind == "f" else scalar.where(x >= y, x, y)
+
+
+@elementwise(ref=np.minimum, samples=uniform((3, 4), (4,)), at=EDGES,
+             vjp=lambda g, ans, x, y: (ops.where(x <= y, g, 0), ops.where(x <= y, 0, g)))
+def minimum(x, y):
+    """The lesser of two; NaN if either is. A tie's gradient goes wholly to the first."""
+    return scalar.where((x <= y) | (x != x), x, y) if x.dtype.kind == "f" else scalar.where(x <= y, x, y)
+
+
+def _cast_aval(x: Aval, *, dtype: str) -> Aval:
+    return aval(dtypes.code_of(dtype), x.shape)
+
+
+def _cast_ref(x: Any, *, dtype: str) -> Any:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(x).astype(dtype)
+
+
+@elementwise(domain="any", aval=_cast_aval, ref=_cast_ref, samples=uniform((3, 4), dtype="float64"),
+             linear=Linear.EACH,
+             vjp=lambda g, ans, x, *, dtype: (
+                 ops.cast(g, dtype=x.dtype.name) if x.dtype.kind == "f" and ans.dtype.kind == "f" else None,))
+def cast(x, *, dtype):
+    """The same values in another dtype. Floats are cut towards zero; out of an integer's range they saturate, NaN is 0."""
+    target = np.dtype(dtype)
+    if target.kind == "b":
+        return x != 0 if x.dtype.kind != "b" else x
+    if x.dtype.kind == "f" and target.kind == "i":
+        return _to_integer(x, target)
+    return scalar.convert(x, target)
+
+
+def _to_integer(x: Any, target: np.dtype[Any]) -> Any:
+    edge = 2.0 ** (8 * target.itemsize - 1)
+    bound = np.iinfo(target)
+    inside = (x >= -edge) & (x < edge)
+    whole = scalar.convert(scalar.where(inside, x, 0), target)
+    return scalar.where(inside, whole, scalar.where(x >= edge, target.type(bound.max),
+                                                    scalar.where(x < -edge, target.type(bound.min), target.type(0))))

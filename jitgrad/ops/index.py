@@ -1,0 +1,83 @@
+"""Gathering by integer indices, and its transpose."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from jitgrad import ops
+from jitgrad.core.aval import Aval, aval
+from jitgrad.core.primitive import Kind, Linear, kernel
+
+_OUT_OF_RANGE = {1: "an index is out of range for the axis it picks from"}
+
+
+def _gather_aval(x: Aval, i: Aval, *, axis: int) -> Aval:
+    return aval(x.code, (*x.shape[:axis], *i.shape, *x.shape[axis + 1:]))
+
+
+def _gather_words(x: Aval, i: Aval, *, axis: int) -> tuple[int, ...]:
+    return math.prod(x.shape[:axis]), x.shape[axis], i.size, math.prod(x.shape[axis + 1:])
+
+
+def _samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    return [((rng.normal(size=(3, 5, 2)), np.array([4, 0, 4, -1])), {"axis": 1})]
+
+
+@kernel(Kind.INDEX, ref=lambda x, i, *, axis: np.take(x, i, axis), samples=_samples, operands=("x", "indices"),
+        params=("axis",), domain=("any", "index"), linear=Linear.EACH, ulp=0.0, aval=_gather_aval,
+        words=_gather_words, errors=_OUT_OF_RANGE,
+        vjp=lambda g, ans, x, i, *, axis: (ops.scatter_add(g, i, axis=axis, n=x.shape[axis]), None))
+def gather(out, x, indices, outer, n, count, inner):
+    """Elements of ``x`` along an axis at integer indices; negative ones count from the end."""
+    for k in range(count):
+        at = indices[k]
+        if at < -n or at >= n:
+            return 1
+        if at < 0:
+            at += n
+        for o in range(outer):
+            for i in range(inner):
+                out[(o * count + k) * inner + i] = x[(o * n + at) * inner + i]
+    return 0
+
+
+def _scatter_aval(g: Aval, i: Aval, *, axis: int, n: int) -> Aval:
+    return aval(g.code, (*g.shape[:axis], n, *g.shape[axis + i.ndim:]))
+
+
+def _scatter_words(g: Aval, i: Aval, *, axis: int, n: int) -> tuple[int, ...]:
+    return math.prod(g.shape[:axis]), n, i.size, math.prod(g.shape[axis + i.ndim:])
+
+
+def _scatter_ref(g: Any, i: Any, *, axis: int, n: int) -> Any:
+    flat = g.reshape((*g.shape[:axis], i.size, *g.shape[axis + i.ndim:]))
+    out = np.zeros((*g.shape[:axis], n, *g.shape[axis + i.ndim:]), g.dtype)
+    np.add.at(out, (slice(None),) * axis + (i.reshape(-1),), flat)
+    return out
+
+
+def _scatter_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    return [((rng.normal(size=(3, 4, 2)), np.array([4, 0, 4, -1])), {"axis": 1, "n": 5})]
+
+
+@kernel(Kind.INDEX, ref=_scatter_ref, samples=_scatter_samples, operands=("g", "indices"), params=("axis", "n"),
+        domain=("number", "index"), linear=Linear.EACH, ulp=4.0, aval=_scatter_aval, words=_scatter_words,
+        errors=_OUT_OF_RANGE,
+        vjp=lambda h, ans, g, i, *, axis, n: (ops.gather(h, i, axis=axis), None))
+def scatter_add(out, g, indices, outer, n, count, inner):
+    """Zeros of length ``n`` along an axis, with ``g``'s slices added at integer indices: the transpose of `gather`."""
+    for i in range(out.size):
+        out[i] = 0
+    for k in range(count):
+        at = indices[k]
+        if at < -n or at >= n:
+            return 1
+        if at < 0:
+            at += n
+        for o in range(outer):
+            for i in range(inner):
+                out[(o * n + at) * inner + i] += g[(o * count + k) * inner + i]
+    return 0

@@ -1,0 +1,94 @@
+"""Comparison, choice and logic."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from jitgrad import ops
+from jitgrad.core.primitive import elementwise, uniform
+from jitgrad.ops import scalar
+
+EDGES = (0.0, -0.0, 1.0, float("inf"), float("nan"))
+
+
+def _pairs(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    x = rng.integers(-2, 3, (3, 4)).astype(float)
+    return [((x, rng.integers(-2, 3, (4,)).astype(float)), {})]
+
+
+def _bools(count: int) -> Any:
+    return lambda rng: [(tuple(rng.integers(0, 2, (3, 4)).astype(bool) for _ in range(count)), {})]
+
+
+@elementwise(symbol="==", domain="any", result="bool", vjp=None, ref=np.equal, samples=_pairs, at=EDGES)
+def equal(x, y):
+    """True where ``x`` equals ``y`` (NaN equals nothing)."""
+    return x == y
+
+
+@elementwise(symbol="!=", domain="any", result="bool", vjp=None, ref=np.not_equal, samples=_pairs, at=EDGES)
+def not_equal(x, y):
+    """True where ``x`` differs from ``y``."""
+    return x != y
+
+
+@elementwise(symbol="<", domain="any", result="bool", vjp=None, ref=np.less, samples=_pairs, at=EDGES)
+def less(x, y):
+    """True where ``x`` is below ``y``."""
+    return x < y
+
+
+@elementwise(symbol="<=", domain="any", result="bool", vjp=None, ref=np.less_equal, samples=_pairs, at=EDGES)
+def less_equal(x, y):
+    """True where ``x`` is at most ``y``."""
+    return x <= y
+
+
+@elementwise(symbol=">", domain="any", result="bool", vjp=None, ref=np.greater, samples=_pairs, at=EDGES)
+def greater(x, y):
+    """True where ``x`` is above ``y``."""
+    return x > y
+
+
+@elementwise(symbol=">=", domain="any", result="bool", vjp=None, ref=np.greater_equal, samples=_pairs, at=EDGES)
+def greater_equal(x, y):
+    """True where ``x`` is at least ``y``."""
+    return x >= y
+
+
+def _choices(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    return [((rng.integers(0, 2, (3, 1)).astype(bool), rng.normal(size=(3, 4)), rng.normal(size=(4,))), {})]
+
+
+@elementwise(domain=("bool", "any", "any"), ref=np.where, samples=_choices,
+             vjp=lambda g, ans, c, x, y: (None, ops.where(c, g, 0), ops.where(c, 0, g)))
+def where(condition, x, y):
+    """``x`` where the condition holds, else ``y``. The gradient of what was not chosen is 0, never NaN."""
+    return scalar.where(condition, x, y)
+
+
+@elementwise(symbol="&", domain="logical", vjp=None, ref=operator.and_, samples=_bools(2))
+def bitwise_and(x, y):
+    """Bitwise and of integers, logical and of booleans."""
+    return x & y
+
+
+@elementwise(symbol="|", domain="logical", vjp=None, ref=operator.or_, samples=_bools(2))
+def bitwise_or(x, y):
+    """Bitwise or of integers, logical or of booleans."""
+    return x | y
+
+
+@elementwise(symbol="^", domain="logical", vjp=None, ref=operator.xor, samples=_bools(2))
+def bitwise_xor(x, y):
+    """Bitwise exclusive or of integers, logical of booleans."""
+    return x ^ y
+
+
+@elementwise(symbol="~", domain="logical", vjp=None, ref=operator.invert, samples=_bools(1))
+def bitwise_invert(x):
+    """Bitwise complement of integers, logical not of booleans."""
+    return ~x

@@ -1,0 +1,149 @@
+"""Moving elements without arithmetic: each body is an index map."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from jitgrad import ops
+from jitgrad.core.aval import Aval, aval
+from jitgrad.core.errors import user_error
+from jitgrad.core.primitive import (
+    Index,
+    Kind,
+    Linear,
+    contiguous_strides,
+    kernel,
+    movement,
+    placement,
+    shape_error,
+    uniform,
+)
+
+
+@movement(ref=lambda x, *, shape: np.reshape(x, shape), samples=uniform((3, 4), shape=(2, 6)),
+          vjp=lambda g, ans, x, *, shape: (ops.reshape(g, shape=x.shape),))
+def reshape(x, *, shape):
+    """The same elements in row-major order under another shape: a view."""
+    if math.prod(shape) != x.size:
+        raise user_error(ValueError, f"reshape: {x.size} elements of shape {x.shape} do not fill shape {shape}")
+    return Index(shape, contiguous_strides(shape))
+
+
+@movement(ref=lambda x, *, axes: np.transpose(x, axes), samples=uniform((3, 4, 2), axes=(2, 0, 1)),
+          vjp=lambda g, ans, x, *, axes: (ops.permute_dims(g, axes=_inverse(axes)),))
+def permute_dims(x, *, axes):
+    """Axes in another order: axis i of the result is axis ``axes[i]`` of ``x``."""
+    if sorted(axes) != list(range(x.ndim)):
+        raise user_error(ValueError, f"permute_dims: axes {axes} are not a permutation of the {x.ndim} axes of "
+                                     f"shape {x.shape}")
+    strides = contiguous_strides(x.shape)
+    return Index(tuple(x.shape[a] for a in axes), tuple(strides[a] for a in axes))
+
+
+def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(axes.index(i) for i in range(len(axes)))
+
+
+def _broadcast_vjp(g: Any, ans: Any, x: Any, *, shape: tuple[int, ...]) -> tuple[Any]:
+    return (ops.sum_to(g, x.shape),)
+
+
+@movement(ref=lambda x, *, shape: np.broadcast_to(x, shape), samples=uniform((3, 1), shape=(3, 4)),
+          vjp=_broadcast_vjp)
+def broadcast_to(x, *, shape):
+    """``x`` repeated along new axes in front and along its axes of length 1."""
+    lead = len(shape) - x.ndim
+    if lead < 0 or any(n not in (1, m) for n, m in zip(x.shape, shape[lead:], strict=True)):
+        raise user_error(ValueError, f"broadcast_to: shape {x.shape} does not broadcast to {shape}")
+    own = contiguous_strides(x.shape)
+    strides = (0,) * lead + tuple(0 if n == 1 else s for n, s in zip(x.shape, own, strict=True))
+    return Index(shape, strides)
+
+
+Spans = tuple[tuple[int, int, int], ...]        # per axis: first element, count, step
+
+
+def _span_index(shape: tuple[int, ...], spans: Spans) -> Index:
+    strides = contiguous_strides(shape)
+    return Index(tuple(count for _, count, _ in spans),
+                 tuple(step * s for (_, _, step), s in zip(spans, strides, strict=True)),
+                 sum(first * s for (first, count, _), s in zip(spans, strides, strict=True) if count))
+
+
+def _span_slices(spans: Spans) -> tuple[slice, ...]:
+    """NumPy's slices; a negative step that ends at element 0 has no stop."""
+    out = []
+    for first, count, step in spans:
+        stop = first + count * step
+        out.append(slice(first, None if stop < 0 else stop, step) if count else slice(0, 0))
+    return tuple(out)
+
+
+@movement(ref=lambda x, *, spans: x[_span_slices(spans)], samples=uniform((5, 4), spans=((1, 2, 2), (3, 4, -1))),
+          vjp=lambda g, ans, x, *, spans: (ops.embed(g, shape=x.shape, spans=spans),))
+def take_spans(x, *, spans):
+    """Regular slices: per axis the first element, the count and the step."""
+    return _span_index(x.shape, spans)
+
+
+def _embed_ref(x: Any, *, shape: tuple[int, ...], spans: Spans) -> Any:
+    out = np.zeros(shape, x.dtype)
+    out[_span_slices(spans)] = x
+    return out
+
+
+@placement(ref=_embed_ref, samples=uniform((2, 4), shape=(5, 4), spans=((1, 2, 2), (3, 4, -1))),
+           params=("shape", "spans"), aval=lambda x, *, shape, spans: aval(x.code, shape),
+           vjp=lambda g, ans, x, *, shape, spans: (ops.take_spans(g, spans=spans),))
+def embed(x, *, shape, spans):
+    """Zeros of ``shape`` with ``x`` at regular slices: the transpose of `take_spans`."""
+    return _span_index(shape, spans)
+
+
+def _concat_aval(*xs: Aval, axis: int) -> Aval:
+    first = xs[0]
+    if any(x.ndim != first.ndim or x.shape[:axis] != first.shape[:axis] or x.shape[axis + 1:] != first.shape[axis + 1:]
+           for x in xs):
+        raise shape_error("concat", xs, f"differ in more than axis {axis}")
+    return aval(first.code, (*first.shape[:axis], sum(x.shape[axis] for x in xs), *first.shape[axis + 1:]))
+
+
+def _concat_vjp(g: Any, ans: Any, *xs: Any, axis: int) -> list[Any]:
+    out, first = [], 0
+    for x in xs:
+        spans = tuple((first if i == axis else 0, n, 1) for i, n in enumerate(x.shape))
+        out.append(ops.take_spans(g, spans=spans))
+        first += x.shape[axis]
+    return out
+
+
+def _concat_words(x: Aval, y: Aval, *, axis: int) -> tuple[int, int, int]:
+    outer = math.prod(x.shape[:axis])
+    return outer, x.size // outer if outer else 0, y.size // outer if outer else 0
+
+
+def _two(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    return [((rng.normal(size=(3, 2)), rng.normal(size=(3, 4))), {"axis": 1})]
+
+
+@kernel(Kind.INDEX, vjp=_concat_vjp, ref=lambda *xs, axis: np.concatenate(xs, axis), samples=_two,
+        operands=("x", "y"), params=("axis",), domain="any", linear=Linear.EACH, ulp=0.0, aval=_concat_aval,
+        words=_concat_words)
+def join(out, x, y, outer, m, n):
+    """Two arrays one after the other along an axis."""
+    for o in range(outer):
+        at = o * (m + n)
+        for i in range(m):
+            out[at + i] = x[o * m + i]
+        for i in range(n):
+            out[at + m + i] = y[o * n + i]
+    return 0
+
+
+@movement(vjp=None, ref=lambda x: x, samples=uniform((3, 4)))
+def hold(x):
+    """``x`` itself as a constant: `jitgrad.stop_gradient`."""
+    return Index(x.shape, contiguous_strides(x.shape))

@@ -1,0 +1,95 @@
+"""Reductions. Axes are adjacent and kept as length 1; `jitgrad.sum` and its like normalise and squeeze."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jitgrad import ops
+from jitgrad.core import dtypes
+from jitgrad.core.aval import Aval, aval
+from jitgrad.core.primitive import Kind, Linear, kernel, reduction, uniform
+from jitgrad.ops import scalar
+
+
+def _least(dtype: np.dtype[Any]) -> float:
+    return float("-inf") if dtype.kind == "f" else 0 if dtype.kind == "b" else int(np.iinfo(dtype).min)
+
+
+def _greatest(dtype: np.dtype[Any]) -> float:
+    return float("inf") if dtype.kind == "f" else 1 if dtype.kind == "b" else int(np.iinfo(dtype).max)
+
+
+def _share_ties(g: Any, ans: Any, x: Any, *, axes: tuple[int, ...]) -> tuple[Any]:
+    hit = ops.cast(x == ans, dtype=x.dtype.name)
+    return (ops.where(x == ans, g / ops.reduce_sum(hit, axes=axes), 0),)
+
+
+@reduction(init=0, linear=Linear.EACH, ref=lambda x, *, axes: np.sum(x, axes, keepdims=True), ulp=4.0,
+           samples=uniform((3, 4, 2), axes=(1, 2)),
+           vjp=lambda g, ans, x, *, axes: (ops.broadcast_to(g, shape=x.shape),))
+def reduce_sum(acc, x):
+    """Sum over axes; float32 in chunks of 4,096 whose sums meet in float64."""
+    return acc + x
+
+
+@reduction(init=_least, domain="any", ref=lambda x, *, axes: np.max(x, axes, keepdims=True), ulp=0.0,
+           samples=uniform((3, 4), axes=(1,)), vjp=_share_ties)
+def reduce_max(acc, x):
+    """Greatest over axes; NaN wins, ties share the gradient equally."""
+    if x.dtype.kind == "b":
+        return acc | x
+    return scalar.where((x > acc) | (x != x), x, acc)
+
+
+@reduction(init=_greatest, domain="any", ref=lambda x, *, axes: np.min(x, axes, keepdims=True), ulp=0.0,
+           samples=uniform((3, 4), axes=(1,)), vjp=_share_ties)
+def reduce_min(acc, x):
+    """Least over axes; NaN wins, ties share the gradient equally."""
+    if x.dtype.kind == "b":
+        return acc & x
+    return scalar.where((x < acc) | (x != x), x, acc)
+
+
+def _position_aval(x: Aval, *, axis: int) -> Aval:
+    return aval(dtypes.INT64, x.shape[:axis] + x.shape[axis + 1:])
+
+
+def _position_words(x: Aval, *, axis: int) -> tuple[int, int, int]:
+    return (int(np.prod(x.shape[:axis], dtype=np.int64)), x.shape[axis],
+            int(np.prod(x.shape[axis + 1:], dtype=np.int64)))
+
+
+def _argmax_ref(x: Any, *, axis: int) -> Any:
+    return np.argmax(x, axis)
+
+
+@kernel(Kind.OPAQUE, vjp=None, ref=_argmax_ref, samples=uniform((3, 4), axis=1), operands=("x",), params=("axis",),
+        domain="any", aval=_position_aval, words=_position_words)
+def position_of_max(out, x, outer, n, inner):
+    """Index of the first greatest element along an axis; of the first NaN if there is one."""
+    for o in range(outer):
+        for i in range(inner):
+            best = 0
+            for k in range(1, n):
+                candidate, champion = x[(o * n + k) * inner + i], x[(o * n + best) * inner + i]
+                if candidate > champion or (candidate != candidate and champion == champion):
+                    best = k
+            out[o * inner + i] = best
+    return 0
+
+
+@kernel(Kind.OPAQUE, vjp=None, ref=lambda x, *, axis: np.argmin(x, axis), samples=uniform((3, 4), axis=1),
+        operands=("x",), params=("axis",), domain="any", aval=_position_aval, words=_position_words)
+def position_of_min(out, x, outer, n, inner):
+    """Index of the first least element along an axis; of the first NaN if there is one."""
+    for o in range(outer):
+        for i in range(inner):
+            best = 0
+            for k in range(1, n):
+                candidate, champion = x[(o * n + k) * inner + i], x[(o * n + best) * inner + i]
+                if candidate < champion or (candidate != candidate and champion == champion):
+                    best = k
+            out[o * inner + i] = best
+    return 0
