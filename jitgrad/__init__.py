@@ -47,7 +47,6 @@ from jitgrad.ops.composite import mean as mean  # noqa: E402
 from jitgrad.ops.composite import min as min  # noqa: E402
 from jitgrad.ops.composite import one_hot as one_hot  # noqa: E402
 from jitgrad.ops.composite import permute_dims as permute_dims  # noqa: E402
-from jitgrad.ops.composite import relu as relu  # noqa: E402
 from jitgrad.ops.composite import reshape as reshape  # noqa: E402
 from jitgrad.ops.composite import softmax as softmax  # noqa: E402
 from jitgrad.ops.composite import squeeze as squeeze  # noqa: E402

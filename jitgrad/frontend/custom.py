@@ -16,7 +16,6 @@ from jitgrad.core.record import tensor
 from jitgrad.execute.cpu import layout, library
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.types import Tensor, Variable
-from jitgrad.frontend.log import LOCAL
 from jitgrad.ops import composite
 
 
@@ -106,19 +105,19 @@ def _rule(name: str, grad_fn: Callable[..., Any], count: int, variables: Sequenc
 @contextmanager
 def _aside() -> Iterator[Callable[[], list[Any]]]:
     """Run a block that the open tapes do not record; yields a function that tells which Variables were read."""
-    open_tapes = machine.open_tapes(LOCAL.address)
+    open_tapes = machine.open_tapes(machine.thread_log())
     for core in open_tapes:
         machine.tape_stop(core)
-    inner = machine.tape_new(1)
+    inner = machine.Tape()
     if open_tapes:
-        machine.tape_start(inner, LOCAL.address)
+        machine.tape_start(inner)
     try:
-        yield lambda: list({id(v): v for v, _ in machine.tape_variables(inner) if v.trainable}.values())
+        yield lambda: machine.tape_variables(inner)
     finally:
         machine.tape_release(inner)
         machine.tape_stop(inner)
         for core in reversed(open_tapes):
-            machine.tape_start(core, LOCAL.address)
+            machine.tape_start(core)
 
 
 def stop_gradient(x: Any) -> Any:

@@ -8,6 +8,7 @@ from jitgrad.core.aval import AVALS, Aval
 from jitgrad.core.form import FORMS, Form
 from jitgrad.core.program import Program
 from jitgrad.execute.cpu import types as machine
+from jitgrad.execute.cpu.layout import K_USED
 from jitgrad.execute.cpu.types import Tensor, Variable
 
 
@@ -56,12 +57,12 @@ def nbytes(core: Any) -> int:
 
 def explain(tape: Any, target: Any, source: Any) -> str:
     """See `GradientTape.explain`."""
-    if tape._used:
+    if tape._flags & K_USED:
         return "The tape was used for its one set of gradients and let go of its rows; make it persistent to ask again."
     wrong = _wrong_kind("target", target) or _wrong_kind("source", source)
     if wrong:
         return wrong
-    rows = _rows(tape._core)
+    rows = _rows(tape)
     starts = _starts(tape, source)
     if isinstance(starts, str):
         return starts
@@ -95,9 +96,9 @@ def _wrong_kind(role: str, value: Any) -> str:
 
 def _starts(tape: Any, source: Any) -> set[int] | str:
     """Ids of the Tensors at which a source enters the tape, or why it does not."""
-    rows = _rows(tape._core)
+    rows = _rows(tape)
     if type(source) is Variable:
-        reads = machine.tape_reads(tape._core, source)
+        reads = machine.tape_reads(tape, source)
         if reads and any(v is source for v in tape.watched_variables()):
             return {id(t) for t in reads}
         if not source.trainable:
@@ -105,7 +106,7 @@ def _starts(tape: Any, source: Any) -> set[int] | str:
         if not reads:
             return "The source is a Variable that was not read while the tape recorded."
         return "The source is a Variable, and the tape was made with watch_accessed_variables=False: watch it."
-    watched = {id(t) for t in machine.tape_watches(tape._core)}
+    watched = {id(t) for t in machine.tape_watches(tape)}
     made = {id(t) for _, _, outs in rows for t in outs}
     if id(source) in watched | made:
         return {id(source)}

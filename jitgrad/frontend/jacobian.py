@@ -11,7 +11,6 @@ from jitgrad.core.errors import user_error
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.layout import HAS_CUT
 from jitgrad.execute.cpu.types import Tensor, Variable
-from jitgrad.frontend.log import LOCAL
 from jitgrad.ops import composite, creation
 
 
@@ -29,7 +28,7 @@ def jacobian(tape: Any, target: Any, sources: list[Any], per_example: bool) -> l
     seed = creation.zeros(shape, AVALS[target._aval].dtype) if AVALS[target._aval].code >= 3 else None
     if seed is None:
         return [None] * len(sources)
-    status, words, rows, values, hashed = machine.connect(tape._core, (target,), sources, (seed,))
+    status, words, rows, values, hashed = machine.connect(tape, (target,), sources, (seed,))
     if status == HAS_CUT or _matters(values):
         return _row_by_row(tape, target, sources, shape, per_example, n)
     plan = plan_for(words, values, hashed, 1, True, len(sources))
@@ -52,7 +51,7 @@ def _value(source: Any) -> Any:
 
 def _matters(values: tuple[Any, ...]) -> bool:
     """An outer tape may want the derivative of this Jacobian."""
-    return bool(machine.open_tapes(LOCAL.address)) and any(v._tracked for v in values)
+    return bool(machine.open_tapes(machine.thread_log())) and any(v._tracked for v in values)
 
 
 def _shaped(stacked: Any, target: tuple[int, ...], source: tuple[int, ...], per_example: bool) -> Any:

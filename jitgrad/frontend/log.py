@@ -3,52 +3,42 @@
 from __future__ import annotations
 
 import os
-import threading
 
 import numpy as np
 
 from jitgrad.execute.cpu import layout, types
 
-_free: list[np.ndarray] = []         # logs of threads that ended, for threads to come
+_logs: list[np.ndarray] = []         # a thread state that comes again finds its log again
 
 
-class _Local(threading.local):
-    """``address`` of this thread's log struct."""
-
-    def __init__(self) -> None:
-        try:
-            self._struct = _free.pop()
-        except IndexError:
-            self._struct = np.zeros(layout.L_BYTES // 8, np.int64)
-        self.address = int(self._struct.ctypes.data)
-        self._end = _End(self._struct)
-
-
-class _End:
-    """Returns a log when its thread ends, if no tape of the thread is still alive."""
-
-    def __init__(self, struct: np.ndarray) -> None:
-        self._struct = struct
-
-    def __del__(self) -> None:
-        (_free if self._struct[layout.L_TAPES // 8] == 0 else _lost).append(self._struct)
-
-
-_lost: list[np.ndarray] = []         # logs that outlive their thread because a tape does
-LOCAL = _Local()
+def _new_log(thread: int) -> int:
+    """A log for a thread state; called by the machine when a thread first records."""
+    count = types.get_state(layout.S_THREAD_COUNT)
+    if count >= types.MAX_THREADS:
+        raise RuntimeError(f"more than {types.MAX_THREADS} threads have recorded on tapes")
+    struct = np.zeros(layout.L_BYTES // 8, np.int64)
+    _logs.append(struct)
+    address = int(struct.ctypes.data)
+    at = types.get_state(layout.S_THREADS) + 16 * count
+    types.poke(at, thread)
+    types.poke(at + 8, address)
+    types.set_state(layout.S_THREAD_COUNT, count + 1)
+    return address
 
 
 def _after_fork() -> None:
-    """In a child only the forking thread goes on: the others record no more."""
-    table = types.get_state(layout.S_RECORDER_TABLE)
-    for i in range(types.get_state(layout.S_RECORDERS)):
-        if types.peek(table + 16 * i + 8) == LOCAL.address:
-            types.poke(table, types.peek(table + 16 * i))
-            types.poke(table + 8, LOCAL.address)
-            types.set_state(layout.S_RECORDERS, 1)
-            return
-    types.set_state(layout.S_RECORDERS, 0)
+    """In a child only the forking thread goes on: no other thread state or log means anything there."""
+    mine = types.thread_log()
+    for table, count in ((layout.S_THREADS, layout.S_THREAD_COUNT),
+                         (layout.S_RECORDER_TABLE, layout.S_RECORDERS)):
+        start, n = types.get_state(table), types.get_state(count)
+        own = [(types.peek(start + 16 * i), mine) for i in range(n) if types.peek(start + 16 * i + 8) == mine]
+        for i, (thread, log) in enumerate(own[:1]):
+            types.poke(start + 16 * i, thread)
+            types.poke(start + 16 * i + 8, log)
+        types.set_state(count, len(own[:1]))
 
 
+types.callback(layout.S_NEW_LOG, _new_log)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

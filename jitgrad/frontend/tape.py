@@ -14,13 +14,28 @@ from jitgrad.core import nest
 from jitgrad.core.aval import AVALS
 from jitgrad.core.dtypes import CODES, FLOAT32
 from jitgrad.core.errors import user_error
+from jitgrad.core.tensor import install
 from jitgrad.core.variable import WATCHED
 from jitgrad.execute.cpu import types as machine
-from jitgrad.execute.cpu.layout import HAS_CUT, NEEDS_CALL
+from jitgrad.execute.cpu.layout import (
+    HAS_CUT,
+    K_ACCESSED,
+    K_PERSISTENT,
+    K_USED,
+    K_WARNED,
+    NEEDS_CALL,
+    S_GRADIENT,
+    S_REENTERED,
+    S_TAPE_FLAGS,
+)
 from jitgrad.execute.cpu.plans import TABLE, Plan
 from jitgrad.execute.cpu.types import Tensor, Variable
-from jitgrad.frontend import explain, jacobian, pieces
-from jitgrad.frontend.log import LOCAL
+from jitgrad.frontend import (
+    explain,
+    jacobian,
+    log,  # noqa: F401  (its callbacks serve the machine)
+    pieces,
+)
 from jitgrad.ops import creation
 from jitgrad.transform.signature import backward_of
 
@@ -34,7 +49,7 @@ class UnconnectedGradients(Enum):
     ZERO = "zero"
 
 
-class GradientTape:
+class TapeMethods:
     """Records operations for automatic differentiation, as TensorFlow's tape of the same name.
 
     ``persistent``: gradients may be asked for more than once. ``watch_accessed_variables``: trainable Variables are
@@ -46,30 +61,9 @@ class GradientTape:
     ...     y = x ** 2
     >>> tape.gradient(y, x).numpy()
     np.float32(6.0)
+
+    Entering, leaving and the ordinary `gradient` are machine code; these are the other methods.
     """
-
-    __slots__ = ("__weakref__", "_core", "_persistent", "_recording", "_used", "_variables", "_warned")
-
-    def __init__(self, persistent: bool = False, watch_accessed_variables: bool = True) -> None:
-        self._core = machine.tape_new(1 if watch_accessed_variables else 0)
-        self._persistent = persistent
-        self._recording = False
-        self._used = False
-        self._warned = False
-        self._variables: list[tuple[Any, int]] | None = None
-
-    def __enter__(self) -> GradientTape:
-        if self._recording:
-            raise user_error(ValueError, "Tape is still recording, This can happen if you try to re-enter an "
-                                         "already-active tape.")
-        machine.tape_start(self._core, LOCAL.address)
-        self._recording = True
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        if self._recording:
-            machine.tape_stop(self._core)
-            self._recording = False
 
     # ---- what is recorded ----
 
@@ -86,39 +80,38 @@ class GradientTape:
                                 t.dtype.name)
             if type(t) is Variable:
                 t._flags |= WATCHED
-            machine.tape_watch(self._core, t)
+            machine.tape_watch(self, t)
 
     @contextmanager
     def stop_recording(self) -> Iterator[None]:
         """Record nothing in the block. Raises RuntimeError if the tape is not recording."""
         if not self._recording:
             raise user_error(RuntimeError, "Trying to stop recording a tape which is not recording.")
-        self.__exit__()
+        machine.tape_stop(self)
         try:
             yield
         finally:
-            self.__enter__()
+            machine.tape_start(self)
 
     def reset(self) -> None:
         """Forget everything recorded and watched, as leaving the tape and entering a new one."""
-        machine.tape_release(self._core)
-        self._used = False
-        self._variables = None
+        machine.tape_release(self)
+        self._flags &= ~(K_USED | K_WARNED)
 
     def watched_variables(self) -> tuple[Any, ...]:
         """The Variables watched so far, in the order of their construction."""
-        met = self._variables if self._variables is not None else machine.tape_variables(self._core)
-        found = {id(v): v for v, by_name in met if by_name or (v.trainable and self._accessed)}
-        return tuple(sorted(found.values(), key=lambda v: v._serial))
+        return tuple(sorted(machine.tape_variables(self), key=lambda v: v._serial))
 
     @property
-    def _accessed(self) -> bool:
-        return bool(self._core._flags & 1)
+    def _recording(self) -> bool:
+        return self in machine.open_tapes(machine.thread_log())
+
+    _flags: int
 
     # ---- derivatives ----
 
-    def gradient(self, target: Any, sources: Any, output_gradients: Any = None,
-                 unconnected_gradients: Any = UnconnectedGradients.NONE) -> Any:
+    def _gradient(self, target: Any, sources: Any, output_gradients: Any = None,
+                  unconnected_gradients: Any = UnconnectedGradients.NONE) -> Any:
         """The gradient of ``target`` (summed over its elements, and over a nest of targets) in each source.
 
         ``sources``: a nest of Tensors and Variables; the result has its structure, each leaf with the source's shape
@@ -128,18 +121,7 @@ class GradientTape:
         Raises RuntimeError at the second call unless the tape is persistent, ValueError for an unknown
         ``unconnected_gradients``, LookupError where an operation on the way has no derivative rule.
         """
-        if self._used or self._recording or unconnected_gradients is not UnconnectedGradients.NONE:
-            unconnected_gradients = self._unusual(unconnected_gradients)
-        if output_gradients is None:
-            simple = type(sources) is list
-            found = machine.gradient(self._core, (target,), sources if simple else (sources,), None)
-            if type(found) is list and unconnected_gradients is UnconnectedGradients.NONE:
-                self._finish()
-                return found if simple else found[0]
-        return self._gradient(target, sources, output_gradients, unconnected_gradients)
-
-    def _gradient(self, target: Any, sources: Any, output_gradients: Any, unconnected: UnconnectedGradients) -> Any:
-        """`gradient` in general: nests, seeds, first calls, cuts."""
+        unconnected = self._unusual(unconnected_gradients)
         targets, seeds = self._targets(target, output_gradients)
         leaves, structure = nest.flatten(sources)
         known = [i for i, s in enumerate(leaves) if type(s) is Tensor or type(s) is Variable]
@@ -155,25 +137,20 @@ class GradientTape:
 
     def _results(self, targets: list[Any], sources: list[Any], seeds: list[Any] | None) -> list[Any]:
         """Cotangents of Tensors and Variables by the machine, which asks for what it lacks."""
-        found = machine.gradient(self._core, targets, sources, seeds)
+        found = machine.gradient(self, targets, sources, seeds)
         while type(found) is tuple:
             status, words, rows, values, hashed = found
             if status == HAS_CUT:
-                with self._stopped_if_fleeting():
-                    return pieces.gradient(self._core, rows, targets, sources, seeds)
+                return pieces.gradient(self, rows, targets, sources, seeds)
             if status == NEEDS_CALL:
                 plan = TABLE.find(words)
                 if plan is not None:
                     plan.recordable()
             else:
                 plan_for(words, values, hashed, len(targets), seeds is not None, len(sources))
-            found = machine.gradient(self._core, targets, sources, seeds)
+            found = machine.gradient(self, targets, sources, seeds)
         results: list[Any] = found
         return results
-
-    @contextmanager
-    def _stopped_if_fleeting(self) -> Iterator[None]:
-        yield
 
     def _targets(self, target: Any, output_gradients: Any) -> tuple[list[Any], list[Any] | None]:
         """Target Tensors (Variables as read; what is no Tensor is dropped) and their seeds."""
@@ -202,23 +179,20 @@ class GradientTape:
         return unconnected
 
     def _check_use(self) -> None:
-        if self._used:
+        if self._flags & K_USED:
             raise user_error(RuntimeError, "A non-persistent GradientTape can only be used to compute one set of "
                                            "gradients (or jacobians)")
         if self._recording:
-            if not self._persistent:
-                self.__exit__()
-            elif not self._warned:
-                self._warned = True
+            if not self._flags & K_PERSISTENT:
+                machine.tape_stop(self)
+            elif not self._flags & K_WARNED:
+                self._flags |= K_WARNED
                 _logger.warning("Calling GradientTape.gradient on a persistent tape inside its context is "
                                 "significantly less efficient than calling it outside the context.")
 
     def _finish(self) -> None:
         """After a set of gradients: a tape that is not persistent lets go of what it recorded."""
-        if not self._persistent:
-            self._used = True
-            self._variables = machine.tape_variables(self._core)
-            machine.tape_release(self._core)
+        machine.tape_finish(self)
 
     def jacobian(self, target: Any, sources: Any, unconnected_gradients: Any = UnconnectedGradients.NONE,
                  parallel_iterations: int | None = None, experimental_use_pfor: bool = True) -> Any:
@@ -228,7 +202,7 @@ class GradientTape:
         Raises RuntimeError like `gradient`, and on a tape that is not persistent with ``experimental_use_pfor=False``.
         """
         unconnected = self._unusual(unconnected_gradients)
-        if not experimental_use_pfor and not self._persistent:
+        if not experimental_use_pfor and not self._flags & K_PERSISTENT:
             raise user_error(RuntimeError, "GradientTape must be created with persistent=True to compute the jacobian "
                                            "with experimental_use_pfor set to False.")
         leaves, structure = nest.flatten(sources)
@@ -253,7 +227,7 @@ class GradientTape:
         if target.shape[0] != source.shape[0]:
             raise user_error(ValueError, f"Need first dimension of target shape ({target.shape}) and source shape "
                                          f"({source.shape}) to match.")
-        if not experimental_use_pfor and not self._persistent:
+        if not experimental_use_pfor and not self._flags & K_PERSISTENT:
             raise user_error(RuntimeError, "GradientTape must be created with persistent=True to compute the "
                                            "batch_jacobian with experimental_use_pfor set to False.")
         (out,) = jacobian.jacobian(self, target, [source], per_example=True)
@@ -266,12 +240,12 @@ class GradientTape:
 
     def show(self) -> str:
         """The recorded rows as a table: value, op, operands, type, bytes."""
-        return explain.program_of(self._core).show()
+        return explain.program_of(self).show()
 
     @property
     def nbytes(self) -> int:
         """Bytes that the tape keeps alive: its rows and the values they hold."""
-        return explain.nbytes(self._core)
+        return explain.nbytes(self)
 
     def explain(self, target: Any, source: Any) -> str:
         """In words, why the gradient of ``target`` in ``source`` is None, or which operations connect them."""
@@ -299,3 +273,19 @@ def _seed(seed: Any, target: Any) -> Any:
         raise user_error(ValueError, f"gradient: an output gradient of shape {made.shape} does not fit its target of "
                                      f"shape {aval.shape}")
     return made
+
+
+def _tape_flags(persistent: bool = False, watch_accessed_variables: bool = True) -> int:
+    return (K_PERSISTENT if persistent else 0) | (K_ACCESSED if watch_accessed_variables else 0)
+
+
+def _reentered(tape: Any) -> None:
+    raise user_error(ValueError, "Tape is still recording, This can happen if you try to re-enter an already-active "
+                                 "tape.")
+
+
+GradientTape: Any = machine.Tape
+install(TapeMethods, GradientTape)
+machine.callback(S_GRADIENT, TapeMethods._gradient)
+machine.callback(S_TAPE_FLAGS, _tape_flags)
+machine.callback(S_REENTERED, _reentered)

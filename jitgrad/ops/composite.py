@@ -10,7 +10,7 @@ import functools
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jitgrad import ops
 from jitgrad.core.aval import AVALS, Aval, as_shape, broadcast_shapes
@@ -38,12 +38,18 @@ def axis_index(name: str, axis: Any, ndim: int) -> int:
 
 # ---- reductions ----------------------------------------------------------------------------------
 
+class Reduction(NamedTuple):
+    """How a reduction of some aval over some axes is put together."""
+
+    groups: tuple[tuple[int, ...], ...]     # adjacent axes, the last group first
+    shape: tuple[int, ...] | None           # to squeeze to, or None
+    count: int                              # how many elements meet in one
+
+
 @functools.lru_cache(maxsize=4096)
-def _reduction(name: str, aval_id: int, axis: int | tuple[int, ...] | None, keepdims: bool,
-               ) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...] | None, int]:
-    """Groups of adjacent axes, last first; the shape to squeeze to, or None; how many elements meet in one."""
+def _reduction(name: str, aval_id: int, axis: int | tuple[int, ...] | None, keepdims: bool) -> Reduction:
     aval = AVALS[aval_id]
-    given = range(aval.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    given = range(aval.ndim) if axis is None else as_axes(name, axis)
     axes = sorted(axis_index(name, a, aval.ndim) for a in given)
     if len(set(axes)) != len(axes):
         raise user_error(ValueError, f"{name}: axis {axis} names an axis twice")
@@ -55,18 +61,21 @@ def _reduction(name: str, aval_id: int, axis: int | tuple[int, ...] | None, keep
             groups.append([a])
     count = math.prod(aval.shape[a] for a in axes)
     shape = None if keepdims or not axes else tuple(n for i, n in enumerate(aval.shape) if i not in axes)
-    return tuple(tuple(group) for group in reversed(groups)), shape, count
+    return Reduction(tuple(tuple(group) for group in reversed(groups)) or ((),), shape, count)
 
 
-def _reduce(name: str, op: Any, x: Any, axis: Axis, keepdims: bool) -> tuple[Any, int]:
-    if axis is not None and not isinstance(axis, int):
-        axis = as_axes(name, axis)
-    groups, shape, count = _reduction(name, x._aval, axis, bool(keepdims))
-    if not groups:
-        x = op(x, ())
-    for group in groups:
+def reduction_of(name: str, x: Any, axis: Axis, keepdims: bool) -> Reduction:
+    """The cached `Reduction`; lists of axes and NumPy integers are welcome."""
+    try:
+        return _reduction(name, x._aval, axis, keepdims)  # type: ignore[arg-type]
+    except TypeError:
+        return _reduction(name, x._aval, as_axes(name, axis), bool(keepdims))
+
+
+def _reduce(op: Any, x: Any, how: Reduction) -> Any:
+    for group in how.groups:
         x = op(x, group)
-    return (x if shape is None else ops.reshape(x, shape)), count
+    return x if how.shape is None else ops.reshape(x, how.shape)
 
 
 def as_axes(name: str, axis: Any) -> tuple[int, ...]:
@@ -83,14 +92,15 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     >>> jg.sum(jg.constant([[1., 2.], [3., 4.]]), axis=0)
     <jg.Tensor: shape=(2,), dtype=float32, numpy=array([4., 6.], dtype=float32)>
     """
-    return _reduce("sum", ops.reduce_sum, tensor(x), axis, keepdims)[0]
+    x = tensor(x)
+    return _reduce(ops.reduce_sum, x, reduction_of("sum", x, axis, keepdims))
 
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Arithmetic mean over ``axis`` (all axes by default); of integers in the default float dtype."""
+    """Arithmetic mean over ``axis`` (all axes by default); of integers in the default float dtype. Of nothing: NaN."""
     x = as_float(x)
-    total, count = _reduce("mean", ops.reduce_sum, x, axis, keepdims)
-    return total / float(count) if count else total / ops.reduce_sum(total, ())
+    how = reduction_of("mean", x, axis, keepdims)
+    return _reduce(ops.reduce_sum, x, how) / float(how.count)
 
 
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -105,8 +115,9 @@ def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 
 def _extreme(name: str, op: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
     x = tensor(x)
-    out, count = _reduce(name, op, x, axis, keepdims)
-    if count == 0 and aval_of(out).size:
+    how = reduction_of(name, x, axis, keepdims)
+    out = _reduce(op, x, how)
+    if how.count == 0 and aval_of(out).size:
         raise user_error(ValueError, f"{name}: no elements to choose from in shape {aval_of(x).shape}, axis {axis}")
     return out
 
@@ -141,7 +152,7 @@ def sum_to(x: Any, shape: tuple[int, ...]) -> Any:
         return x
     lead = len(have) - len(shape)
     axes = tuple(i for i, n in enumerate(have) if i < lead or shape[i - lead] != n)
-    x, _ = _reduce("sum", ops.reduce_sum, x, axes, True)
+    x = _reduce(ops.reduce_sum, x, _reduction("sum", x._aval, axes, True))
     return ops.reshape(x, shape) if x.shape != shape else x
 
 
@@ -153,40 +164,31 @@ def as_float(x: Any) -> Any:
     return x if is_float(aval_of(x).code) else ops.cast(x, NAMES[default_float()])
 
 
-def relu(x: Any) -> Any:
-    """``x`` where it is positive, else 0; gradient 0 at 0, NaN stays NaN."""
-    x = tensor(x)
-    return ops.where(x <= 0, 0, x)
-
-
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """``log(sum(exp(x)))`` over ``axis`` without overflow; a slice all of -inf gives -inf with gradient 0."""
     x = as_float(x)
-    top = max(stop(x), axis, True)
-    top = ops.where(ops.less(ops.abs(top), float("inf")), top, 0)
-    out = ops.log(sum(ops.exp(x - top), axis, True)) + top
-    return out if keepdims else ops.reshape(out, sum_shape("logsumexp", x, axis))
-
-
-def sum_shape(name: str, x: Any, axis: Axis) -> tuple[int, ...]:
-    """The shape that a reduction without kept axes leaves."""
-    given = axis if axis is None or isinstance(axis, int) else as_axes(name, axis)
-    shape = _reduction(name, x._aval, given, False)[1]
-    return aval_of(x).shape if shape is None else shape
+    kept = reduction_of("logsumexp", x, axis, True)
+    top = _reduce(ops.reduce_max, ops.hold(x), kept)
+    top = ops.where(ops.less(ops.abs(top), math.inf), top, 0)
+    out = ops.log(_reduce(ops.reduce_sum, ops.exp(x - top), kept)) + top
+    shape = reduction_of("logsumexp", x, axis, keepdims).shape
+    return out if shape is None else ops.reshape(out, shape)
 
 
 def softmax(x: Any, axis: Axis = -1) -> Any:
     """``exp(x) / sum(exp(x))`` over ``axis``, shifted by the maximum."""
     x = as_float(x)
-    e = ops.exp(x - max(stop(x), axis, True))
-    return e / sum(e, axis, True)
+    how = reduction_of("softmax", x, axis, True)
+    e = ops.exp(x - _reduce(ops.reduce_max, ops.hold(x), how))
+    return e / _reduce(ops.reduce_sum, e, how)
 
 
 def log_softmax(x: Any, axis: Axis = -1) -> Any:
     """``log(softmax(x))`` over ``axis``, without rounding a small probability to 0."""
     x = as_float(x)
-    shifted = x - max(stop(x), axis, True)
-    return shifted - ops.log(sum(ops.exp(shifted), axis, True))
+    how = reduction_of("log_softmax", x, axis, True)
+    shifted = x - _reduce(ops.reduce_max, ops.hold(x), how)
+    return shifted - ops.log(_reduce(ops.reduce_sum, ops.exp(shifted), how))
 
 
 def stop(x: Any) -> Any:
@@ -222,13 +224,24 @@ def squeeze(x: Any, axis: Axis = None) -> Any:
 def reshape(x: Any, shape: Any) -> Any:
     """``x`` under another shape; one length may be -1."""
     x = tensor(x)
+    try:
+        target = _target(x._aval, shape)
+    except TypeError:
+        target = _target(x._aval, shape if hasattr(shape, "__index__") else tuple(shape))
+    return ops.reshape(x, target)
+
+
+@functools.lru_cache(maxsize=4096)
+def _target(aval_id: int, shape: Any) -> tuple[int, ...]:
+    """The shape asked for, with -1 worked out."""
+    size = AVALS[aval_id].size
     items = (shape,) if hasattr(shape, "__index__") else tuple(shape)
     if -1 in items:
         rest = math.prod(n for n in items if n != -1)
-        if items.count(-1) > 1 or rest == 0 or aval_of(x).size % rest:
-            raise user_error(ValueError, f"reshape: shape {aval_of(x).shape} does not fit {items}")
-        items = tuple(aval_of(x).size // rest if n == -1 else n for n in items)
-    return ops.reshape(x, as_shape(items))
+        if items.count(-1) > 1 or rest == 0 or size % rest:
+            raise user_error(ValueError, f"reshape: shape {AVALS[aval_id].shape} does not fit {items}")
+        items = tuple(size // rest if n == -1 else n for n in items)
+    return as_shape(items)
 
 
 def permute_dims(x: Any, axes: Sequence[int] | None = None) -> Any:

@@ -125,7 +125,7 @@ def abs(x):
 @elementwise(ref=np.sign, samples=uniform((3, 4)), at=EDGES, vjp=None)
 def sign(x):
     """-1, 0 or 1; NaN stays."""
-    return scalar.where(x > 0, 1, scalar.where(x < 0, -1, x))
+    return scalar.where(x > 0, 1, scalar.where(x < 0, -1, scalar.where(x == 0, 0, x)))
 
 
 @elementwise(ref=np.square, samples=uniform((3, 4)), at=EDGES, vjp=lambda g, ans, x: (g * (2 * x),))
@@ -225,6 +225,20 @@ def maximum(x, y):
 def minimum(x, y):
     """The lesser of two; NaN if either is. A tie's gradient goes wholly to the first."""
     return scalar.where((x <= y) | (x != x), x, y) if x.dtype.kind == "f" else scalar.where(x <= y, x, y)
+
+
+@elementwise(ref=lambda x: np.where(x <= 0, np.zeros((), x.dtype), x), samples=uniform((3, 4)), at=EDGES,
+             vjp=lambda g, ans, x: (ops.gate(g, x),))
+def relu(x):
+    """``x`` where it is positive, else 0; gradient 0 at 0, NaN stays NaN."""
+    return scalar.where(x <= 0, 0, x)
+
+
+@elementwise(ref=lambda g, x: np.where(x <= 0, np.zeros((), g.dtype), g), samples=uniform((3, 4), (3, 4)), at=EDGES,
+             vjp=lambda h, ans, g, x: (ops.gate(h, x), None))
+def gate(g, x):
+    """``g`` where ``x`` is positive (or NaN), else 0: the derivative of `relu` times ``g``."""
+    return scalar.where(x <= 0, 0, g)
 
 
 def _cast_aval(x: Aval, *, dtype: str) -> Aval:

@@ -92,7 +92,7 @@ L_READ_CAPACITY = 80
 L_TAPES = 88                   # living tapes, a linked list
 L_ACTIVE = 96                  # how many of them are recording
 L_PAUSED = 104                 # depth of stop_recording
-L_BYTES = 112
+L_BYTES = 104
 
 # A tape's machine half
 K_LOG = 16
@@ -106,9 +106,15 @@ K_INTERVAL = 32
 K_WATCHES = 72                 # (object, row) of each explicit watch
 K_WATCH_COUNT = 80
 K_WATCH_CAPACITY = 88
-K_WEAK = 96
-K_SIZE = 104
+K_MET = 96                     # Variables that it met, kept after it let go of its rows
+K_MET_COUNT = 104
+K_MET_CAPACITY = 112
+K_WEAK = 120
+K_SIZE = 128
 K_ACCESSED = 1                 # watch_accessed_variables
+K_PERSISTENT = 2
+K_USED = 4                     # gave its one set of gradients
+K_WARNED = 8
 
 # A Plan
 P_HASH = 0
@@ -161,7 +167,14 @@ S_KERNEL_FAILED = 216          # a kernel returned an error code,
 S_TOO_LARGE = 224              # an allocation failed,
 S_GUARD = 232                  # a form without a derivative meets a tracked operand
 S_TAPE = 240
-S_OPS = 256                    # Op objects behind the operator slots, in the order of SYMBOLS
+S_THREADS = 248                # table of (thread state, log) of every thread that ever recorded
+S_THREAD_COUNT = 264
+S_NEW_LOG = 272                # Python callables: a thread needs a log,
+S_TAPE_FLAGS = 280             # a tape is made with arguments,
+S_GRADIENT = 288               # a gradient that is out of the ordinary,
+S_REENTERED = 296              # a tape is entered twice
+S_STATUS = 304                 # of the last walk
+S_OPS = 312                    # Op objects behind the operator slots, in the order of SYMBOLS
 SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^", "<<", ">>",
            "neg", "abs", "~", "<", "<=", "==", "!=", ">", ">=")
 FIRST_COMPARISON = SYMBOLS.index("<")

@@ -16,7 +16,8 @@ from jitgrad.core.primitive import Kind, Primitive
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.types import Tensor, Variable, peek, poke
 
-_kept: list[Any] = []          # inline caches and what their keys point to
+_kept: list[Any] = []          # ops and their inline caches
+_fixed: dict[int, list[Any]] = {}
 
 
 class Machine:
@@ -53,6 +54,7 @@ class Machine:
         n_operands = peek(id(op) + layout.O_OPERANDS)
         literal = peek(id(op) + layout.O_LITERAL)
         words = [len(args)]
+        fixed = []
         for i, a in enumerate(args):
             if type(a) is Variable:
                 a = a._value
@@ -64,10 +66,11 @@ class Machine:
                 words.append(layout.WEAK_INT)
             else:
                 words.append(id(a))
-                _kept.append(a)
+                fixed.append(a)
         words.append(0)
         key = np.array(words, np.int64)
         at = peek(id(op) + layout.O_CACHE) + layout.C_BYTES * types.key_hash(key.ctypes.data, len(args))
+        _fixed[at] = fixed         # what the key points to lives as long as the entry
         poke(at + layout.C_FORM, 0)
         C.memmove(at, key.ctypes.data, key.nbytes)
         poke(at + layout.C_POSITION, sum(k << 8 * k for k in range(len(form.avals))))
@@ -148,4 +151,4 @@ def _slow_read(t: Any, what: int) -> Any:
 
 _CALLBACKS = {layout.S_KERNEL_FAILED: _kernel_failed, layout.S_TOO_LARGE: _too_large, layout.S_SLOW_READ: _slow_read}
 for _word, _function in _CALLBACKS.items():
-    types.set_state(_word, id(_function))
+    types.callback(_word, _function)

@@ -33,11 +33,12 @@ class _Method(C.Structure):
     _fields_ = [("name", C.c_char_p), ("function", C.c_void_p), ("flags", C.c_int), ("doc", C.c_char_p)]
 
 
-_FASTCALL = 0x0080
+_KEYWORDS, _NOARGS, _FASTCALL = 0x0002, 0x0004, 0x0080
 _DISALLOW_INSTANTIATION, _HAVE_VECTORCALL = 1 << 7, 1 << 11
 _T_OBJECT_EX, _T_LONGLONG, _T_SSIZE, _READONLY = 16, 17, 19, 1
 # slot numbers of CPython's typeslots.h (stable interface)
-_GET_BUFFER, _CALL, _DEALLOC, _HASH, _RICHCOMPARE, _MEMBERS, _MATMUL = 1, 50, 52, 59, 67, 72, 75
+_GET_BUFFER, _CALL, _DEALLOC, _HASH, _RICHCOMPARE, _METHODS, _NEW, _MEMBERS, _MATMUL = (
+    1, 50, 52, 59, 67, 64, 65, 72, 75)
 _NUMBER = {"abs": 6, "+": 7, "&": 8, "bool": 9, "float": 11, "//": 12, "index": 13, "int": 26, "~": 27, "<<": 28,
            "*": 29, "neg": 30, "|": 31, "**": 33, "%": 34, ">>": 35, "-": 36, "/": 37, "^": 38, "@": _MATMUL}
 _UNARY = {"neg", "abs", "~"}
@@ -72,8 +73,9 @@ _check_interpreter()
 STATE = np.zeros(layout.S_BYTES // 8, np.int64)
 _state = STATE.ctypes.data
 _scratch = np.zeros(layout.SCRATCH_BYTES + layout.LINE, np.uint8)
-_RECORDERS = 4096
-_recorders = np.zeros(2 * _RECORDERS, np.int64)
+MAX_THREADS = 4096              # thread states that may hold a log at one time
+_recorders = np.zeros(2 * MAX_THREADS, np.int64)
+_threads = np.zeros(2 * MAX_THREADS, np.int64)
 
 
 def set_state(word: int, value: int) -> None:
@@ -82,6 +84,12 @@ def set_state(word: int, value: int) -> None:
 
 def get_state(word: int) -> int:
     return peek(_state + word)
+
+
+def callback(word: int, function: Callable[..., Any]) -> None:
+    """Let the machine call a Python function that the state table names at ``word``."""
+    _kept.append(function)
+    set_state(word, id(function))
 
 
 # ---- the native object file ----------------------------------------------------------------------
@@ -104,11 +112,12 @@ def announce(what: str) -> None:
 
 
 # functions of the object file, by what they become
-_BUILTINS = ("run_form", "variable_read", "tape_new", "tape_start", "tape_stop", "tape_release", "tape_watch",
-             "tape_variables", "tape_reads", "tape_watches", "open_tapes", "log_rows", "log_row", "append_cut", "pause", "plan_run", "fill_rows",
-             "gradient", "connect")
+_BUILTINS = ("run_form", "variable_read", "tape_start", "tape_stop", "tape_release", "tape_finish", "tape_watch",
+             "tape_variables", "tape_reads", "tape_watches", "open_tapes", "thread_log", "log_rows", "log_row",
+             "append_cut", "plan_run", "fill_rows", "gradient", "connect")
 _INNER = ("op_vectorcall", "key_hash", "compare_slot", "to_float", "to_int", "to_index", "to_bool", "get_buffer",
-          "tensor_dealloc", "variable_dealloc", "tape_dealloc", "broadcast", "move", "place", "gemm")
+          "tensor_dealloc", "variable_dealloc", "tape_dealloc", "tape_new", "tape_enter", "tape_exit", "tape_gradient",
+          "broadcast", "move", "place", "gemm")
 
 
 def _load() -> dict[str, int]:
@@ -175,8 +184,20 @@ OpType = _make(
     [("__vectorcalloffset__", _T_SSIZE, layout.O_VECTORCALL, _READONLY),
      ("__dictoffset__", _T_SSIZE, layout.O_DICT, _READONLY), _weak(layout.O_WEAK)])
 
-TapeCore = _make("jitgrad.TapeCore", layout.K_SIZE, 0, _DISALLOW_INSTANTIATION,
-                 {_DEALLOC: NATIVE["tape_dealloc"]}, [_weak(layout.K_WEAK), _word("_flags", layout.K_FLAGS)])
+def _methods(*rows: tuple[str, str, int]) -> int:
+    """Address of a method table: Python's name, the function, the calling convention."""
+    table = (_Method * (len(rows) + 1))(*[_Method(name.encode(), NATIVE[function], how, None)
+                                          for name, function, how in rows])
+    _kept.append(table)
+    return C.addressof(table)
+
+
+Tape = _make(
+    "jitgrad.GradientTape", layout.K_SIZE, 0, 0,
+    {_DEALLOC: NATIVE["tape_dealloc"], _NEW: NATIVE["tape_new"], _METHODS: _methods(
+        ("__enter__", "tape_enter", _NOARGS), ("__exit__", "tape_exit", _FASTCALL),
+        ("gradient", "tape_gradient", _FASTCALL | _KEYWORDS))},
+    [_weak(layout.K_WEAK), _word("_flags", layout.K_FLAGS, 0)])
 
 
 def _builtin(name: str) -> Callable[..., Any]:
@@ -187,8 +208,9 @@ def _builtin(name: str) -> Callable[..., Any]:
     return made
 
 
-(run_form, variable_read, tape_new, tape_start, tape_stop, tape_release, tape_watch, tape_variables, tape_reads, tape_watches,
- open_tapes, log_rows, log_row, append_cut, pause, plan_run, fill_rows, gradient, connect) = map(_builtin, _BUILTINS)
+(run_form, variable_read, tape_start, tape_stop, tape_release, tape_finish, tape_watch, tape_variables, tape_reads,
+ tape_watches, open_tapes, thread_log, log_rows, log_row, append_cut, plan_run, fill_rows, gradient,
+ connect) = map(_builtin, _BUILTINS)
 key_hash = C.CFUNCTYPE(C.c_int64, C.c_int64, C.c_int64)(NATIVE["key_hash"])
 
 _new_var = C.PYFUNCTYPE(C.py_object, C.py_object, C.c_ssize_t)(("_PyObject_NewVar", _API))
@@ -210,7 +232,8 @@ def new_tensor(aval_id: int, code: int, size: int, nbytes: int) -> Any:
 
 for _at, _value in ((layout.S_TENSOR, Tensor), (layout.S_VARIABLE, Variable), (layout.S_FLOAT, float),
                     (layout.S_LONG, int), (layout.S_BOOL, bool), (layout.S_NOT_IMPLEMENTED, NotImplemented),
-                    (layout.S_NONE, None), (layout.S_TUPLE, tuple), (layout.S_LIST, list), (layout.S_TAPE, TapeCore)):
+                    (layout.S_NONE, None), (layout.S_TUPLE, tuple), (layout.S_LIST, list), (layout.S_TAPE, Tape)):
     set_state(_at, id(_value))
 set_state(layout.S_RECORDER_TABLE, _recorders.ctypes.data)
+set_state(layout.S_THREADS, _threads.ctypes.data)
 set_state(layout.S_SCRATCH, (_scratch.ctypes.data + layout.LINE - 1) & -layout.LINE)

@@ -105,9 +105,9 @@ def natives() -> dict[str, Callable[..., Any]]:
         objects: "op_vectorcall run_form key_hash slot_binary slot_unary compare_slot",
         values: "to_float to_int to_index to_bool get_buffer tensor_dealloc variable_dealloc variable_read",
         drivers: "broadcast move place gemm",
-        tapes: "tape_new tape_start tape_stop tape_release tape_watch tape_dealloc tape_variables tape_reads tape_watches open_tapes "
-               "log_rows log_row append_cut pause",
+        tapes: "tape_new tape_enter tape_exit tape_start tape_stop tape_release tape_watch tape_dealloc tape_variables "
+               "tape_reads tape_watches open_tapes thread_log log_rows log_row append_cut",
         sweep: "plan_run fill_rows",
-        walk: "gradient connect",
+        walk: "gradient connect tape_gradient tape_finish",
     }
     return {name: getattr(module, name) for module, names in exports.items() for name in names.split()}

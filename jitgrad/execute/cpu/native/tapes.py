@@ -13,6 +13,9 @@ from jitgrad.execute.cpu.layout import (
     K_INTERVAL_COUNT,
     K_INTERVALS,
     K_LOG,
+    K_MET,
+    K_MET_CAPACITY,
+    K_MET_COUNT,
     K_NEXT,
     K_PREVIOUS,
     K_WATCH_CAPACITY,
@@ -24,21 +27,26 @@ from jitgrad.execute.cpu.layout import (
     L_EPOCH,
     L_FIRST,
     L_FORMS,
-    L_PAUSED,
     L_READ_COUNT,
     L_READS,
     L_REF_COUNT,
     L_REFS,
     L_TAPES,
+    S_NEW_LOG,
     S_NONE,
     S_RECORDER_TABLE,
     S_RECORDERS,
-    S_TAPE,
+    S_REENTERED,
+    S_TAPE_FLAGS,
     S_TENSOR,
+    S_THREAD_COUNT,
+    S_THREADS,
     S_TICK,
     S_VARIABLE,
     T_TRACKED,
     TYPE,
+    V_FLAGS,
+    V_TRAINABLE,
 )
 from jitgrad.execute.cpu.native.objects import any_tracked, append_row, current_log, ensure
 from jitgrad.execute.cpu.native.raw import (
@@ -47,13 +55,16 @@ from jitgrad.execute.cpu.native.raw import (
     incref,
     list_append,
     list_new,
+    list_set,
     load,
     long_new,
     long_value,
+    object_call,
     object_free,
     object_new,
     release,
     resize,
+    stack,
     state,
     store,
     thread_state,
@@ -61,7 +72,11 @@ from jitgrad.execute.cpu.native.raw import (
     tuple_new,
     tuple_set,
     tuple_size,
+    vectorcall,
 )
+
+
+frame_call = stack(2)
 
 
 @njit
@@ -226,7 +241,7 @@ def open_interval(tape, log):
     store(at + 24, -1)
     store(tape + K_INTERVAL_COUNT, n + 1)
     store(log + L_EPOCH, next_epoch())
-    if load(log + L_ACTIVE) == 0 and load(log + L_PAUSED) == 0:
+    if load(log + L_ACTIVE) == 0:
         start_thread(log)
     store(log + L_ACTIVE, load(log + L_ACTIVE) + 1)
     return True
@@ -242,32 +257,164 @@ def close_interval(tape, log):
     store(at + 24, load(log + L_READ_COUNT))
     active = load(log + L_ACTIVE) - 1
     store(log + L_ACTIVE, active)
-    if active == 0 and load(log + L_PAUSED) == 0:
+    if active == 0:
         stop_thread(log)
 
 
-def tape_new(unused, args, count):
-    """tape(watch_accessed): a tape's machine half; it joins a log when it starts."""
-    o = object_new(load(state() + S_TAPE))
-    if o == 0:
-        return o
-    for word in range(K_LOG, K_WEAK + 8, 8):
-        store(o + word, 0)
-    store(o + K_FLAGS, K_ACCESSED if long_value(load(args)) != 0 else 0)
+def tape_new(kind, args, names):
+    """tp_new: GradientTape(persistent=False, watch_accessed_variables=True)."""
+    st = state()
+    flags = K_ACCESSED
+    if names != 0 or tuple_size(args) != 0:
+        answer = object_call(load(st + S_TAPE_FLAGS), args, names)
+        if answer == 0:
+            return answer
+        flags = long_value(answer)
+        decref(answer)
+    return tape_make(kind, flags)
+
+
+@njit
+def tape_make(kind, flags):
+    o = object_new(kind)
+    if o != 0:
+        for word in range(K_LOG, K_WEAK + 8, 8):
+            store(o + word, 0)
+        store(o + K_FLAGS, flags)
     return o
 
 
+@njit
+def log_of_thread(st):
+    """The calling thread's log, made at its first use; 0 with an exception."""
+    me = thread_state()
+    table = load(st + S_THREADS)
+    for i in range(load(st + S_THREAD_COUNT)):
+        if load(table + 16 * i) == me:
+            return load(table + 16 * i + 8)
+    number = long_new(me)
+    call = frame_call()
+    store(call, number)
+    made = vectorcall(load(st + S_NEW_LOG), call, 1, 0)
+    decref(number)
+    if made == 0:
+        return made
+    log = long_value(made)
+    decref(made)
+    return log
+
+
+def thread_log(unused, args, count):
+    """thread_log(): address of the calling thread's log."""
+    log = log_of_thread(state())
+    return long_new(log) if log != 0 else log
+
+
+def tape_enter(tape, unused):
+    """__enter__"""
+    st = state()
+    if is_open(tape):
+        call = frame_call()
+        store(call, tape)
+        return vectorcall(load(st + S_REENTERED), call, 1, 0)
+    log = load(tape + K_LOG)
+    if log == 0:
+        log = log_of_thread(st)
+        if log == 0:
+            return log
+        join(tape, log)
+    open_interval(tape, log)
+    incref(tape)
+    return tape
+
+
+def tape_exit(tape, args, count):
+    """__exit__(type, value, traceback)"""
+    if load(tape + K_LOG) != 0:
+        close_interval(tape, load(tape + K_LOG))
+    return none()
+
+
+@njit
+def join(tape, log):
+    """The tape becomes one of the log's living tapes."""
+    head = load(log + L_TAPES)
+    store(tape + K_LOG, log)
+    store(tape + K_NEXT, head)
+    store(tape + K_PREVIOUS, 0)
+    if head != 0:
+        store(head + K_PREVIOUS, tape)
+    store(log + L_TAPES, tape)
+
+
+@njit
+def meet(tape, variable):
+    """Remember a Variable that this tape watched, once in a row."""
+    n = load(tape + K_MET_COUNT)
+    for i in range(n):
+        if load(load(tape + K_MET) + 8 * i) == variable:
+            return
+    if ensure(tape, K_MET, n + 1, K_MET_CAPACITY, 8):
+        incref(variable)
+        store(load(tape + K_MET) + 8 * n, variable)
+        store(tape + K_MET_COUNT, n + 1)
+
+
+@njit
+def meet_all(tape):
+    """Before rows are let go: `watched_variables` still answers afterwards."""
+    log = load(tape + K_LOG)
+    accessed = load(tape + K_FLAGS) & K_ACCESSED
+    if log != 0 and accessed:
+        for i in range(load(tape + K_INTERVAL_COUNT)):
+            interval = load(tape + K_INTERVALS) + K_INTERVAL * i
+            for r in range(load(interval + 16), last_read(log, interval)):
+                variable = load(load(log + L_READS) + 24 * r)
+                if load(variable + V_FLAGS) & V_TRAINABLE:
+                    meet(tape, variable)
+    for w in range(load(tape + K_WATCH_COUNT)):
+        o = load(load(tape + K_WATCHES) + 16 * w)
+        if load(o + TYPE) == load(state() + S_VARIABLE):
+            meet(tape, o)
+
+
+@njit
+def last_read(log, interval):
+    """One past the last noted read of an interval that is still there."""
+    last = load(interval + 24)
+    count = load(log + L_READ_COUNT)
+    return count if last < 0 or last > count else last
+
+
+def tape_variables(unused, args, count):
+    """variables(tape): the Variables it watches, as met."""
+    tape = load(args)
+    meet_all(tape)
+    n = load(tape + K_MET_COUNT)
+    out = list_new(n)
+    for i in range(n):
+        v = load(load(tape + K_MET) + 8 * i)
+        incref(v)
+        list_set(out, i, v)
+    return out
+
+
+@njit
+def forget_met(tape):
+    n = load(tape + K_MET_COUNT)
+    store(tape + K_MET_COUNT, 0)
+    for i in range(n):
+        decref(load(load(tape + K_MET) + 8 * i))
+
+
 def tape_start(unused, args, count):
-    """start(tape, log address): record from here; the tape joins the log's living tapes."""
-    tape, log = load(args), long_value(load(args + 8))
+    """start(tape): record from here, in the calling thread's log if it has none yet."""
+    tape = load(args)
     if load(tape + K_LOG) == 0:
-        head = load(log + L_TAPES)
-        store(tape + K_LOG, log)
-        store(tape + K_NEXT, head)
-        store(tape + K_PREVIOUS, 0)
-        if head != 0:
-            store(head + K_PREVIOUS, tape)
-        store(log + L_TAPES, tape)
+        log = log_of_thread(state())
+        if log == 0:
+            return log
+        join(tape, log)
     open_interval(tape, load(tape + K_LOG))
     return none()
 
@@ -281,8 +428,9 @@ def tape_stop(unused, args, count):
 
 
 def tape_release(unused, args, count):
-    """release(tape): free what only it keeps. It may be recording (reset) and goes on from here."""
+    """release(tape): forget everything, as a new tape. It may be recording and goes on from here."""
     tape = load(args)
+    forget_met(tape)
     log = load(tape + K_LOG)
     recording = log != 0 and is_open(tape)
     if recording:
@@ -311,41 +459,6 @@ def tape_watch(unused, args, count):
     return none()
 
 
-@njit
-def pair(first, second):
-    """A tuple of two objects, the second an address as int (or None's place taken by the count)."""
-    out = tuple_new(2)
-    incref(first)
-    tuple_set(out, 0, first)
-    tuple_set(out, 1, second)
-    return out
-
-
-def tape_variables(unused, args, count):
-    """variables(tape): Variables read while it recorded and Variables watched by name, as met, with repeats.
-
-    A list of (Variable, 1 if by name else 0); Python decides which of the read ones count.
-    """
-    tape = load(args)
-    log = load(tape + K_LOG)
-    out = list_new(0)
-    for i in range(load(tape + K_INTERVAL_COUNT)):
-        interval = load(tape + K_INTERVALS) + K_INTERVAL * i
-        last = load(interval + 24)
-        last = load(log + L_READ_COUNT) if last < 0 else min(last, load(log + L_READ_COUNT))
-        for r in range(load(interval + 16), last):
-            entry = pair(load(load(log + L_READS) + 24 * r), long_new(0))
-            list_append(out, entry)
-            decref(entry)
-    for w in range(load(tape + K_WATCH_COUNT)):
-        o = load(load(tape + K_WATCHES) + 16 * w)
-        if load(o + TYPE) == load(state() + S_VARIABLE):
-            entry = pair(o, long_new(1))
-            list_append(out, entry)
-            decref(entry)
-    return out
-
-
 def tape_watches(unused, args, count):
     """watches(tape): Tensors and Variables that were watched by name."""
     tape = load(args)
@@ -363,9 +476,7 @@ def tape_reads(unused, args, count):
     previous = 0
     for i in range(load(tape + K_INTERVAL_COUNT)):
         interval = load(tape + K_INTERVALS) + K_INTERVAL * i
-        last = load(interval + 24)
-        last = load(log + L_READ_COUNT) if last < 0 else min(last, load(log + L_READ_COUNT))
-        for r in range(load(interval + 16), last):
+        for r in range(load(interval + 16), last_read(log, interval)):
             at = load(log + L_READS) + 24 * r
             value = load(at + 8)
             if load(at) == variable and value != previous:
@@ -441,19 +552,6 @@ def append_cut(unused, args, count):
     return none()
 
 
-def pause(unused, args, count):
-    """pause(log address, +1 or -1): stop_recording for every tape of a thread."""
-    log, step = long_value(load(args)), long_value(load(args + 8))
-    depth = load(log + L_PAUSED)
-    store(log + L_PAUSED, depth + step)
-    if load(log + L_ACTIVE) > 0:
-        if depth == 0 and step > 0:
-            stop_thread(log)
-        elif depth + step == 0 and step < 0:
-            start_thread(log)
-    return long_new(depth + step)
-
-
 def tape_dealloc(tape):
     log = load(tape + K_LOG)
     if load(tape + K_WEAK) != 0:
@@ -468,8 +566,10 @@ def tape_dealloc(tape):
             store(log + L_TAPES, following)
         if following != 0:
             store(following + K_PREVIOUS, previous)
+    forget_met(tape)
     release(load(tape + K_INTERVALS))
     release(load(tape + K_WATCHES))
+    release(load(tape + K_MET))
     kind = load(tape + TYPE)
     object_free(tape)
     decref(kind)

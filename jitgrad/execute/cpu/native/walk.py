@@ -15,12 +15,15 @@ from jitgrad.execute.cpu.layout import (
     F_INPUTS,
     F_OUTPUTS,
     HAS_CUT,
+    HIT,
     K_ACCESSED,
     K_FLAGS,
     K_INTERVAL,
     K_INTERVAL_COUNT,
     K_INTERVALS,
     K_LOG,
+    K_PERSISTENT,
+    K_USED,
     K_WATCH_COUNT,
     K_WATCHES,
     L_FIRST,
@@ -35,6 +38,7 @@ from jitgrad.execute.cpu.layout import (
     P_WORD_COUNT,
     P_WORDS,
     S_EPOCH,
+    S_GRADIENT,
     S_HASH,
     S_LIST,
     S_NONE,
@@ -43,8 +47,8 @@ from jitgrad.execute.cpu.layout import (
     S_ROW_CAPACITY,
     S_ROW_COUNT,
     S_ROWS,
+    S_STATUS,
     S_TENSOR,
-    S_TUPLE,
     S_VALUE_CAPACITY,
     S_VALUE_COUNT,
     S_VALUES,
@@ -66,23 +70,30 @@ from jitgrad.execute.cpu.native.objects import FLOAT32, ensure
 from jitgrad.execute.cpu.native.raw import (
     bytes_new,
     compare,
+    decref,
     incref,
     list_get,
     list_size,
     load,
     long_new,
+    release,
+    resize,
+    stack,
     state,
     store,
     tuple_get,
     tuple_new,
     tuple_set,
     tuple_size,
+    vectorcall,
 )
 from jitgrad.execute.cpu.native.sweep import matters, run_recorded
-from jitgrad.execute.cpu.native.tapes import end_of, none
+from jitgrad.execute.cpu.native.tapes import end_of, is_open, last_read, meet_all, none, release_rows
 
 # marks: flags below, number + 1 above
 TRACKED, FROM_SOURCE, SOURCE, NEEDED = 1, 2, 4, 8
+MANY = 128                     # sources beyond this are listed in Python
+frame_sources = stack(MANY)
 NUMBER = 256
 SEVERAL = 1
 
@@ -183,15 +194,14 @@ def forward(st, tape, epoch):
     watch, watches, watched = 0, load(tape + K_WATCHES), load(tape + K_WATCH_COUNT)
     for i in range(load(tape + K_INTERVAL_COUNT)):
         interval = load(tape + K_INTERVALS) + K_INTERVAL * i
-        read, last_read = load(interval + 16), load(interval + 24)
-        last_read = load(log + L_READ_COUNT) if last_read < 0 else min(last_read, load(log + L_READ_COUNT))
+        read, reads_end = load(interval + 16), last_read(log, interval)
         forms, first, refs, reads = load(log + L_FORMS), load(log + L_FIRST), load(log + L_REFS), load(log + L_READS)
         row, end = load(interval), end_of(tape, i, log)
         while row <= end:
             while watch < watched and load(watches + 16 * watch + 8) <= row:
                 watch_event(st, load(watches + 16 * watch), epoch)
                 watch += 1
-            while read < last_read and load(reads + 24 * read + 16) <= row:
+            while read < reads_end and load(reads + 24 * read + 16) <= row:
                 read_event(tape, reads + 24 * read, epoch)
                 read += 1
             if row < end and load(forms + 8 * row) != 0:
@@ -304,36 +314,39 @@ def source_words(st, tape, o, epoch):
 
 
 @njit
-def walk(st, tape, targets, sources, seeds):
-    """Words: rows; -1; per target its number or -1; per seed given 1 + number; -1; per source its leaves."""
+def walk(st, tape, targets, n_targets, sources, n_sources, seeds):
+    """Words: rows; -1; per target its number or -1, then with seeds 1 + the seed's number or 0; -1; per source its leaves.
+
+    Targets, sources and seeds are arrays of objects; seeds may be 0 for none.
+    """
     epoch = load(st + S_EPOCH) + 1
     store(st + S_EPOCH, epoch)
     store(st + S_WORD_COUNT, 0)
     store(st + S_VALUE_COUNT, 0)
     store(st + S_ROW_COUNT, 0)
     store(st + S_HASH, -3750763034362895579)
-    for i in range(length(sources)):
-        note_source(st, item(sources, i), epoch)
+    for i in range(n_sources):
+        note_source(st, load(sources + 8 * i), epoch)
     if load(tape + K_LOG) != 0:
         forward(st, tape, epoch)
-    for i in range(length(targets)):
-        o = item(targets, i)
+    for i in range(n_targets):
+        o = load(targets + 8 * i)
         if flags_of(o, epoch) & FROM_SOURCE:
             mark(o, epoch, NEEDED)
     cut = backward(st, tape, epoch)
     numbering(st, tape, epoch)
     word(st, -1)
-    for i in range(length(targets)):
-        o = item(targets, i)
+    for i in range(n_targets):
+        o = load(targets + 8 * i)
         connected = flags_of(o, epoch) & NEEDED
         word(st, number(st, o, epoch) if connected else -1)
-        if seeds != load(st + S_NONE):
-            seed = item(seeds, i)
+        if seeds != 0:
+            seed = load(seeds + 8 * i)
             given = connected and seed != load(st + S_NONE)
             word(st, 1 + number(st, seed, epoch) if given else 0)
     word(st, -1)
-    for i in range(length(sources)):
-        source_words(st, tape, item(sources, i), epoch)
+    for i in range(n_sources):
+        source_words(st, tape, load(sources + 8 * i), epoch)
     return cut
 
 
@@ -371,46 +384,119 @@ def report(st, status):
 
 
 @njit
-def all_exact(sequence, st, variables):
-    """Every item is a Tensor (or, among sources, a Variable)."""
-    for i in range(length(sequence)):
-        kind = load(item(sequence, i) + TYPE)
-        if kind != load(st + S_TENSOR) and not (variables and kind == load(st + S_VARIABLE)):
-            return False
-    return True
-
-
-@njit
-def is_sequence(o, st):
-    kind = load(o + TYPE)
-    return kind == load(st + S_LIST) or kind == load(st + S_TUPLE)
+def spread(sequence):
+    """The items of a list or tuple in a block of their own (released by the caller)."""
+    n = length(sequence)
+    block = resize(0, 8 * (n + 1))
+    for i in range(n):
+        store(block + 8 * i, item(sequence, i))
+    return block
 
 
 def connect(unused, args, count):
-    """connect(tape, targets, sources, seeds): the walk's report and nothing run, for Python to work with."""
+    """connect(tape, targets, sources, seeds or None): the walk's report and nothing run, for Python to work with."""
     st = state()
-    cut = walk(st, load(args), load(args + 8), load(args + 16), load(args + 24))
+    targets, sources, seeds = load(args + 8), load(args + 16), load(args + 24)
+    target_items, source_items = spread(targets), spread(sources)
+    seed_items = spread(seeds) if seeds != load(st + S_NONE) else 0
+    cut = walk(st, load(args), target_items, length(targets), source_items, length(sources), seed_items)
+    release(target_items)
+    release(source_items)
+    release(seed_items)
     return report(st, HAS_CUT if cut else MISS)
+
+
+@njit
+def answer(st, tape, cut):
+    """After a walk: run its plan. 0 and no exception asks for Python (see `report_status`)."""
+    store(st + S_STATUS, MISS)
+    if cut:
+        store(st + S_STATUS, HAS_CUT)
+        return 0
+    plan = find_plan(st)
+    if plan == 0:
+        return plan
+    log = matters(plan, load(st + S_VALUES))
+    if log != 0 and load(plan + P_CALL) == 0:
+        store(st + S_STATUS, NEEDS_CALL)
+        return 0
+    store(st + S_STATUS, HIT)
+    return run_recorded(plan, load(st + S_VALUES), log)
 
 
 def gradient(unused, args, count):
     """gradient(tape, targets, sources, seeds or None): results as a list, or a report tuple for Python to act on.
 
-    Targets are Tensors, sources Tensors or Variables, in lists or tuples; anything else is answered by None.
-    Seeds, if given, are None or have the targets' avals.
+    Targets are Tensors, sources Tensors or Variables, in lists or tuples; seeds are None or have the targets' avals.
     """
     st = state()
     tape, targets, sources, seeds = load(args), load(args + 8), load(args + 16), load(args + 24)
-    if not (is_sequence(targets, st) and is_sequence(sources, st) and all_exact(targets, st, False)
-            and all_exact(sources, st, True)):
-        return none()
-    cut = walk(st, tape, targets, sources, seeds)
-    if cut:
-        return report(st, HAS_CUT)
-    plan = find_plan(st)
-    if plan == 0:
-        return report(st, MISS)
-    log = matters(plan, load(st + S_VALUES))
-    if log != 0 and load(plan + P_CALL) == 0:
-        return report(st, NEEDS_CALL)
-    return run_recorded(plan, load(st + S_VALUES), log)
+    target_items, source_items = spread(targets), spread(sources)
+    seed_items = spread(seeds) if seeds != load(st + S_NONE) else 0
+    cut = walk(st, tape, target_items, length(targets), source_items, length(sources), seed_items)
+    release(target_items)
+    release(source_items)
+    release(seed_items)
+    results = answer(st, tape, cut)
+    return report(st, load(st + S_STATUS)) if load(st + S_STATUS) != HIT else results
+
+
+@njit
+def known_kinds(st, items, n):
+    """Every item is a Tensor or a Variable."""
+    for i in range(n):
+        kind = load(load(items + 8 * i) + TYPE)
+        if kind != load(st + S_TENSOR) and kind != load(st + S_VARIABLE):
+            return False
+    return True
+
+
+def tape_gradient(tape, args, n_positional, names):
+    """GradientTape.gradient: the ordinary call at once, everything else in Python."""
+    st = state()
+    if n_positional == 2 and names == 0 and load(tape + K_FLAGS) & K_USED == 0 and not is_open(tape):
+        sources = load(args + 8)
+        kind = load(sources + TYPE)
+        several = kind == load(st + S_LIST)
+        n = list_size(sources) if several else 1
+        block = frame_sources()
+        if load(load(args) + TYPE) == load(st + S_TENSOR) and n <= MANY:
+            if several:
+                for i in range(n):
+                    store(block + 8 * i, list_get(sources, i))
+            else:
+                store(block, sources)
+            if known_kinds(st, block, n):
+                results = answer(st, tape, walk(st, tape, args, 1, block, n, 0))
+                if load(st + S_STATUS) == HIT:
+                    if results != 0:
+                        let_go(tape)
+                        if not several:
+                            only = list_get(results, 0)
+                            incref(only)
+                            decref(results)
+                            return only
+                    return results
+    total = n_positional + (tuple_size(names) if names != 0 else 0)
+    block = resize(0, 8 * (total + 1))
+    store(block, tape)
+    for i in range(total):
+        store(block + 8 * (i + 1), load(args + 8 * i))
+    results = vectorcall(load(st + S_GRADIENT), block, n_positional + 1, names)
+    release(block)
+    return results
+
+
+@njit
+def let_go(tape):
+    """After a set of gradients: a tape that is not persistent frees its rows."""
+    if load(tape + K_FLAGS) & K_PERSISTENT == 0:
+        store(tape + K_FLAGS, load(tape + K_FLAGS) | K_USED)
+        meet_all(tape)
+        release_rows(tape)
+
+
+def tape_finish(unused, args, count):
+    """finish(tape): what `let_go` says."""
+    let_go(load(args))
+    return none()
