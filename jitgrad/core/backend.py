@@ -38,14 +38,18 @@ class Backend(Protocol):
         """A plain function over int64 arrays as machine code."""
 
 
-class _Current:
+class Current:
+    """The machine in use, and its Tensor type for checks on warm paths."""
+
     backend: Backend | None = None
+    Tensor: type | None = None
 
 
 def current() -> Backend:
-    assert _Current.backend is not None, "jitgrad/__init__.py sets the backend before it imports the ops"
-    return _Current.backend
+    assert Current.backend is not None, "jitgrad/__init__.py sets the backend before it imports the ops"
+    return Current.backend
 
 
 def use(machine: Backend) -> None:
-    _Current.backend = machine
+    Current.backend = machine
+    Current.Tensor = machine.Tensor

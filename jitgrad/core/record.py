@@ -27,8 +27,10 @@ MAX_LITERAL = 64               # integer exponents up to here are parameters; th
 
 def tensor(value: Any, dtype: int | None = None, what: str = "asarray") -> Any:
     """A Tensor from a Tensor, Variable, Python number, (nested) sequence or NumPy array; arrays are copied."""
-    machine = backend.current()
     kind = type(value)
+    if kind is backend.Current.Tensor and dtype is None:
+        return value
+    machine = backend.current()
     if kind is machine.Variable:
         value = value.read_value()
         kind = machine.Tensor

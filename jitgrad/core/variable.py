@@ -94,11 +94,17 @@ class VariableMethods:
 
     def assign_add(self, delta: Any) -> Any:
         """Add to the value; returns the variable."""
-        return self._set("assign_add", self._value + self._like("assign_add", delta))
+        value = self._value
+        if type(delta) is not backend.Current.Tensor or delta._aval != value._aval:
+            delta = self._like("assign_add", delta)
+        return self._set("assign_add", value + delta)
 
     def assign_sub(self, delta: Any) -> Any:
         """Subtract from the value; returns the variable."""
-        return self._set("assign_sub", self._value - self._like("assign_sub", delta))
+        value = self._value
+        if type(delta) is not backend.Current.Tensor or delta._aval != value._aval:
+            delta = self._like("assign_sub", delta)
+        return self._set("assign_sub", value - delta)
 
     def _like(self, what: str, delta: Any) -> Any:
         kind = type(delta)
@@ -107,9 +113,8 @@ class VariableMethods:
         return tensor(delta, AVALS[self._value._aval].code, what)
 
     def _set(self, what: str, value: Any) -> Any:
-        have = AVALS[self._value._aval]
-        new = AVALS[value._aval]
-        if new is not have:
+        if value._aval != self._value._aval:
+            have, new = AVALS[self._value._aval], AVALS[value._aval]
             if new.shape != have.shape:
                 raise user_error(ValueError, f"{what}: a value of shape {new.shape} does not fit the variable "
                                              f"{self.name!r} of shape {have.shape}")

@@ -55,6 +55,17 @@ def nbytes(core: Any) -> int:
     return columns + sum(t.nbytes for t in held.values())
 
 
+def tracked(tape: Any) -> set[int]:
+    """Ids of the Tensors that depend on something this tape watches."""
+    found = {id(t) for t in machine.tape_watches(tape)}
+    for v in machine.tape_variables(tape):
+        found.update(id(t) for t in machine.tape_reads(tape, v))
+    for _, operands, outs in _rows(tape):
+        if any(id(t) in found for t in operands):
+            found.update(id(t) for t in outs)
+    return found
+
+
 def explain(tape: Any, target: Any, source: Any) -> str:
     """See `GradientTape.explain`."""
     if tape._flags & K_USED:

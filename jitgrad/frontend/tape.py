@@ -14,10 +14,12 @@ from jitgrad.core import nest
 from jitgrad.core.aval import AVALS
 from jitgrad.core.dtypes import CODES, FLOAT32
 from jitgrad.core.errors import user_error
+from jitgrad.core.form import FORMS
 from jitgrad.core.tensor import install
 from jitgrad.core.variable import WATCHED
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.layout import (
+    F_ID,
     HAS_CUT,
     K_ACCESSED,
     K_PERSISTENT,
@@ -25,6 +27,7 @@ from jitgrad.execute.cpu.layout import (
     K_WARNED,
     NEEDS_CALL,
     S_GRADIENT,
+    S_GUARD,
     S_REENTERED,
     S_TAPE_FLAGS,
 )
@@ -284,8 +287,18 @@ def _reentered(tape: Any) -> None:
                                  "tape.")
 
 
+def _guard(form_address: int, operands: int) -> None:
+    """An operation without a derivative rule meets operands that some tape recorded: does one record now?"""
+    made = FORMS[machine.peek(form_address + F_ID)]
+    met = {machine.peek(operands + 8 * i) for i in range(len(made.avals))}
+    if any(met & explain.tracked(tape) for tape in machine.open_tapes(machine.thread_log())):
+        raise user_error(LookupError, f"gradient registry has no entry for: {made.prim.name} (operands "
+                                      f"{' and '.join(map(repr, made.avals))}); use stop_gradient or custom_gradient")
+
+
 GradientTape: Any = machine.Tape
 install(TapeMethods, GradientTape)
 machine.callback(S_GRADIENT, TapeMethods._gradient)
 machine.callback(S_TAPE_FLAGS, _tape_flags)
 machine.callback(S_REENTERED, _reentered)
+machine.callback(S_GUARD, _guard)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from jitgrad import ops
 from jitgrad.core.aval import AVALS, Aval, as_shape, broadcast_shapes
-from jitgrad.core.dtypes import NAMES, code_of, default_float, is_float
+from jitgrad.core.dtypes import FLOAT32, NAMES, code_of, default_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 
@@ -161,7 +161,7 @@ def sum_to(x: Any, shape: tuple[int, ...]) -> Any:
 def as_float(x: Any) -> Any:
     """A Tensor whose dtype is a float: integers and booleans become the default float."""
     x = tensor(x)
-    return x if is_float(aval_of(x).code) else ops.cast(x, NAMES[default_float()])
+    return x if AVALS[x._aval].code >= FLOAT32 else ops.cast(x, NAMES[default_float()])
 
 
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -294,12 +294,13 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Any:
 
     An index out of range raises IndexError. The gradient adds up where an index repeats.
     """
-    x, indices = tensor(x), tensor(indices)
+    x = tensor(x)
+    ndim = AVALS[x._aval].ndim
     if axis is None:
-        if aval_of(x).ndim != 1:
+        if ndim != 1:
             raise user_error(ValueError, f"take: shape {aval_of(x).shape} needs an axis")
         axis = 0
-    return ops.gather(x, indices, axis_index("take", axis, aval_of(x).ndim))
+    return ops.gather(x, tensor(indices), axis_index("take", axis, ndim))
 
 
 def one_hot(indices: Any, depth: int, dtype: Any = None) -> Any:

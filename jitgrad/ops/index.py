@@ -9,7 +9,7 @@ import numpy as np
 
 from jitgrad import ops
 from jitgrad.core.aval import Aval, aval
-from jitgrad.core.primitive import Kind, Linear, kernel
+from jitgrad.core.primitive import Kind, Linear, kernel, shape_error
 
 _OUT_OF_RANGE = {1: "an index is out of range for the axis it picks from"}
 
@@ -80,4 +80,60 @@ def scatter_add(out, g, indices, outer, n, count, inner):
         for o in range(outer):
             for i in range(inner):
                 out[(o * n + at) * inner + i] += g[(o * count + k) * inner + i]
+    return 0
+
+
+def _pick_aval(x: Aval, i: Aval) -> Aval:
+    if x.ndim == 0 or x.shape[:-1] != i.shape:
+        raise shape_error("pick", (x, i), "do not match: one index for each row of the last axis")
+    return aval(x.code, i.shape)
+
+
+def _pick_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    return [((rng.normal(size=(3, 2, 5)), np.array([[4, 0], [-1, 2], [2, 2]])), {})]
+
+
+@kernel(Kind.INDEX, samples=_pick_samples, operands=("x", "indices"), domain=("any", "index"), linear=Linear.EACH,
+        ref=lambda x, i: np.take_along_axis(x, np.expand_dims(i, -1), -1)[..., 0], ulp=0.0, aval=_pick_aval,
+        words=lambda x, i: (i.size, x.shape[-1]), errors=_OUT_OF_RANGE,
+        vjp=lambda g, ans, x, i: (ops.unpick(g, i, n=x.shape[-1]), None))
+def pick(out, x, indices, rows, n):
+    """One element of each row of the last axis, at an index of its own."""
+    for r in range(rows):
+        at = indices[r]
+        if at < -n or at >= n:
+            return 1
+        out[r] = x[r * n + (at if at >= 0 else at + n)]
+    return 0
+
+
+def _unpick_ref(g: Any, i: Any, *, n: int) -> Any:
+    out = np.zeros((*g.shape, n), g.dtype)
+    np.put_along_axis(out, np.expand_dims(i, -1), np.expand_dims(g, -1), -1)
+    return out
+
+
+def _unpick_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    return [((rng.normal(size=(3, 2)), np.array([[4, 0], [-1, 2], [2, 2]])), {"n": 5})]
+
+
+def _unpick_aval(g: Aval, i: Aval, *, n: int) -> Aval:
+    if g.shape != i.shape:
+        raise shape_error("unpick", (g, i), "differ")
+    return aval(g.code, (*g.shape, n))
+
+
+@kernel(Kind.INDEX, samples=_unpick_samples, operands=("g", "indices"), params=("n",), domain=("any", "index"),
+        linear=Linear.EACH, ref=_unpick_ref, ulp=0.0, aval=_unpick_aval,
+        words=lambda g, i, *, n: (i.size, n), errors=_OUT_OF_RANGE,
+        vjp=lambda h, ans, g, i, *, n: (ops.pick(h, i), None))
+def unpick(out, g, indices, rows, n):
+    """Rows of zeros with one element each: the transpose of `pick`."""
+    for k in range(rows * n):
+        out[k] = 0
+    for r in range(rows):
+        at = indices[r]
+        if at < -n or at >= n:
+            return 1
+        out[r * n + (at if at >= 0 else at + n)] = g[r]
     return 0

@@ -12,7 +12,7 @@ from jitgrad import ops
 from jitgrad.core.aval import AVALS
 from jitgrad.core.errors import user_error
 from jitgrad.core.form import FORMS, Form, form, grown
-from jitgrad.core.primitive import BY_NAME
+from jitgrad.core.primitive import BY_NAME, Missing
 from jitgrad.core.program import Program
 from jitgrad.core.record import Recorder
 from jitgrad.transform.prune import pruned
@@ -119,7 +119,11 @@ def fragment(made: Form, mask: int, cotangents: int) -> tuple[Program, list[int]
 def cotangents_of(made: Form, g: Any, ans: Any, args: Sequence[Any], want: Sequence[int]) -> list[Any]:
     """Apply an entry's rule: one cotangent per operand, of the operand's shape; broadcasting is undone here, only."""
     rule = made.prim.vjp
-    assert callable(rule)
+    if isinstance(rule, Missing):
+        raise user_error(LookupError, f"{made.prim.name}: has no derivative rule (operands "
+                                      f"{' and '.join(map(repr, made.avals))})")
+    if rule is None:            # a row of a Program that no tape would have recorded: sign, floor_divide, hold...
+        return [None] * len(args)
     extra = {"want": tuple(want)} if made.prim.partial else {}
     given = list(rule(g, ans, *args, **made.params, **extra))
     if len(given) != len(args):

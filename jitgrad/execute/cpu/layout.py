@@ -133,7 +133,8 @@ P_CALL = 96                    # form struct of the `call` row that records a ru
 P_FLAGS = 104
 P_BUSY = 112                   # runs in progress
 P_USED = 120                   # tick of the last run
-P_BYTES = 128
+P_AVALS = 128                  # of the inputs
+P_BYTES = 136
 
 # The state: one table for the process
 S_TENSOR = 0
@@ -173,7 +174,7 @@ S_NEW_LOG = 272                # Python callables: a thread needs a log,
 S_TAPE_FLAGS = 280             # a tape is made with arguments,
 S_GRADIENT = 288               # a gradient that is out of the ordinary,
 S_REENTERED = 296              # a tape is entered twice
-S_STATUS = 304                 # of the last walk
+S_MISFIT = 304                 # a plan was given other inputs than its own
 S_OPS = 312                    # Op objects behind the operator slots, in the order of SYMBOLS
 SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^", "<<", ">>",
            "neg", "abs", "~", "<", "<=", "==", "!=", ">", ">=")

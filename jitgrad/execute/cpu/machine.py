@@ -118,7 +118,18 @@ def _slow(prim: Primitive, op: Any, *, operator: bool) -> Callable[..., Any]:
 
 # ---- what the machine asks Python to say or do -----------------------------------------------------
 
+_NO_MEMORY = -1                # the sweep's status where it gets no arena
+
+
+def _no_rule(form: int, _: int) -> None:
+    made = FORMS[peek(form + layout.F_ID)]
+    raise user_error(LookupError, f"{made.prim.name}: has no derivative rule, and a tape watches an operand "
+                                  f"(operands {' and '.join(map(repr, made.avals))})")
+
+
 def _kernel_failed(form: int, code: int) -> None:
+    if code == _NO_MEMORY:
+        raise user_error(MemoryError, "gradient: no memory for the intermediate values of the recorded program")
     made = FORMS[form] if form >= 0 else None
     sentence = (made.prim.errors or {}).get(code, "failed") if made else "an operation of the recorded program failed"
     operands = " and ".join(map(repr, made.avals)) if made else ""
@@ -149,6 +160,7 @@ def _slow_read(t: Any, what: int) -> Any:
     return int(t.numpy().reshape(()))
 
 
-_CALLBACKS = {layout.S_KERNEL_FAILED: _kernel_failed, layout.S_TOO_LARGE: _too_large, layout.S_SLOW_READ: _slow_read}
+_CALLBACKS = {layout.S_KERNEL_FAILED: _kernel_failed, layout.S_TOO_LARGE: _too_large,
+              layout.S_SLOW_READ: _slow_read, layout.S_GUARD: _no_rule}
 for _word, _function in _CALLBACKS.items():
     types.callback(_word, _function)

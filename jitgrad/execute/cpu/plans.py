@@ -79,6 +79,7 @@ class Plan:
         outs = [word for v in results for word in (
             (-1, 0, 0, 0) if v < 0 else (flat.avals[v], flat.aval(v).nbytes, flat.aval(v).size, flat.aval(v).code))]
         self._outs = np.array([*outs, 0], _int)
+        self._avals = np.append(flat.avals[flat.inputs], 0).astype(_int)
         self._pointers = np.array([*(t._data for t in self.constants), 0], _int)
         self._code, count, arena, work = _instructions(flat)
         struct = np.zeros(layout.P_BYTES // 8, _int)
@@ -90,7 +91,7 @@ class Plan:
                 (layout.P_CODE_COUNT, count), (layout.P_ARENA, arena), (layout.P_INPUTS, self._inputs.ctypes.data),
                 (layout.P_INPUT_COUNT, len(inputs)), (layout.P_OUTPUTS, self._outs.ctypes.data),
                 (layout.P_OUTPUT_COUNT, len(results)), (layout.P_CONSTANTS, self._pointers.ctypes.data),
-                (layout.P_CONSTANT_COUNT, len(self.constants)),
+                (layout.P_CONSTANT_COUNT, len(self.constants)), (layout.P_AVALS, self._avals.ctypes.data),
                 (layout.P_FLAGS, layout.LONG if work >= library.LONG_ELEMENTS else 0)):
             poke(self.address + word, int(value))
 
@@ -188,6 +189,13 @@ class _Table:
 
 
 TABLE = _Table()
+
+
+def _misfit(address: int, values: Any) -> None:
+    raise TypeError(f"a plan was run on {len(values)} values that are not concrete Tensors of its inputs' avals")
+
+
+types.callback(layout.S_MISFIT, _misfit)
 
 
 @lru_cache(maxsize=1024)

@@ -246,15 +246,12 @@ def out_of_memory(form):
 
 
 @njit
-def run_kernel(form, operands, slots, n_in):
+def run_kernel(form, slots):
+    """Call the kernel; a long one lets other Python threads run (the caller holds what it reads and writes)."""
     if load(form + F_FLAGS) & LONG:
-        for i in range(n_in):
-            incref(load(operands + 8 * i))
         thread = save_thread()
         status = call_kernel(load(form + F_KERNEL), load(form + F_PARAMS), slots)
         restore_thread(thread)
-        for i in range(n_in):
-            decref(load(operands + 8 * i))
         return status
     return call_kernel(load(form + F_KERNEL), load(form + F_PARAMS), slots)
 
@@ -294,7 +291,7 @@ def execute_one(form, operands, n_in):
         store(slots, load(o + T_DATA))
         for i in range(n_in):
             store(slots + 8 * (i + 1), load(load(operands + 8 * i) + T_DATA))
-        status = run_kernel(form, operands, slots, n_in)
+        status = run_kernel(form, slots)
         if n_in >= FEW:
             release(slots)
         if status != 0:
@@ -327,7 +324,7 @@ def execute_many(form, operands, n_in, n_out):
         store(slots + 8 * k, load(o + T_DATA))
     for i in range(n_in):
         store(slots + 8 * (n_out + i), load(load(operands + 8 * i) + T_DATA))
-    status = run_kernel(form, operands, slots, n_in)
+    status = run_kernel(form, slots)
     fine = status == 0 and record(form, operands, n_in, outs, n_out, 0)
     release(slots)
     if fine:
@@ -341,9 +338,15 @@ def execute_many(form, operands, n_in, n_out):
 @njit
 def execute(form, operands):
     n_in, n_out = load(form + F_INPUTS), load(form + F_OUTPUTS)
-    if n_out == 1:
-        return execute_one(form, operands, n_in)
-    return execute_many(form, operands, n_in, n_out)
+    held = load(form + F_FLAGS) & LONG
+    if held:                             # another thread may let go of an operand meanwhile
+        for i in range(n_in):
+            incref(load(operands + 8 * i))
+    result = execute_one(form, operands, n_in) if n_out == 1 else execute_many(form, operands, n_in, n_out)
+    if held:
+        for i in range(n_in):
+            decref(load(operands + 8 * i))
+    return result
 
 
 @njit

@@ -8,6 +8,7 @@ from jitgrad.execute.cpu.layout import (
     F_OUT_BYTES,
     LONG,
     P_ARENA,
+    P_AVALS,
     P_BUSY,
     P_CALL,
     P_CODE,
@@ -21,15 +22,19 @@ from jitgrad.execute.cpu.layout import (
     P_OUTPUTS,
     P_USED,
     S_KERNEL_FAILED,
+    S_MISFIT,
     S_NONE,
     S_RECORDERS,
     S_SCRATCH,
+    S_TENSOR,
     S_TICK,
     SCRATCH_BYTES,
+    T_AVAL,
     T_DATA,
     T_TRACKED,
+    TYPE,
 )
-from jitgrad.execute.cpu.native.objects import append_row, current_log, fail, out_of_memory, tensor_new
+from jitgrad.execute.cpu.native.objects import append_row, current_log, fail, tensor_new
 from jitgrad.execute.cpu.native.raw import (
     call_kernel,
     copy,
@@ -47,11 +52,14 @@ from jitgrad.execute.cpu.native.raw import (
     state,
     store,
     tuple_get,
+    tuple_size,
+    vectorcall,
     zero,
 )
 
 SMALL_TABLE = 192
-frame_table, frame_slots, frame_one = stack(SMALL_TABLE), stack(64), stack(1)
+frame_table, frame_given = stack(SMALL_TABLE), stack(SMALL_TABLE)
+frame_slots, frame_one = stack(64), stack(1)
 
 
 @njit
@@ -74,15 +82,18 @@ def sweep(code, count, table, arena):
 
 
 @njit
-def run_plan(plan, values, outs, results):
-    """Fill ``outs`` (borrowed from the list ``results``) and compute them; False on an exception."""
+def run_plan(plan, given, outs, results):
+    """Compute ``results`` (a new list) from the input Tensors ``given``; ``outs`` gets the Tensors among them.
+
+    False on an exception. The caller holds the inputs.
+    """
     st = state()
     n_in, n_out, n_const = load(plan + P_INPUT_COUNT), load(plan + P_OUTPUT_COUNT), load(plan + P_CONSTANT_COUNT)
-    inputs, described = load(plan + P_INPUTS), load(plan + P_OUTPUTS)
+    described = load(plan + P_OUTPUTS)
     words = n_in + n_out + n_const
     table = frame_table() if words <= SMALL_TABLE else resize(0, 8 * words)
     for i in range(n_in):
-        store(table + 8 * i, load(load(values + 8 * load(inputs + 8 * i)) + T_DATA))
+        store(table + 8 * i, load(load(given + 8 * i) + T_DATA))
     made = 0
     for k in range(n_out):
         out = described + F_OUT_BYTES * k
@@ -92,7 +103,7 @@ def run_plan(plan, values, outs, results):
             if o == 0:
                 if words > SMALL_TABLE:
                     release(table)
-                return out_of_memory(load(plan + P_CALL)) != 0
+                return False             # MemoryError is set
             store(table + 8 * (n_in + k), load(o + T_DATA))
             store(outs + 8 * made, o)
             made += 1
@@ -108,21 +119,14 @@ def run_plan(plan, values, outs, results):
     own = free_threads or size > SCRATCH_BYTES
     block = resize(0, size + 64) if own else 0
     arena = (block + 63) & -64 if own else load(st + S_SCRATCH)
-    tick = load(st + S_TICK) + 1
-    store(st + S_TICK, tick)
-    store(plan + P_USED, tick)
     status = 0
     if own and block == 0:
         status = -1
     elif free_threads:
         store(plan + P_BUSY, load(plan + P_BUSY) + 1)
-        for i in range(n_in):
-            incref(load(values + 8 * load(inputs + 8 * i)))
         thread = save_thread()
         status = sweep(load(plan + P_CODE), load(plan + P_CODE_COUNT), table, arena)
         restore_thread(thread)
-        for i in range(n_in):
-            decref(load(values + 8 * load(inputs + 8 * i)))
         store(plan + P_BUSY, load(plan + P_BUSY) - 1)
     else:
         status = sweep(load(plan + P_CODE), load(plan + P_CODE_COUNT), table, arena)
@@ -152,36 +156,71 @@ def matters(plan, values):
 
 @njit
 def run_recorded(plan, values, log):
-    """A new list of results (None where the plan has none); in ``log``, if not 0, one `call` row for all."""
+    """A new list of results (None where the plan has none); in ``log``, if not 0, one `call` row for all.
+
+    ``values`` is indexed by the plan's input numbers and may change as soon as other threads run.
+    """
+    st = state()
     n_in, n_out = load(plan + P_INPUT_COUNT), load(plan + P_OUTPUT_COUNT)
+    tick = load(st + S_TICK) + 1
+    store(st + S_TICK, tick)
+    store(plan + P_USED, tick)
     results = list_new(n_out)
     if results == 0:
         return results
-    block = resize(0, 8 * (n_in + n_out + 1))
-    outs = block + 8 * n_in
-    fine = block != 0 and run_plan(plan, values, outs, results)
+    few = n_in + n_out <= SMALL_TABLE
+    given = frame_given() if few else resize(0, 8 * (n_in + n_out))
+    outs = given + 8 * n_in
+    held = load(plan + P_FLAGS) & LONG
+    for i in range(n_in):
+        o = load(values + 8 * load(load(plan + P_INPUTS) + 8 * i))
+        store(given + 8 * i, o)
+        if held:
+            incref(o)
+    fine = run_plan(plan, given, outs, results)
     if fine and log != 0:
         made = 0
         for k in range(n_out):
             if load(load(plan + P_OUTPUTS) + F_OUT_BYTES * k) >= 0:
                 made += 1
+        fine = append_row(log, load(plan + P_CALL), given, n_in, outs, made, 0)
+    if held:
         for i in range(n_in):
-            store(block + 8 * i, load(values + 8 * load(load(plan + P_INPUTS) + 8 * i)))
-        fine = append_row(log, load(plan + P_CALL), block, n_in, outs, made, 0)
-    release(block)
+            decref(load(given + 8 * i))
+    if not few:
+        release(given)
     if not fine:
         decref(results)
         return 0
     return results
 
 
-def plan_run(unused, args, count):
-    """plan_run(plan address, tuple of Tensors): results as a list; Python has validated the Tensors' avals."""
-    plan, given = long_value(load(args)), load(args + 8)
+@njit
+def fits(plan, given):
+    """A tuple of Tensors with elements, of the avals that the plan's inputs have."""
     n = load(plan + P_INPUT_COUNT)
-    values = resize(0, 8 * (n + 1))
+    if tuple_size(given) != n:
+        return False
     for i in range(n):
-        store(values + 8 * i, tuple_get(given, i))
+        t = tuple_get(given, i)
+        if (load(t + TYPE) != load(state() + S_TENSOR) or load(t + T_DATA) == 0
+                or load(t + T_AVAL) != load(load(plan + P_AVALS) + 8 * i)):
+            return False
+    return True
+
+
+def plan_run(unused, args, count):
+    """plan_run(plan address, tuple of Tensors in the order of the plan's inputs): results as a list."""
+    plan, given = long_value(load(args)), load(args + 8)
+    if not fits(plan, given):
+        return vectorcall(load(state() + S_MISFIT), args, 2, 0)
+    inputs, n = load(plan + P_INPUTS), load(plan + P_INPUT_COUNT)
+    room = 0
+    for i in range(n):
+        room = max(room, load(inputs + 8 * i) + 1)
+    values = resize(0, 8 * (room + 1))
+    for i in range(n):
+        store(values + 8 * load(inputs + 8 * i), tuple_get(given, i))
     results = run_recorded(plan, values, matters(plan, values))
     release(values)
     return results

@@ -47,7 +47,6 @@ from jitgrad.execute.cpu.layout import (
     S_ROW_CAPACITY,
     S_ROW_COUNT,
     S_ROWS,
-    S_STATUS,
     S_TENSOR,
     S_VALUE_CAPACITY,
     S_VALUE_COUNT,
@@ -93,7 +92,7 @@ from jitgrad.execute.cpu.native.tapes import end_of, is_open, last_read, meet_al
 # marks: flags below, number + 1 above
 TRACKED, FROM_SOURCE, SOURCE, NEEDED = 1, 2, 4, 8
 MANY = 128                     # sources beyond this are listed in Python
-frame_sources = stack(MANY)
+frame_sources, frame_status = stack(MANY), stack(1)
 NUMBER = 256
 SEVERAL = 1
 
@@ -407,20 +406,20 @@ def connect(unused, args, count):
 
 
 @njit
-def answer(st, tape, cut):
-    """After a walk: run its plan. 0 and no exception asks for Python (see `report_status`)."""
-    store(st + S_STATUS, MISS)
+def answer(st, cut, status):
+    """After a walk: run its plan. With another status than HIT nothing ran and Python has to act."""
+    store(status, MISS)
     if cut:
-        store(st + S_STATUS, HAS_CUT)
+        store(status, HAS_CUT)
         return 0
     plan = find_plan(st)
     if plan == 0:
         return plan
     log = matters(plan, load(st + S_VALUES))
     if log != 0 and load(plan + P_CALL) == 0:
-        store(st + S_STATUS, NEEDS_CALL)
+        store(status, NEEDS_CALL)
         return 0
-    store(st + S_STATUS, HIT)
+    store(status, HIT)
     return run_recorded(plan, load(st + S_VALUES), log)
 
 
@@ -437,8 +436,9 @@ def gradient(unused, args, count):
     release(target_items)
     release(source_items)
     release(seed_items)
-    results = answer(st, tape, cut)
-    return report(st, load(st + S_STATUS)) if load(st + S_STATUS) != HIT else results
+    status = frame_status()
+    results = answer(st, cut, status)
+    return report(st, load(status)) if load(status) != HIT else results
 
 
 @njit
@@ -467,8 +467,9 @@ def tape_gradient(tape, args, n_positional, names):
             else:
                 store(block, sources)
             if known_kinds(st, block, n):
-                results = answer(st, tape, walk(st, tape, args, 1, block, n, 0))
-                if load(st + S_STATUS) == HIT:
+                status = frame_status()
+                results = answer(st, walk(st, tape, args, 1, block, n, 0), status)
+                if load(status) == HIT:
                     if results != 0:
                         let_go(tape)
                         if not several:
