@@ -36,12 +36,22 @@ class Aval:
 
 
 AVALS: list[Aval] = []
+_nbytes = np.zeros(256, np.int64)
+
+
+def nbytes_of(ids: np.ndarray) -> np.ndarray:
+    """Bytes of avals given by number."""
+    sizes: np.ndarray = _nbytes[ids]
+    return sizes
+
+
 _lock = threading.RLock()
 _interned: dict[tuple[int, tuple[int, ...]], Aval] = {}
 
 
 def aval(code: int, shape: tuple[int, ...]) -> Aval:
     """The aval of a dtype code and a shape (a tuple of Python ints)."""
+    global _nbytes
     found = _interned.get((code, shape))
     if found is None:
         if len(shape) > MAX_DIMENSIONS:
@@ -53,6 +63,9 @@ def aval(code: int, shape: tuple[int, ...]) -> Aval:
                 if found.nbytes > MAX_BYTES:
                     raise user_error(
                         MemoryError, f"a Tensor of shape {shape} and dtype {found.dtype} cannot fit in memory")
+                if found.id >= len(_nbytes):
+                    _nbytes = np.concatenate([_nbytes, np.zeros_like(_nbytes)])
+                _nbytes[found.id] = found.nbytes
                 AVALS.append(found)
                 _interned[code, shape] = found
     return found

@@ -11,6 +11,8 @@ import hashlib
 import io
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,7 +37,7 @@ class Program:
                  avals: np.ndarray, inputs: np.ndarray, constants: Mapping[int, Any], results: np.ndarray,
                  lines: Sequence[str] = ()) -> None:
         self.attr = attr.astype(np.int32)
-        self.op = COLUMNS.op[attr].astype(np.uint16)
+        self.op = COLUMNS.op.take(attr, mode="clip").astype(np.uint16)      # a number that is no form: see `verify`
         self.first_out = first_out.astype(np.int32)
         self.first_operand = first_operand.astype(np.int32)
         self.operands = operands.astype(np.int32)
@@ -85,9 +87,12 @@ class Program:
 
     def verify(self) -> None:
         """Raise ValueError, naming the row, where the columns are no Program."""
-        defined = np.zeros(len(self.avals), bool)
+        n = len(self.avals)
+        if any(not 0 <= a < len(AVALS) for a in self.avals.tolist()):
+            raise ValueError("a value has an aval that is not")
+        defined = np.zeros(n, bool)
         for value in (*self.inputs.tolist(), *self.constants):
-            if not 0 <= value < len(self.avals) or defined[value]:
+            if not 0 <= value < n or defined[value]:
                 raise ValueError(f"value {value} is defined twice, or there is no such value")
             defined[value] = True
         for value, t in self.constants.items():
@@ -95,20 +100,27 @@ class Program:
                 raise ValueError(f"constant {value} is {AVALS[t._aval]!r}, declared {self.aval(value)!r}")
         if len(self.first_operand) != len(self) + 1 or len(self.first_out) != len(self):
             raise ValueError("the row columns differ in length")
+        if (self.first_operand[0] != 0 or self.first_operand[-1] != len(self.operands)
+                or (np.diff(self.first_operand) < 0).any()):
+            raise ValueError("the row columns do not divide the operands among the rows")
+        if any(not 0 <= f < len(FORMS) for f in self.attr.tolist()) or (self.op != COLUMNS.op[self.attr]).any():
+            raise ValueError("a row has a form that is not, or another op than its form")
         for r in range(len(self)):
             made, operands, outs = self.row(r)
             where = f"row {r} ({made.prim.name})"
-            if any(not 0 <= i < len(self.avals) or not defined[i] for i in operands):
+            if any(not 0 <= i < n or not defined[i] for i in operands):
                 raise ValueError(f"{where} reads a value that is not defined before it: {operands}")
             if [self.avals[i] for i in operands] != [a.id for a in made.avals]:
                 raise ValueError(f"{where} has operands unlike its form {made!r}")
-            if any(i >= len(self.avals) or defined[i] for i in outs):
+            if any(not 0 <= i < n or defined[i] for i in outs):
                 raise ValueError(f"{where} defines a value again")
             if [self.avals[i] for i in outs] != [a.id for a in made.outs]:
                 raise ValueError(f"{where} has outputs unlike its form {made!r}")
             defined[list(outs)] = True
+        if not defined.all():
+            raise ValueError(f"value {int(np.argmin(defined))} is not defined")
         for value in self.results.tolist():
-            if value != -1 and not (0 <= value < len(self.avals) and defined[value]):
+            if not -1 <= value < n:
                 raise ValueError(f"result {value} is not defined")
 
     # ---- reading ----
@@ -176,34 +188,50 @@ class Program:
         buffer = io.BytesIO()
         np.savez(buffer, **columns)          # complete in memory first: a failure leaves an old file whole
         temporary = f"{os.fspath(path)}.{os.getpid()}.part"
-        with open(temporary, "wb") as file:
-            file.write(buffer.getvalue())
-        os.replace(temporary, path)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(buffer.getvalue())
+            os.replace(temporary, path)
+        except BaseException:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+            raise
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Program:
-        """Read what `save` wrote; the Program is verified."""
-        with np.load(path, allow_pickle=False) as data:
-            table = json.loads(data["table"].tobytes())
-            if table.get("format") != _FORMAT:
-                raise ValueError(f"load: {os.fspath(path)} has format {table.get('format')}, expected {_FORMAT}")
-            forms = []
-            for name, avals, params in table["forms"]:
-                if name not in BY_NAME:
-                    raise ValueError(f"load: this jitgrad has no op named {name!r}")
-                forms.append(form(BY_NAME[name], [_aval_of(a) for a in avals], _decode(params)))
-            constants = {}
-            for v in data["constants"].tolist():
-                array = data[f"constant_{v}"]
-                constants[v] = backend.current().tensor(np.ascontiguousarray(array).reshape(array.shape),
-                                                        aval(CODES[array.dtype], array.shape))
-            kinds = [_aval_of(a).id for a in table["avals"]]
-            program = cls(attr=np.array([forms[i].id for i in table["rows"]], np.int32), first_out=data["first_out"],
-                          first_operand=data["first_operand"], operands=data["operands"],
-                          avals=np.array([kinds[i] for i in table["values"]], np.int32), inputs=data["inputs"],
-                          constants=constants, results=data["results"])
-        program.verify()
+        """Read what `save` wrote; the Program is verified. ValueError for a file that is no whole Program."""
+        name = os.fspath(path)
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
+                program = cls._read({key: data[key] for key in data.files})
+            program.verify()
+        except FileNotFoundError:
+            raise
+        except (ValueError, TypeError, LookupError, AttributeError, OSError, EOFError, zipfile.BadZipFile, zlib.error,
+                NotImplementedError) as error:
+            raise ValueError(f"load: {name} is not a Program that this jitgrad can read: {error}") from error
         return program
+
+    @classmethod
+    def _read(cls, data: Mapping[str, np.ndarray]) -> Program:
+        table = json.loads(data["table"].tobytes())
+        if table.get("format") != _FORMAT:
+            raise ValueError(f"it has format {table.get('format')}, expected {_FORMAT}")
+        forms = []
+        for name, avals, params in table["forms"]:
+            if name not in BY_NAME:
+                raise ValueError(f"there is no op named {name!r}")
+            forms.append(form(BY_NAME[name], [_aval_of(a) for a in avals], _decode(params)))
+        constants = {}
+        for v in data["constants"].tolist():
+            array = data[f"constant_{v}"]
+            constants[v] = backend.current().tensor(np.ascontiguousarray(array).reshape(array.shape),
+                                                    aval(CODES[array.dtype], array.shape))
+        kinds = [_aval_of(a).id for a in table["avals"]]
+        return cls(attr=np.array([forms[i].id for i in table["rows"]], np.int32), first_out=data["first_out"],
+                   first_operand=data["first_operand"], operands=data["operands"],
+                   avals=np.array([kinds[i] for i in table["values"]], np.int32), inputs=data["inputs"],
+                   constants=constants, results=data["results"])
 
 
 def _aval_of(data: Sequence[Any]) -> Aval:

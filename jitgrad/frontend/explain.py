@@ -91,8 +91,8 @@ def explain(tape: Any, target: Any, source: Any) -> str:
                 "gradient of the Tensor that was computed, not of the Variable it was assigned to.")
     if id(end) in made_by:
         return ("The target was recorded, but no recorded operation leads to it from the source. On the way a value "
-                "left the tape (through numpy(), float() or stop_gradient, or as an integer), or it was made before "
-                "the tape started. jg.debug_lines() will name the lines.")
+                "left the tape: through numpy(), float() or stop_gradient, as an integer or boolean, by assignment to "
+                "a Variable, or it was made before the tape started.")
     return ("The target was not recorded: it was made before the tape started, while recording was stopped, from "
             "operands that no tape watches, or outside jitgrad (NumPy).")
 

@@ -85,9 +85,11 @@ class Layer:
         if at >= 0 and len(args) > at:
             training = args[at]
         else:
-            training = kwargs.get("training")
-            if training is None and outer is not None and at >= 0:
-                kwargs["training"] = training = outer
+            training = kwargs.pop("training", None)
+            if training is None:
+                training = outer
+            if training is not None and at >= 0:
+                kwargs["training"] = training
         run = self.call if self.built else self._first
         if training is None or training is outer:
             return run(*args, **kwargs)
@@ -274,10 +276,13 @@ class Unary(Layer):
         inputs = tensor(inputs, what=self.name)
         if self._code is not None and inputs.dtype.kind == "f":
             inputs = tensor(inputs, self._code)
-        if not self.built:
+        first = not self.built
+        if first:
             self._build(inputs.shape)
-            self.output_shape = (None, *self.call(self.checked(inputs)).shape[1:])
         good = self.checked(inputs)
         if good is given:
             self.__dict__["_aval"] = good._aval
-        return self.call(good)
+        out = self.call(good)
+        if first and type(out) is Tensor:
+            self.output_shape = (None, *out.shape[1:])
+        return out

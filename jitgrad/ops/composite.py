@@ -124,12 +124,12 @@ def _extreme(name: str, op: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
 
 def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
     """Index (int64) of the first greatest element along ``axis``, or in the flattened Tensor."""
-    return _position("argmax", ops.position_of_max, x, axis, keepdims)
+    return _position("argmax", ops.argmax, x, axis, keepdims)
 
 
 def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
     """Index (int64) of the first least element along ``axis``, or in the flattened Tensor."""
-    return _position("argmin", ops.position_of_min, x, axis, keepdims)
+    return _position("argmin", ops.argmin, x, axis, keepdims)
 
 
 def _position(name: str, op: Any, x: Any, axis: int | None, keepdims: bool) -> Any:
@@ -168,7 +168,7 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """``log(sum(exp(x)))`` over ``axis`` without overflow; a slice all of -inf gives -inf with gradient 0."""
     x = as_float(x)
     kept = reduction_of("logsumexp", x, axis, True)
-    top = _reduce(ops.reduce_max, ops.hold(x), kept)
+    top = _reduce(ops.reduce_max, ops.stop_gradient(x), kept)
     top = ops.where(ops.less(ops.abs(top), math.inf), top, 0)
     out = ops.log(_reduce(ops.reduce_sum, ops.exp(x - top), kept)) + top
     shape = reduction_of("logsumexp", x, axis, keepdims).shape
@@ -179,7 +179,7 @@ def softmax(x: Any, axis: Axis = -1) -> Any:
     """``exp(x) / sum(exp(x))`` over ``axis``, shifted by the maximum."""
     x = as_float(x)
     how = reduction_of("softmax", x, axis, True)
-    e = ops.exp(x - _reduce(ops.reduce_max, ops.hold(x), how))
+    e = ops.exp(x - _reduce(ops.reduce_max, ops.stop_gradient(x), how))
     return e / _reduce(ops.reduce_sum, e, how)
 
 
@@ -187,13 +187,13 @@ def log_softmax(x: Any, axis: Axis = -1) -> Any:
     """``log(softmax(x))`` over ``axis``, without rounding a small probability to 0."""
     x = as_float(x)
     how = reduction_of("log_softmax", x, axis, True)
-    shifted = x - _reduce(ops.reduce_max, ops.hold(x), how)
+    shifted = x - _reduce(ops.reduce_max, ops.stop_gradient(x), how)
     return shifted - ops.log(_reduce(ops.reduce_sum, ops.exp(shifted), how))
 
 
 def stop(x: Any) -> Any:
     """``x`` as a constant: nothing upstream of it gets a gradient through it."""
-    return ops.hold(x)
+    return ops.stop_gradient(x)
 
 
 # ---- shapes --------------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def concat(xs: Sequence[Any], axis: int | None = 0) -> Any:
         parts, axis = [ops.reshape(x, (aval_of(x).size,)) for x in parts], 0
     at = axis_index("concat", axis, aval_of(parts[0]).ndim)
     while len(parts) > 1:           # by halves, so that each element moves log2(n) times
-        parts = [ops.join(*parts[i: i + 2], axis=at) if i + 1 < len(parts) else parts[i]
+        parts = [ops.concat(*parts[i: i + 2], axis=at) if i + 1 < len(parts) else parts[i]
                  for i in range(0, len(parts), 2)]
     return parts[0]
 
@@ -329,14 +329,14 @@ def matmul(x: Any, y: Any, transpose_a: bool = False, transpose_b: bool = False)
         return ops.reshape(out, shape[:-1] if b.ndim == 1 else shape)
     if a.shape[:-2] != b.shape[:-2]:
         if b.ndim == 2 and not transpose_a:           # one matrix for all rows of a stack
-            rows = ops.product(ops.reshape(x, (math.prod(a.shape[:-1]), a.shape[-1])), y, False, transpose_b)
+            rows = ops.matmul(ops.reshape(x, (math.prod(a.shape[:-1]), a.shape[-1])), y, False, transpose_b)
             return ops.reshape(rows, (*a.shape[:-1], aval_of(rows).shape[-1]))
         lead = broadcast_shapes(a.shape[:-2], b.shape[:-2])
         if lead is None:
             raise user_error(ValueError, f"matmul: shapes {a.shape} and {b.shape} do not broadcast together")
         x = ops.broadcast_to(x, (*lead, *a.shape[-2:]))
         y = ops.broadcast_to(y, (*lead, *b.shape[-2:]))
-    return ops.product(x, y, bool(transpose_a), bool(transpose_b))
+    return ops.matmul(x, y, bool(transpose_a), bool(transpose_b))
 
 
 def astype(x: Any, dtype: Any) -> Any:

@@ -42,15 +42,15 @@ def _ref(x: Any, y: Any, *, ta: bool, tb: bool) -> Any:
 
 def _vjp(g: Any, ans: Any, x: Any, y: Any, *, ta: bool, tb: bool) -> tuple[Any, Any]:
     """With X and Y after transposition, dX = g Y' and dY = X' g; an operand given transposed gets its transpose."""
-    by_x = ops.product(y, g, ta=tb, tb=True) if ta else ops.product(g, y, ta=False, tb=not tb)
-    by_y = ops.product(g, x, ta=True, tb=ta) if tb else ops.product(x, g, ta=not ta, tb=False)
+    by_x = ops.matmul(y, g, ta=tb, tb=True) if ta else ops.matmul(g, y, ta=False, tb=not tb)
+    by_y = ops.matmul(g, x, ta=True, tb=ta) if tb else ops.matmul(x, g, ta=not ta, tb=False)
     return by_x, by_y
 
 
 @kernel(Kind.CONTRACT, vjp=_vjp, ref=_ref, samples=uniform((2, 3, 4), (2, 4, 5), ta=False, tb=False),
         operands=("x", "y"), params=("ta", "tb"), defaults={"ta": False, "tb": False}, symbol="@", domain="number", linear=Linear.MULTI, ulp=16.0, aval=_aval,
         words=_words, general=_general)
-def product(out, x, y, batch, m, n, k, ta, tb):
+def matmul(out, x, y, batch, m, n, k, ta, tb):
     """Matrix product of stacks of matrices, either given transposed; `jitgrad.matmul` broadcasts and takes vectors."""
     for b in range(batch):
         for i in range(m):

@@ -50,7 +50,7 @@ def _regular(x: Any, parts: tuple[Any, ...]) -> Any:
         frozen = tuple(tuple(None if v is None else operator.index(v) for v in p) if isinstance(p, tuple) else p
                        for p in frozen)
         spans, shape = _spans(x._aval, frozen)
-    out = ops.take_spans(x, spans)
+    out = ops.slice(x, spans)
     return out if shape is None else ops.reshape(out, shape)
 
 

@@ -82,9 +82,9 @@ def _span_slices(spans: Spans) -> tuple[slice, ...]:
     return tuple(out)
 
 
-@movement(ref=lambda x, *, spans: x[_span_slices(spans)], samples=uniform((5, 4), spans=((1, 2, 2), (3, 4, -1))),
+@movement(name="slice", ref=lambda x, *, spans: x[_span_slices(spans)], samples=uniform((5, 4), spans=((1, 2, 2), (3, 4, -1))),
           vjp=lambda g, ans, x, *, spans: (ops.embed(g, shape=x.shape, spans=spans),))
-def take_spans(x, *, spans):
+def take_slice(x, *, spans):
     """Regular slices: per axis the first element, the count and the step."""
     return _span_index(x.shape, spans)
 
@@ -97,9 +97,9 @@ def _embed_ref(x: Any, *, shape: tuple[int, ...], spans: Spans) -> Any:
 
 @placement(ref=_embed_ref, samples=uniform((2, 4), shape=(5, 4), spans=((1, 2, 2), (3, 4, -1))),
            params=("shape", "spans"), aval=lambda x, *, shape, spans: aval(x.code, shape),
-           vjp=lambda g, ans, x, *, shape, spans: (ops.take_spans(g, spans=spans),))
+           vjp=lambda g, ans, x, *, shape, spans: (ops.slice(g, spans=spans),))
 def embed(x, *, shape, spans):
-    """Zeros of ``shape`` with ``x`` at regular slices: the transpose of `take_spans`."""
+    """Zeros of ``shape`` with ``x`` at regular slices: the transpose of `slice`."""
     return _span_index(shape, spans)
 
 
@@ -115,7 +115,7 @@ def _concat_vjp(g: Any, ans: Any, *xs: Any, axis: int) -> list[Any]:
     out, first = [], 0
     for x in xs:
         spans = tuple((first if i == axis else 0, n, 1) for i, n in enumerate(x.shape))
-        out.append(ops.take_spans(g, spans=spans))
+        out.append(ops.slice(g, spans=spans))
         first += x.shape[axis]
     return out
 
@@ -132,7 +132,7 @@ def _two(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]
 @kernel(Kind.INDEX, vjp=_concat_vjp, ref=lambda *xs, axis: np.concatenate(xs, axis), samples=_two,
         operands=("x", "y"), params=("axis",), domain="any", linear=Linear.EACH, ulp=0.0, aval=_concat_aval,
         words=_concat_words)
-def join(out, x, y, outer, m, n):
+def concat(out, x, y, outer, m, n):
     """Two arrays one after the other along an axis."""
     for o in range(outer):
         at = o * (m + n)
@@ -144,6 +144,6 @@ def join(out, x, y, outer, m, n):
 
 
 @movement(vjp=None, ref=lambda x: x, samples=uniform((3, 4)))
-def hold(x):
+def stop_gradient(x):
     """``x`` itself as a constant: `jitgrad.stop_gradient`."""
     return Index(x.shape, contiguous_strides(x.shape))

@@ -67,7 +67,7 @@ def _argmax_ref(x: Any, *, axis: int) -> Any:
 
 @kernel(Kind.OPAQUE, vjp=None, ref=_argmax_ref, samples=uniform((3, 4), axis=1), operands=("x",), params=("axis",),
         domain="any", aval=_position_aval, words=_position_words)
-def position_of_max(out, x, outer, n, inner):
+def argmax(out, x, outer, n, inner):
     """Index of the first greatest element along an axis; of the first NaN if there is one."""
     for o in range(outer):
         for i in range(inner):
@@ -82,7 +82,7 @@ def position_of_max(out, x, outer, n, inner):
 
 @kernel(Kind.OPAQUE, vjp=None, ref=lambda x, *, axis: np.argmin(x, axis), samples=uniform((3, 4), axis=1),
         operands=("x",), params=("axis",), domain="any", aval=_position_aval, words=_position_words)
-def position_of_min(out, x, outer, n, inner):
+def argmin(out, x, outer, n, inner):
     """Index of the first least element along an axis; of the first NaN if there is one."""
     for o in range(outer):
         for i in range(inner):

@@ -60,7 +60,7 @@ CALL = BY_NAME["call"]
 
 def inlined(program: Program) -> Program:
     """The Program with every call replaced by the rows it calls, to the last level."""
-    if not any(made.prim is CALL for made, _, _ in program.rows()):
+    if not (program.op == CALL.code).any():
         return program
     avals: list[Aval] = []
     rows: list[tuple[Form, tuple[int, ...], int]] = []

@@ -86,19 +86,18 @@ def backward_of(words: np.ndarray, values: list[Any], n_targets: int, with_seeds
 
 def _gathered(back: Program, groups: list[list[int]]) -> Program:
     """Results per source: the sum over its leaves, -1 without any."""
-    rows = None
+    if all(len(group) <= 1 for group in groups):
+        back.results = np.array([back.results[group[0]] if group else -1 for group in groups], np.int32)
+        return back
+    rows = [(f, ids, outs[0]) for f, ids, outs in back.rows()]
     results: list[int] = []
     avals = [back.aval(v) for v in range(len(back.avals))]
     for group in groups:
         parts = [int(back.results[i]) for i in group if back.results[i] >= 0]
         while len(parts) > 1:
-            rows = rows if rows is not None else [(f, ids, outs[0]) for f, ids, outs in back.rows()]
             add = form(BY_NAME["add"], [avals[parts[0]], avals[parts[1]]], {})
             rows.append((add, (parts[0], parts[1]), len(avals)))
             parts[:2] = [len(avals)]
             avals.append(add.outs[0])
         results.append(parts[0] if parts else -1)
-    if rows is None:
-        back.results = np.array(results, np.int32)
-        return back
     return Program.build(rows, avals, back.inputs.tolist(), back.constants, results)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import functools
+import marshal
 import os
 import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 
 from jitgrad.execute.cpu import cache, llvm
 
@@ -35,3 +41,47 @@ def kernels() -> str:
     """Of everything that kernels are generated from."""
     return cache.digest(natives(), _digest("ops/scalar.py", "ops/maths.py", "ops/trig.py", "execute/cpu/lanes.py",
                                            "execute/cpu/codegen.py"))
+
+
+_COVERED = frozenset(f"jitgrad.ops.{name}" for name in ("scalar", "maths", "trig"))     # by `kernels`
+
+
+def meaning(value: Any) -> bytes:
+    """A digest of what a kernel's body computes: its code, what it closes over, and the same of what it names."""
+    return cache.digest(*_parts(value, set())).encode()
+
+
+def _parts(value: Any, met: set[int]) -> Iterator[bytes]:
+    if isinstance(value, functools.partial):
+        value = (value.func, value.args, tuple(sorted(value.keywords.items())))
+    if isinstance(value, tuple | list):
+        for v in value:
+            yield from _parts(v, met)
+    elif isinstance(value, np.ndarray):
+        yield f"{value.dtype}{value.shape}".encode()
+        yield value.tobytes()
+    elif not isinstance(value, types.FunctionType):
+        yield (value.__name__ if isinstance(value, types.ModuleType) else repr(value)).encode()
+    elif value.__module__ in _COVERED:
+        yield value.__qualname__.encode()
+    elif id(value) not in met:
+        met.add(id(value))
+        yield marshal.dumps(value.__code__)
+        for cell in (*(c.cell_contents for c in value.__closure__ or ()), value.__defaults__ or (),
+                     tuple((value.__kwdefaults__ or {}).values())):
+            yield from _parts(cell, met)
+        names = [n for code in _codes(value.__code__) for n in code.co_names]
+        spaces = [value.__globals__]
+        for name in names:
+            found = next((space[name] for space in spaces if name in space), None)
+            if isinstance(found, types.ModuleType) and found.__name__ not in _COVERED:
+                spaces.append(vars(found))          # what follows may be an attribute of it
+            elif isinstance(found, types.FunctionType | int | float | str | tuple):
+                yield from _parts(found, met)
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import marshal
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -206,28 +205,33 @@ def numba_kernel(prim: Primitive, dtypes: Sequence[Any], params: dict[str, Any])
 
 
 def _key(prim: Primitive, dtypes: Sequence[Any], params: Sequence[Any]) -> str:
-    return cache.digest(fingerprint.kernels(), prim.name, repr(dtypes), repr(params), repr(prim.init),
-                        marshal.dumps(prim.body.__code__))
+    return cache.digest(fingerprint.kernels(), prim.name, repr(dtypes), repr(params),
+                        fingerprint.meaning((prim.body, prim.init)))
 
 
 def kernels(name: str) -> dict[str, Any]:
-    """The Numba kernels of an elementwise or reducing entry, by the dtype its operands share: each compiled now, with
-    ``.source``, ``.ir`` and ``.address``. Raises KeyError for a name that is not in the table.
+    """The Numba kernels of an entry, by the dtype its operands share: compiled now, each with ``.source``, ``.ir`` and
+    ``.address``. Raises KeyError for a name that is not in the table.
 
     >>> import jitgrad as jg
     >>> sorted(jg.kernels("exp"))
     ['float32', 'float64']
     """
     prim = BY_NAME[name]
-    out = {}
-    for dtype in DTYPES:
+    return {dtype.name: _numba_kernel_for(prim, dtype) for dtype in DTYPES if takes(prim, dtype)}
+
+
+def _numba_kernel_for(prim: Primitive, dtype: np.dtype[Any]) -> Any:
+    if prim.kind in (Kind.ELEMENTWISE, Kind.REDUCE):
+        params = prim.samples(np.random.default_rng(0))[0][1] if prim.params and prim.samples else {}
         dtypes = tuple(DTYPES[0] if domain == "bool" else dtype for domain in prim.domains)
-        if takes(prim, dtype):
-            out[dtype.name] = numba_kernel(prim, dtypes, {})
-    return out
+        return numba_kernel(prim, dtypes, params if prim.kind is Kind.ELEMENTWISE else {})
+    from jitgrad.execute.cpu import loops
+    return loops.own_kernel(prim, dtype)
 
 
 def takes(prim: Primitive, dtype: np.dtype[Any]) -> bool:
     """Whether operands of a dtype reach the entry's kernel (promotion casts the others before)."""
+    shared = [d for d in prim.domains if d not in ("bool", "index")] or ["index"]
     return all({"float": dtype.kind == "f", "number": dtype.kind != "b", "logical": dtype.kind != "f",
-                "index": dtype.kind == "i"}.get(domain, True) for domain in prim.domains)
+                "index": dtype.kind == "i"}.get(domain, True) for domain in shared)

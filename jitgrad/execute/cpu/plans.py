@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad.core import backend
-from jitgrad.core.aval import AVALS
+from jitgrad.core.aval import nbytes_of
 from jitgrad.core.form import COLUMNS, FORMS, form, grown
 from jitgrad.core.program import Program
 from jitgrad.execute.cpu import layout, library, types
@@ -126,7 +126,7 @@ def _instructions(flat: Program) -> tuple[np.ndarray, int, int, int]:
         pairs = np.zeros(2 * len(results) + 1, _int)
         pairs[0:-1:2] = results
         pairs[1::2] = -1 - (len(flat.inputs) + np.arange(len(results)))
-        sizes = np.fromiter((AVALS[a].nbytes for a in flat.avals.tolist()), _int, n_values)
+        sizes = nbytes_of(flat.avals)
         copies = np.zeros(n_values + 1, _int)
         for v in results[results >= 0].tolist():
             copies[v] = _copy_params(int(sizes[v]))

@@ -1,0 +1,169 @@
+"""Optimizers by Keras's names, arguments and numbers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jitgrad import ops
+from jitgrad.core import backend
+from jitgrad.core.aval import AVALS
+from jitgrad.core.dtypes import NAMES
+from jitgrad.core.errors import user_error
+from jitgrad.frontend.tape import GradientTape
+from jitgrad.nn.names import by_name, snake
+from jitgrad.nn.update import Update
+from jitgrad.ops import composite
+
+_logger = logging.getLogger("jitgrad")
+
+
+class Optimizer:
+    """Changes Variables by their gradients. A subclass gives the rule for one variable, in ops, and names its slots.
+
+    ``learning_rate`` and ``iterations`` are Variables: reading and assigning them works as in Keras. Of ``clipnorm``
+    (each gradient's norm), ``clipvalue`` (each element) and ``global_clipnorm`` (the norm of all) one may be given.
+    ``weight_decay`` takes that fraction, times the learning rate, off each variable before its step.
+    """
+
+    slots: tuple[str, ...] = ()          # numbers kept for each variable, zero at first
+
+    def __init__(self, learning_rate: Any, weight_decay: float | None = None, clipnorm: float | None = None,
+                 clipvalue: float | None = None, global_clipnorm: float | None = None, name: str | None = None) -> None:
+        self._updates: dict[tuple[int, ...], Update] = {}
+        self._kept: dict[int, tuple[Any, ...]] = {}            # id of a variable -> (it, its slots...)
+        self._warned = False
+        if (clipnorm is not None) + (clipvalue is not None) + (global_clipnorm is not None) > 1:
+            raise user_error(ValueError, f"{type(self).__name__}: only one of clipnorm, clipvalue and global_clipnorm "
+                                         "may be given")
+        for word, value in (("clipnorm", clipnorm), ("clipvalue", clipvalue), ("global_clipnorm", global_clipnorm)):
+            if value is not None and not value > 0:
+                raise user_error(ValueError, f"{type(self).__name__}: {word} must be above 0, got {value}")
+        variable = backend.current().Variable
+        self._learning_rate = variable(np.float32(learning_rate), trainable=False, name="learning_rate")
+        self._iterations = variable(np.int64(0), trainable=False, name="iteration")
+        self.weight_decay = weight_decay
+        self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
+        self.name = snake(type(self).__name__) if name is None else name
+
+    # ---- the rule ----
+
+    def factors(self, rate: Any, step: Any) -> tuple[Any, ...]:
+        """What the rule needs of the learning rate and the number of the step (both float64, the first step is 1)."""
+        return (rate,)
+
+    def rule(self, g: Any, value: Any, slots: Sequence[Any], *factors: Any) -> tuple[Any, ...]:
+        """The new value and the new slots of one variable, from its gradient, value, slots and the `factors`."""
+        raise NotImplementedError(f"{type(self).__name__} must define rule")
+
+    def _record(self, variables: Sequence[Any]) -> Update:
+        """The step of these variables as an `Update`."""
+        if len(set(map(id, variables))) != len(variables):
+            raise user_error(ValueError, "apply_gradients: a variable is given twice; add its gradients")
+        n, kept = len(variables), [self._slots_of(v)[1:] for v in variables]
+        width = len(self.slots)
+
+        def rule(state: list[Any], read: list[Any], gs: list[Any]) -> list[Any]:
+            step = state[0] + 1
+            values, slots = state[1: n + 1], state[n + 1:]
+            gs = self._clipped(gs)
+            factors = self.factors(ops.cast(read[0], "float64"), ops.cast(step, "float64"))
+            new: list[tuple[Any, ...]] = []
+            for i, (g, value) in enumerate(zip(gs, values, strict=True)):
+                dtype = NAMES[AVALS[value._aval].code]
+                if self.weight_decay:
+                    value = value - value * ops.cast(ops.cast(read[0], "float64") * self.weight_decay, dtype)
+                new.append(self.rule(g, value, slots[width * i: width * (i + 1)],
+                                     *(ops.cast(f, dtype) for f in factors)))
+            return [step, *(made[0] for made in new), *(slot for made in new for slot in made[1:])]
+        return Update(rule, [self._iterations, *variables, *(slot for slots in kept for slot in slots)],
+                      [self._learning_rate], [AVALS[v._value._aval] for v in variables])
+
+    def _slots_of(self, v: Any) -> tuple[Any, ...]:
+        found = self._kept.get(id(v))
+        if found is None:
+            if v.dtype.kind != "f":
+                raise user_error(TypeError, f"apply_gradients: the variable {v.name!r} of dtype {v.dtype} holds no floats")
+            made = (backend.current().Variable(np.zeros(v.shape, v.dtype), False, f"{v.name}_{slot}")
+                    for slot in self.slots)
+            found = self._kept[id(v)] = (v, *made)
+        return found
+
+    def _clipped(self, gs: list[Any]) -> list[Any]:
+        if self.clipvalue is not None:
+            return [ops.minimum(ops.maximum(g, -self.clipvalue), self.clipvalue) for g in gs]
+        if self.clipnorm is not None:
+            return [g * (self.clipnorm / ops.maximum(ops.sqrt(composite.sum(g * g)), self.clipnorm)) for g in gs]
+        if self.global_clipnorm is not None:
+            total = sum(ops.cast(composite.sum(g * g), "float64") for g in gs)
+            scale = self.global_clipnorm / ops.maximum(ops.sqrt(total), self.global_clipnorm)
+            return [g * ops.cast(scale, NAMES[AVALS[g._aval].code]) for g in gs]
+        return gs
+
+    # ---- steps ----
+
+    def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]], name: str | None = None) -> Any:
+        """One step from pairs of gradient and Variable; returns `iterations`.
+
+        A gradient that is None is skipped, with one warning. Raises ValueError if all are, or if a gradient does not
+        fit its variable.
+        """
+        grads, variables = zip(*grads_and_vars, strict=True) if (
+            grads_and_vars := tuple(grads_and_vars)) else ((), ())
+        update = self._updates.get(tuple(map(id, variables)))
+        if update is None or None in map(type, ()):
+            update = None
+        if update is None:
+            return self._new_step(grads, variables)
+        update(grads)
+        return self._iterations
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any]) -> Any:
+        """`apply_gradients` with the gradients and the Variables in two lists."""
+        if len(grads) != len(trainable_variables):
+            raise user_error(ValueError, f"apply: {len(grads)} gradients for {len(trainable_variables)} variables")
+        return self.apply_gradients(zip(grads, trainable_variables, strict=True))
+
+    def minimize(self, loss: Any, var_list: Any, tape: Any = None) -> Any:
+        """One step down ``loss``: a function of nothing, or a Tensor that ``tape`` recorded."""
+        if tape is None:
+            if not callable(loss):
+                raise user_error(ValueError, "minimize: a loss that is a Tensor needs the tape that recorded it")
+            with GradientTape() as tape:
+                loss = loss()
+        variables = list(var_list() if callable(var_list) else var_list)
+        return self.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+
+    # ---- what it holds ----
+
+    @property
+    def learning_rate(self) -> Any:
+        """The learning rate, a Variable; setting it assigns."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        self._learning_rate.assign(np.float32(value))
+
+    lr = learning_rate
+
+    @property
+    def iterations(self) -> Any:
+        """Steps so far, an int64 Variable."""
+        return self._iterations
+
+    @property
+    def variables(self) -> list[Any]:
+        """The iterations, the learning rate and the slots of every variable met."""
+        return [self._iterations, self._learning_rate, *(s for kept in self._kept.values() for s in kept[1:])]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name[0] != "_" and name not in ("learning_rate", "lr"):
+            self._updates.clear()                # a rule recorded with the old value
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} learning_rate={float(self._learning_rate):.6g}, iterations={int(self._iterations)}>"
