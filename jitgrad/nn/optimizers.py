@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from jitgrad import ops
 from jitgrad.core import backend
 from jitgrad.core.aval import AVALS
-from jitgrad.core.dtypes import NAMES
+from jitgrad.core.dtypes import NAMES, default_float
 from jitgrad.core.errors import user_error
 from jitgrad.frontend.tape import GradientTape
 from jitgrad.nn.names import by_name, snake
@@ -19,6 +19,7 @@ from jitgrad.nn.update import Update
 from jitgrad.ops import composite
 
 _logger = logging.getLogger("jitgrad")
+_NONE = type(None)
 
 
 class Optimizer:
@@ -43,7 +44,8 @@ class Optimizer:
             if value is not None and not value > 0:
                 raise user_error(ValueError, f"{type(self).__name__}: {word} must be above 0, got {value}")
         variable = backend.current().Variable
-        self._learning_rate = variable(np.float32(learning_rate), trainable=False, name="learning_rate")
+        self._learning_rate = learning_rate if type(learning_rate) is variable else variable(
+            learning_rate, trainable=False, name="learning_rate", dtype=NAMES[default_float()])
         self._iterations = variable(np.int64(0), trainable=False, name="iteration")
         self.weight_decay = weight_decay
         self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
@@ -52,7 +54,7 @@ class Optimizer:
     # ---- the rule ----
 
     def factors(self, rate: Any, step: Any) -> tuple[Any, ...]:
-        """What the rule needs of the learning rate and the number of the step (both float64, the first step is 1)."""
+        """Scalars that the rule needs, from the learning rate and the number of the step (the first is 1)."""
         return (rate,)
 
     def rule(self, g: Any, value: Any, slots: Sequence[Any], *factors: Any) -> tuple[Any, ...]:
@@ -69,15 +71,14 @@ class Optimizer:
         def rule(state: list[Any], read: list[Any], gs: list[Any]) -> list[Any]:
             step = state[0] + 1
             values, slots = state[1: n + 1], state[n + 1:]
-            gs = self._clipped(gs)
-            factors = self.factors(ops.cast(read[0], "float64"), ops.cast(step, "float64"))
+            factors = self.factors(read[0], step)
             new: list[tuple[Any, ...]] = []
-            for i, (g, value) in enumerate(zip(gs, values, strict=True)):
-                dtype = NAMES[AVALS[value._aval].code]
+            for i, (g, value) in enumerate(zip(self._clipped(gs), values, strict=True)):
+                dtype = AVALS[value._aval].dtype
                 if self.weight_decay:
-                    value = value - value * ops.cast(ops.cast(read[0], "float64") * self.weight_decay, dtype)
+                    value = value - value * composite.astype(read[0] * self.weight_decay, dtype)
                 new.append(self.rule(g, value, slots[width * i: width * (i + 1)],
-                                     *(ops.cast(f, dtype) for f in factors)))
+                                     *(composite.astype(f, dtype) for f in factors)))
             return [step, *(made[0] for made in new), *(slot for made in new for slot in made[1:])]
         return Update(rule, [self._iterations, *variables, *(slot for slots in kept for slot in slots)],
                       [self._learning_rate], [AVALS[v._value._aval] for v in variables])
@@ -111,14 +112,31 @@ class Optimizer:
         A gradient that is None is skipped, with one warning. Raises ValueError if all are, or if a gradient does not
         fit its variable.
         """
-        grads, variables = zip(*grads_and_vars, strict=True) if (
-            grads_and_vars := tuple(grads_and_vars)) else ((), ())
+        pairs = tuple(grads_and_vars)
+        if not pairs:
+            raise user_error(ValueError, "apply_gradients: no gradients provided for any variable")
+        grads, variables = zip(*pairs, strict=True)
         update = self._updates.get(tuple(map(id, variables)))
-        if update is None or None in map(type, ()):
-            update = None
-        if update is None:
-            return self._new_step(grads, variables)
+        if update is None or _NONE in map(type, grads):
+            return self._unusual_step(pairs)
         update(grads)
+        return self._iterations
+
+    def _unusual_step(self, pairs: Sequence[tuple[Any, Any]]) -> Any:
+        """A step with variables not met together before, or without some gradients."""
+        given = [(g, v) for g, v in pairs if g is not None]
+        names = ", ".join(v.name for _, v in pairs)
+        if not given:
+            raise user_error(ValueError, f"apply_gradients: no gradients provided for any variable: {names}")
+        if len(given) < len(pairs) and not self._warned:
+            self._warned = True
+            _logger.warning("Gradients do not exist for variables %s; they are left as they are",
+                            [v.name for g, v in pairs if g is None])
+        variables = [v for _, v in given]
+        key = tuple(map(id, variables))
+        if key not in self._updates:
+            self._updates[key] = self._record(variables)
+        self._updates[key]([g for g, _ in given])
         return self._iterations
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any]) -> Any:
@@ -146,7 +164,7 @@ class Optimizer:
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
-        self._learning_rate.assign(np.float32(value))
+        self._learning_rate.assign(value)
 
     lr = learning_rate
 
@@ -167,3 +185,77 @@ class Optimizer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} learning_rate={float(self._learning_rate):.6g}, iterations={int(self._iterations)}>"
+
+
+class SGD(Optimizer):
+    """Gradient descent, ``w -= learning_rate * g``; with momentum a velocity ``m = momentum * m - learning_rate * g``
+    is added instead, or with ``nesterov`` ``momentum * m - learning_rate * g``.
+
+    >>> import jitgrad as jg
+    >>> w = jg.Variable([1., 2.])
+    >>> _ = SGD(learning_rate=0.5).apply_gradients([(jg.constant([1., 1.]), w)])
+    >>> w.numpy()
+    array([0.5, 1.5], dtype=float32)
+    """
+
+    def __init__(self, learning_rate: Any = 0.01, momentum: float = 0.0, nesterov: bool = False,
+                 weight_decay: float | None = None, clipnorm: float | None = None, clipvalue: float | None = None,
+                 global_clipnorm: float | None = None, name: str | None = None) -> None:
+        super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
+        if not 0.0 <= momentum <= 1.0:
+            raise user_error(ValueError, f"SGD: momentum must be in [0, 1], got {momentum}")
+        self.momentum, self.nesterov = float(momentum), bool(nesterov)
+        self.slots = ("momentum",) if momentum else ()
+
+    def rule(self, g: Any, value: Any, slots: Sequence[Any], *factors: Any) -> tuple[Any, ...]:
+        step = g * factors[0]
+        if not slots:
+            return (value - step,)
+        velocity = slots[0] * self.momentum - step
+        return (value + (velocity * self.momentum - step if self.nesterov else velocity), velocity)
+
+
+class Adam(Optimizer):
+    """Adam, after Kingma and Ba (2014), with Keras's epsilon; ``amsgrad`` keeps the greatest second moment.
+
+    >>> import jitgrad as jg
+    >>> w = jg.Variable([1., 2.])
+    >>> _ = Adam(learning_rate=0.5).apply_gradients([(jg.constant([3., -1.]), w)])
+    >>> w.numpy()
+    array([0.5, 2.5], dtype=float32)
+    """
+
+    def __init__(self, learning_rate: Any = 0.001, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7,
+                 amsgrad: bool = False, weight_decay: float | None = None, clipnorm: float | None = None,
+                 clipvalue: float | None = None, global_clipnorm: float | None = None, name: str | None = None) -> None:
+        super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
+        for word, value in (("beta_1", beta_1), ("beta_2", beta_2)):
+            if not 0.0 <= value < 1.0:
+                raise user_error(ValueError, f"Adam: {word} must be in [0, 1), got {value}")
+        self.beta_1, self.beta_2, self.epsilon, self.amsgrad = float(beta_1), float(beta_2), float(epsilon), amsgrad
+        self.slots = ("momentum", "velocity", "velocity_hat") if amsgrad else ("momentum", "velocity")
+
+    def factors(self, rate: Any, step: Any) -> tuple[Any, ...]:
+        step = ops.cast(step, "float64")       # 1 - beta_2 ** step loses half of a float32's digits
+        return (rate * ops.sqrt(1.0 - ops.power(self.beta_2, step)) / (1.0 - ops.power(self.beta_1, step)),)
+
+    def rule(self, g: Any, value: Any, slots: Sequence[Any], *factors: Any) -> tuple[Any, ...]:
+        m = slots[0] + (g - slots[0]) * (1.0 - self.beta_1)
+        v = slots[1] + (ops.square(g) - slots[1]) * (1.0 - self.beta_2)
+        top = ops.maximum(slots[2], v) if self.amsgrad else v
+        new = value - m * factors[0] / (ops.sqrt(top) + self.epsilon)
+        return (new, m, v, top) if self.amsgrad else (new, m, v)
+
+
+def get(identifier: Any) -> Optimizer:
+    """An optimizer from its name ("sgd", "Adam"), its class, or itself.
+
+    >>> get("adam").learning_rate.numpy()
+    np.float32(0.001)
+    """
+    if isinstance(identifier, Optimizer):
+        return identifier
+    if isinstance(identifier, type) and issubclass(identifier, Optimizer):
+        return identifier()  # type: ignore[call-arg]
+    made: Optimizer = by_name("optimizer", identifier, globals(), Optimizer)()
+    return made

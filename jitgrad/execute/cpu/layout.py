@@ -176,7 +176,7 @@ S_GRADIENT = 288               # a gradient that is out of the ordinary,
 S_REENTERED = 296              # a tape is entered twice
 S_MISFIT = 304                 # a plan was given other inputs than its own
 S_OPS = 312                    # Op objects behind the operator slots, in the order of SYMBOLS
-SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^", "<<", ">>",
+SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^",
            "neg", "abs", "~", "<", "<=", "==", "!=", ">", ">=")
 FIRST_COMPARISON = SYMBOLS.index("<")
 S_BYTES = S_OPS + WORD * len(SYMBOLS)

@@ -94,15 +94,17 @@ def callback(word: int, function: Callable[..., Any]) -> None:
 
 # ---- the native object file ----------------------------------------------------------------------
 
-def _slot_names(arity: int) -> list[str]:
-    return [f"slot_{arity}_{i}" for i, s in enumerate(layout.SYMBOLS) if (s in _UNARY) == (arity == 1) and s in _NUMBER]
+def _slots_of(arity: int) -> list[tuple[int, str]]:
+    """Place among the operators and symbol of each number slot."""
+    return [(i, f"slot_{arity}_{i}") for i, s in enumerate(layout.SYMBOLS)
+            if (s in _UNARY) == (arity == 1) and s in _NUMBER]
 
 
 def _build() -> bytes:
     from jitgrad.execute.cpu.native import build
     announce("compiling the machine code of Tensors and tapes, once for this machine")
     texts = [build.exported(name, function) for name, function in build.natives().items()]
-    texts += [build.trampolines(_slot_names(2), "slot_binary", 2), build.trampolines(_slot_names(1), "slot_unary", 1)]
+    texts += [build.trampolines(_slots_of(2), "slot_binary", 2), build.trampolines(_slots_of(1), "slot_unary", 1)]
     return llvm.emit(texts, optimise=True)
 
 
@@ -122,7 +124,7 @@ _INNER = ("op_vectorcall", "key_hash", "compare_slot", "to_float", "to_int", "to
 
 def _load() -> dict[str, int]:
     obj = cache.fetch("native", fingerprint.natives(), _build)
-    return llvm.link(obj, [*_BUILTINS, *_INNER, *_slot_names(1), *_slot_names(2)], {"jitgrad_state": _state})
+    return llvm.link(obj, [*_BUILTINS, *_INNER, *(name for n in (1, 2) for _, name in _slots_of(n))], {"jitgrad_state": _state})
 
 
 NATIVE = _load()

@@ -51,20 +51,14 @@ def _without_function(text: str, name: str) -> str:
     return text[: start.start()] + text[end:]
 
 
-def trampolines(names: Iterable[str], operator: str, arity: int) -> str:
-    """Number slots: each passes its place in the table of operators on to the one generic function."""
+def trampolines(slots: Iterable[tuple[int, str]], operator: str, arity: int) -> str:
+    """Number slots, as (place in the table of operators, name): each passes its place on to one generic function."""
     args = ", ".join(f"i64 %a{i}" for i in range(arity))
     lines = [f"declare i64 @{operator}(i64, {', '.join(['i64'] * arity)})"]
-    for index, name in names_with_index(names):
-        lines.append(f"define i64 @{name}({args}) {{\n  %r = tail call i64 @{operator}(i64 {index}, {args})\n"
+    for place, name in slots:
+        lines.append(f"define i64 @{name}({args}) {{\n  %r = tail call i64 @{operator}(i64 {place}, {args})\n"
                      "  ret i64 %r\n}")
     return "\n".join(lines)
-
-
-def names_with_index(names: Iterable[str]) -> Iterable[tuple[int, str]]:
-    for name in names:
-        stem, _, index = name.rpartition("_")
-        yield int(index), name
 
 
 def own_kernel(symbol: str, body: Callable[..., int], dtypes: Iterable[Any], words: int) -> str:
@@ -100,14 +94,15 @@ def with_helpers(function: Callable[..., int], helpers: dict[str, Any]) -> Calla
 
 def natives() -> dict[str, Callable[..., Any]]:
     """Every function that the object file exports, by the name it gets there."""
-    from jitgrad.execute.cpu.native import drivers, objects, sweep, tapes, values, walk
+    from jitgrad.execute.cpu.native import calls, drivers, gradient, inside, sweep, tapes, values
     exports = {
-        objects: "op_vectorcall run_form key_hash slot_binary slot_unary compare_slot",
+        calls: "op_vectorcall run_form key_hash slot_binary slot_unary compare_slot",
         values: "to_float to_int to_index to_bool get_buffer tensor_dealloc variable_dealloc variable_read",
         drivers: "broadcast move place gemm",
-        tapes: "tape_new tape_enter tape_exit tape_start tape_stop tape_release tape_watch tape_dealloc tape_variables "
-               "tape_reads tape_watches open_tapes thread_log log_rows log_row append_cut",
+        tapes: "tape_new tape_enter tape_exit tape_start tape_stop tape_release tape_watch tape_dealloc thread_log "
+               "append_cut",
+        inside: "tape_variables tape_reads tape_watches open_tapes log_rows log_row",
         sweep: "plan_run fill_rows",
-        walk: "gradient connect tape_gradient tape_finish",
+        gradient: "gradient connect tape_gradient tape_finish",
     }
     return {name: getattr(module, name) for module, names in exports.items() for name in names.split()}

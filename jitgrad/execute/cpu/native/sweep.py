@@ -4,37 +4,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from jitgrad.execute.cpu.layout import (
-    F_OUT_BYTES,
-    LONG,
-    P_ARENA,
-    P_AVALS,
-    P_BUSY,
-    P_CALL,
-    P_CODE,
-    P_CODE_COUNT,
-    P_CONSTANT_COUNT,
-    P_CONSTANTS,
-    P_FLAGS,
-    P_INPUT_COUNT,
-    P_INPUTS,
-    P_OUTPUT_COUNT,
-    P_OUTPUTS,
-    P_USED,
-    S_KERNEL_FAILED,
-    S_MISFIT,
-    S_NONE,
-    S_RECORDERS,
-    S_SCRATCH,
-    S_TENSOR,
-    S_TICK,
-    SCRATCH_BYTES,
-    T_AVAL,
-    T_DATA,
-    T_TRACKED,
-    TYPE,
-)
-from jitgrad.execute.cpu.native.objects import append_row, current_log, fail, tensor_new
+from jitgrad.execute.cpu import layout as lay
 from jitgrad.execute.cpu.native.raw import (
     call_kernel,
     copy,
@@ -56,10 +26,13 @@ from jitgrad.execute.cpu.native.raw import (
     vectorcall,
     zero,
 )
+from jitgrad.execute.cpu.native.tensors import append_row, current_log, fail, tensor_new
 
 SMALL_TABLE = 192
-frame_table, frame_given = stack(SMALL_TABLE), stack(SMALL_TABLE)
-frame_slots, frame_one = stack(64), stack(1)
+frame_given = stack(SMALL_TABLE)
+frame_one = stack(1)
+frame_slots = stack(64)
+frame_table = stack(SMALL_TABLE)
 
 
 @njit
@@ -88,54 +61,55 @@ def run_plan(plan, given, outs, results):
     False on an exception. The caller holds the inputs.
     """
     st = state()
-    n_in, n_out, n_const = load(plan + P_INPUT_COUNT), load(plan + P_OUTPUT_COUNT), load(plan + P_CONSTANT_COUNT)
-    described = load(plan + P_OUTPUTS)
+    n_in, n_out = load(plan + lay.P_INPUT_COUNT), load(plan + lay.P_OUTPUT_COUNT)
+    n_const = load(plan + lay.P_CONSTANT_COUNT)
+    described = load(plan + lay.P_OUTPUTS)
     words = n_in + n_out + n_const
     table = frame_table() if words <= SMALL_TABLE else resize(0, 8 * words)
     for i in range(n_in):
-        store(table + 8 * i, load(load(given + 8 * i) + T_DATA))
+        store(table + 8 * i, load(load(given + 8 * i) + lay.T_DATA))
     made = 0
     for k in range(n_out):
-        out = described + F_OUT_BYTES * k
-        o = load(st + S_NONE)
+        out = described + lay.F_OUT_BYTES * k
+        o = load(st + lay.S_NONE)
         if load(out) >= 0:
             o = tensor_new(load(out), load(out + 8), load(out + 16), load(out + 24))
             if o == 0:
                 if words > SMALL_TABLE:
                     release(table)
                 return False             # MemoryError is set
-            store(table + 8 * (n_in + k), load(o + T_DATA))
+            store(table + 8 * (n_in + k), load(o + lay.T_DATA))
             store(outs + 8 * made, o)
             made += 1
         else:
             incref(o)
         list_set(results, k, o)
     at = table + 8 * (n_in + n_out)
-    constants = load(plan + P_CONSTANTS)
+    constants = load(plan + lay.P_CONSTANTS)
     for k in range(n_const):
         store(at + 8 * k, load(constants + 8 * k))
-    free_threads = load(plan + P_FLAGS) & LONG != 0
-    size = load(plan + P_ARENA)
-    own = free_threads or size > SCRATCH_BYTES
+    free_threads = load(plan + lay.P_FLAGS) & lay.LONG != 0
+    size = load(plan + lay.P_ARENA)
+    own = free_threads or size > lay.SCRATCH_BYTES
     block = resize(0, size + 64) if own else 0
-    arena = (block + 63) & -64 if own else load(st + S_SCRATCH)
+    arena = (block + 63) & -64 if own else load(st + lay.S_SCRATCH)
     status = 0
     if own and block == 0:
         status = -1
     elif free_threads:
-        store(plan + P_BUSY, load(plan + P_BUSY) + 1)
+        store(plan + lay.P_BUSY, load(plan + lay.P_BUSY) + 1)
         thread = save_thread()
-        status = sweep(load(plan + P_CODE), load(plan + P_CODE_COUNT), table, arena)
+        status = sweep(load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT), table, arena)
         restore_thread(thread)
-        store(plan + P_BUSY, load(plan + P_BUSY) - 1)
+        store(plan + lay.P_BUSY, load(plan + lay.P_BUSY) - 1)
     else:
-        status = sweep(load(plan + P_CODE), load(plan + P_CODE_COUNT), table, arena)
+        status = sweep(load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT), table, arena)
     if own:
         release(block)
     if words > SMALL_TABLE:
         release(table)
     if status != 0:
-        fail(load(st + S_KERNEL_FAILED), -1, status)
+        fail(load(st + lay.S_KERNEL_FAILED), -1, status)
     return status == 0
 
 
@@ -143,13 +117,13 @@ def run_plan(plan, given, outs, results):
 def matters(plan, values):
     """The log to record a run of this plan in, or 0."""
     st = state()
-    if load(st + S_RECORDERS) == 0:
+    if load(st + lay.S_RECORDERS) == 0:
         return 0
     log = current_log(st)
     if log == 0:
         return 0
-    for i in range(load(plan + P_INPUT_COUNT)):
-        if load(load(values + 8 * load(load(plan + P_INPUTS) + 8 * i)) + T_TRACKED) != 0:
+    for i in range(load(plan + lay.P_INPUT_COUNT)):
+        if load(load(values + 8 * load(load(plan + lay.P_INPUTS) + 8 * i)) + lay.T_TRACKED) != 0:
             return log
     return 0
 
@@ -161,19 +135,19 @@ def run_recorded(plan, values, log):
     ``values`` is indexed by the plan's input numbers and may change as soon as other threads run.
     """
     st = state()
-    n_in, n_out = load(plan + P_INPUT_COUNT), load(plan + P_OUTPUT_COUNT)
-    tick = load(st + S_TICK) + 1
-    store(st + S_TICK, tick)
-    store(plan + P_USED, tick)
+    n_in, n_out = load(plan + lay.P_INPUT_COUNT), load(plan + lay.P_OUTPUT_COUNT)
+    tick = load(st + lay.S_TICK) + 1
+    store(st + lay.S_TICK, tick)
+    store(plan + lay.P_USED, tick)
     results = list_new(n_out)
     if results == 0:
         return results
     few = n_in + n_out <= SMALL_TABLE
     given = frame_given() if few else resize(0, 8 * (n_in + n_out))
     outs = given + 8 * n_in
-    held = load(plan + P_FLAGS) & LONG
+    held = load(plan + lay.P_FLAGS) & lay.LONG
     for i in range(n_in):
-        o = load(values + 8 * load(load(plan + P_INPUTS) + 8 * i))
+        o = load(values + 8 * load(load(plan + lay.P_INPUTS) + 8 * i))
         store(given + 8 * i, o)
         if held:
             incref(o)
@@ -181,9 +155,9 @@ def run_recorded(plan, values, log):
     if fine and log != 0:
         made = 0
         for k in range(n_out):
-            if load(load(plan + P_OUTPUTS) + F_OUT_BYTES * k) >= 0:
+            if load(load(plan + lay.P_OUTPUTS) + lay.F_OUT_BYTES * k) >= 0:
                 made += 1
-        fine = append_row(log, load(plan + P_CALL), given, n_in, outs, made, 0)
+        fine = append_row(log, load(plan + lay.P_CALL), given, n_in, outs, made, 0)
     if held:
         for i in range(n_in):
             decref(load(given + 8 * i))
@@ -198,13 +172,13 @@ def run_recorded(plan, values, log):
 @njit
 def fits(plan, given):
     """A tuple of Tensors with elements, of the avals that the plan's inputs have."""
-    n = load(plan + P_INPUT_COUNT)
+    n = load(plan + lay.P_INPUT_COUNT)
     if tuple_size(given) != n:
         return False
     for i in range(n):
         t = tuple_get(given, i)
-        if (load(t + TYPE) != load(state() + S_TENSOR) or load(t + T_DATA) == 0
-                or load(t + T_AVAL) != load(load(plan + P_AVALS) + 8 * i)):
+        if (load(t + lay.TYPE) != load(state() + lay.S_TENSOR) or load(t + lay.T_DATA) == 0
+                or load(t + lay.T_AVAL) != load(load(plan + lay.P_AVALS) + 8 * i)):
             return False
     return True
 
@@ -213,8 +187,8 @@ def plan_run(unused, args, count):
     """plan_run(plan address, tuple of Tensors in the order of the plan's inputs): results as a list."""
     plan, given = long_value(load(args)), load(args + 8)
     if not fits(plan, given):
-        return vectorcall(load(state() + S_MISFIT), args, 2, 0)
-    inputs, n = load(plan + P_INPUTS), load(plan + P_INPUT_COUNT)
+        return vectorcall(load(state() + lay.S_MISFIT), args, 2, 0)
+    inputs, n = load(plan + lay.P_INPUTS), load(plan + lay.P_INPUT_COUNT)
     room = 0
     for i in range(n):
         room = max(room, load(inputs + 8 * i) + 1)
@@ -235,24 +209,25 @@ def fill_rows(unused, args, count):
     plan, given = long_value(load(args)), load(args + 8)
     seed, n, repeats = long_value(load(args + 16)), long_value(load(args + 24)), long_value(load(args + 32))
     width, stacked = long_value(load(args + 40)), load(args + 48)
-    n_in, n_out, n_const = load(plan + P_INPUT_COUNT), load(plan + P_OUTPUT_COUNT), load(plan + P_CONSTANT_COUNT)
+    n_in, n_out = load(plan + lay.P_INPUT_COUNT), load(plan + lay.P_OUTPUT_COUNT)
+    n_const = load(plan + lay.P_CONSTANT_COUNT)
     table = resize(0, 8 * (n_in + n_out + n_const + 1))
-    block = resize(0, load(plan + P_ARENA) + 64)
+    block = resize(0, load(plan + lay.P_ARENA) + 64)
     for i in range(n_in):
-        store(table + 8 * i, load(tuple_get(given, i) + T_DATA))
+        store(table + 8 * i, load(tuple_get(given, i) + lay.T_DATA))
     for k in range(n_const):
-        store(table + 8 * (n_in + n_out + k), load(load(plan + P_CONSTANTS) + 8 * k))
+        store(table + 8 * (n_in + n_out + k), load(load(plan + lay.P_CONSTANTS) + 8 * k))
     status = 0
     one = frame_one()
     store(one, 0x3F800000 if width == 4 else 0x3FF0000000000000)      # little-endian: the low bytes count
     for e in range(n):
         for k in range(n_out):
-            out = load(plan + P_OUTPUTS) + F_OUT_BYTES * k
+            out = load(plan + lay.P_OUTPUTS) + lay.F_OUT_BYTES * k
             if load(out) >= 0:
-                store(table + 8 * (n_in + k), load(tuple_get(stacked, k) + T_DATA) + e * load(out + 8))
+                store(table + 8 * (n_in + k), load(tuple_get(stacked, k) + lay.T_DATA) + e * load(out + 8))
         for r in range(repeats):
             copy(seed + (r * n + e) * width, one, width)
-        status = sweep(load(plan + P_CODE), load(plan + P_CODE_COUNT), table, (block + 63) & -64)
+        status = sweep(load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT), table, (block + 63) & -64)
         for r in range(repeats):
             zero(seed + (r * n + e) * width, 0, width)
         if status != 0:
@@ -260,7 +235,7 @@ def fill_rows(unused, args, count):
     release(block)
     release(table)
     if status != 0:
-        return fail(load(state() + S_KERNEL_FAILED), -1, status)
-    r = load(state() + S_NONE)
+        return fail(load(state() + lay.S_KERNEL_FAILED), -1, status)
+    r = load(state() + lay.S_NONE)
     incref(r)
     return r

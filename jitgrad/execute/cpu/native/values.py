@@ -4,27 +4,8 @@ from __future__ import annotations
 
 from numba import njit
 
-from jitgrad.execute.cpu.layout import (
-    S_SLOW_READ,
-    S_VARIABLE,
-    T_DATA,
-    T_DTYPE,
-    T_OWNER,
-    T_SIZE,
-    T_WEAK,
-    TYPE,
-    V_NAME,
-    V_VALUE,
-    V_WEAK,
-)
-from jitgrad.execute.cpu.native.objects import (
-    BOOL,
-    FLOAT32,
-    FLOAT64,
-    INT32,
-    item_bytes,
-    note_read,
-)
+from jitgrad.execute.cpu import layout as lay
+from jitgrad.execute.cpu.native.calls import note_read
 from jitgrad.execute.cpu.native.raw import (
     bool_new,
     buffer_fill,
@@ -45,16 +26,17 @@ from jitgrad.execute.cpu.native.raw import (
     store,
     vectorcall,
 )
+from jitgrad.execute.cpu.native.tensors import BOOL, FLOAT32, FLOAT64, INT32, item_bytes
 
-frame_read = stack(2)
 TO_FLOAT, TO_INT, TO_BOOL, TO_INDEX = 0, 1, 2, 3
+frame_read = stack(2)
 
 
 @njit
 def held(o):
     """The Tensor itself, or the one that a Variable holds (which notes the read)."""
     st = state()
-    return note_read(st, o) if load(o + TYPE) == load(st + S_VARIABLE) else o
+    return note_read(st, o) if load(o + lay.TYPE) == load(st + lay.S_VARIABLE) else o
 
 
 @njit
@@ -64,19 +46,19 @@ def slow_read(o, what):
     store(call, o)
     number = long_new(what)
     store(call + 8, number)
-    r = vectorcall(load(state() + S_SLOW_READ), call, 2, 0)
+    r = vectorcall(load(state() + lay.S_SLOW_READ), call, 2, 0)
     decref(number)
     return r
 
 
 @njit
 def is_scalar(t):
-    return load(t + T_DATA) != 0 and load(t + T_SIZE) == 1
+    return load(t + lay.T_DATA) != 0 and load(t + lay.T_SIZE) == 1
 
 
 @njit
 def as_float(t):
-    data, dtype = load(t + T_DATA), load(t + T_DTYPE)
+    data, dtype = load(t + lay.T_DATA), load(t + lay.T_DTYPE)
     if dtype == FLOAT32:
         return float(load_f32(data))
     if dtype == FLOAT64:
@@ -86,7 +68,7 @@ def as_float(t):
 
 @njit
 def as_int(t):
-    data, dtype = load(t + T_DATA), load(t + T_DTYPE)
+    data, dtype = load(t + lay.T_DATA), load(t + lay.T_DTYPE)
     if dtype == BOOL:
         return int(load_i8(data))
     if dtype == INT32:
@@ -101,14 +83,14 @@ def to_float(o):
 
 def to_int(o):
     t = held(o)
-    if is_scalar(t) and load(t + T_DTYPE) < FLOAT32:
+    if is_scalar(t) and load(t + lay.T_DTYPE) < FLOAT32:
         return long_new(as_int(t))
     return slow_read(t, TO_INT)
 
 
 def to_index(o):
     t = held(o)
-    if is_scalar(t) and BOOL < load(t + T_DTYPE) < FLOAT32:
+    if is_scalar(t) and BOOL < load(t + lay.T_DTYPE) < FLOAT32:
         return long_new(as_int(t))
     return slow_read(t, TO_INDEX)
 
@@ -117,7 +99,7 @@ def to_bool(o):
     """nb_bool: 1, 0, or -1 with an exception."""
     t = held(o)
     if is_scalar(t):
-        if load(t + T_DTYPE) < FLOAT32:
+        if load(t + lay.T_DTYPE) < FLOAT32:
             return 1 if as_int(t) != 0 else 0
         return 1 if as_float(t) != 0.0 else 0
     r = slow_read(t, TO_BOOL)
@@ -131,21 +113,21 @@ def to_bool(o):
 
 def get_buffer(o, view, flags):
     """The buffer protocol: a read-only view of the payload that keeps the Tensor alive."""
-    data = load(o + T_DATA)
+    data = load(o + lay.T_DATA)
     if data == 0:
         r = slow_read(o, TO_FLOAT)
         if r != 0:
             decref(r)
         store(view + 8, 0)        # view->obj must be NULL on failure
         return -1
-    nbytes = load(o + T_SIZE) * item_bytes(load(o + T_DTYPE))
+    nbytes = load(o + lay.T_SIZE) * item_bytes(load(o + lay.T_DTYPE))
     return buffer_fill(view, o, data, nbytes, 1, flags & 0xFFFFFFFF)
 
 
 def tensor_dealloc(o):
-    if load(o + T_WEAK) != 0:
+    if load(o + lay.T_WEAK) != 0:
         clear_weak(o)
-    owner, kind = load(o + T_OWNER), load(o + TYPE)
+    owner, kind = load(o + lay.T_OWNER), load(o + lay.TYPE)
     object_free(o)
     if owner != 0:
         decref(owner)
@@ -154,9 +136,9 @@ def tensor_dealloc(o):
 
 
 def variable_dealloc(o):
-    if load(o + V_WEAK) != 0:
+    if load(o + lay.V_WEAK) != 0:
         clear_weak(o)
-    value, name, kind = load(o + V_VALUE), load(o + V_NAME), load(o + TYPE)
+    value, name, kind = load(o + lay.V_VALUE), load(o + lay.V_NAME), load(o + lay.TYPE)
     object_free(o)
     if value != 0:
         decref(value)

@@ -1,0 +1,219 @@
+"""The way in from Python: an op is called, its inline cache looked up, Python asked for what it lacks."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from jitgrad.execute.cpu import layout as lay
+from jitgrad.execute.cpu.native.raw import (
+    decref,
+    error_clear,
+    error_occurred,
+    float_value,
+    incref,
+    load,
+    long_value,
+    stack,
+    state,
+    store,
+    store_f32,
+    store_f64,
+    store_i32,
+    tuple_size,
+    vectorcall,
+)
+from jitgrad.execute.cpu.native.tensors import (
+    BOOL,
+    FLOAT32,
+    FLOAT64,
+    INT32,
+    current_log,
+    ensure,
+    execute,
+    item_bytes,
+    tensor_new,
+)
+
+frame_args = stack(lay.MAX_ARGS)
+frame_call = stack(4)
+frame_key = stack(lay.KEY_WORDS)
+frame_operands = stack(lay.MAX_ARGS)
+
+
+@njit
+def note_read(st, variable):
+    """The Tensor a Variable holds; if a tape of this thread may watch it, the log keeps the read."""
+    value = load(variable + lay.V_VALUE)
+    if load(st + lay.S_RECORDERS) != 0 and load(variable + lay.V_FLAGS) & (lay.V_TRAINABLE | lay.V_WATCHED):
+        log = current_log(st)
+        if log != 0 and load(log + lay.L_EPOCH) != load(variable + lay.V_EPOCH):
+            count = load(log + lay.L_READ_COUNT)
+            if ensure(log, lay.L_READS, count + 1, lay.L_READ_CAPACITY, 24):
+                at = load(log + lay.L_READS) + 24 * count
+                incref(variable)
+                incref(value)
+                store(at, variable)
+                store(at + 8, value)
+                store(at + 16, load(log + lay.L_COUNT))
+                store(log + lay.L_READ_COUNT, count + 1)
+                store(value + lay.T_TRACKED, 1)
+                store(variable + lay.V_EPOCH, load(log + lay.L_EPOCH))
+    return value
+
+
+@njit
+def scalar_new(number, kind, dtype):
+    """A 0-d Tensor of ``dtype`` from a Python number; 0 without an exception if it does not fit."""
+    if dtype == FLOAT32 or dtype == FLOAT64:
+        value = 0.0
+        if kind == lay.WEAK_FLOAT:
+            value = float_value(number)
+        else:
+            value = float(long_value(number))
+            if error_occurred() != 0:
+                error_clear()
+                return 0
+        o = tensor_new(dtype, item_bytes(dtype), 1, dtype)    # the avals of scalars are numbered by dtype
+        if o != 0:
+            if dtype == FLOAT32:
+                store_f32(o + lay.T_PAYLOAD, value)
+            else:
+                store_f64(o + lay.T_PAYLOAD, value)
+        return o
+    if kind == lay.WEAK_FLOAT or dtype == BOOL:
+        return 0
+    whole = long_value(number)
+    if error_occurred() != 0:
+        error_clear()
+        return 0
+    if dtype == INT32 and (whole > 2147483647 or whole < -2147483648):
+        return 0
+    o = tensor_new(dtype, item_bytes(dtype), 1, dtype)
+    if o != 0:
+        if dtype == INT32:
+            store_i32(o + lay.T_PAYLOAD, whole)
+        else:
+            store(o + lay.T_PAYLOAD, whole)
+    return o
+
+
+@njit
+def key_of(argument, kind, literal, st):
+    """The word an operand contributes to an inline cache's key, or 0 for what only Python understands."""
+    if kind == load(st + lay.S_TENSOR):
+        return 2 * load(argument + lay.T_AVAL) + 1 if load(argument + lay.T_DATA) != 0 else 0
+    if kind == load(st + lay.S_FLOAT):
+        return lay.WEAK_FLOAT
+    if kind == load(st + lay.S_LONG):
+        return argument if literal else lay.WEAK_INT
+    return 0
+
+
+@njit
+def run_cached(entry, key, resolved):
+    """A hit: convert Python numbers, run the form; -1 if a number does not fit its dtype."""
+    form, positions = load(entry + lay.C_FORM), load(entry + lay.C_POSITION)
+    n_in = load(form + lay.F_INPUTS)
+    operands = frame_operands()
+    made = 0
+    for k in range(n_in):
+        at = (positions >> (8 * k)) & 255
+        o = load(resolved + 8 * at)
+        kind = load(key + 8 + 8 * at)
+        if kind == lay.WEAK_FLOAT or kind == lay.WEAK_INT:
+            o = scalar_new(o, kind, load(form + lay.F_IN_DTYPE + 8 * k))
+            if o == 0:
+                for j in range(k):
+                    if made >> j & 1:
+                        decref(load(operands + 8 * j))
+                return -1
+            made |= 1 << k
+        store(operands + 8 * k, o)
+    result = execute(form, operands)
+    if made != 0:
+        for j in range(n_in):
+            if made >> j & 1:
+                decref(load(operands + 8 * j))
+    return result
+
+
+@njit
+def op_call(op, args, n_positional, names, slow):
+    """An op is called: look the argument kinds up in its inline cache, else ask Python."""
+    st = state()
+    total = n_positional
+    if names != 0:
+        total += tuple_size(names)
+    if 0 < total <= lay.MAX_ARGS:
+        key, resolved = frame_key(), frame_args()
+        n_operands, literal = load(op + lay.O_OPERANDS), load(op + lay.O_LITERAL)
+        tensor, variable = load(st + lay.S_TENSOR), load(st + lay.S_VARIABLE)
+        store(key, total)
+        mixed = total * 1000003
+        known = True
+        for i in range(total):
+            a = load(args + 8 * i)
+            word = a
+            if i < n_operands and i < n_positional:
+                kind = load(a + lay.TYPE)
+                if kind == variable:
+                    a = note_read(st, a)
+                    kind = tensor
+                word = key_of(a, kind, literal >> i & 1, st)
+                known = known and word != 0
+            store(resolved + 8 * i, a)
+            store(key + 8 + 8 * i, word)
+            mixed = (mixed ^ word) * 1000003
+        store(key + 8 + 8 * total, names)
+        mixed = (mixed ^ names) * -7046029254386353131
+        if known:
+            entry = load(op + lay.O_CACHE) + lay.C_BYTES * ((mixed >> 32) & (lay.CACHE_WAYS - 1))
+            same = True
+            for i in range(total + 2):
+                same = same and load(entry + 8 * i) == load(key + 8 * i)
+            if same and load(entry + lay.C_FORM) != 0:
+                result = run_cached(entry, key, resolved)
+                if result != -1:
+                    return result
+    return vectorcall(load(op + slow), args, n_positional, names)
+
+
+def key_hash(key, total):
+    """Where op_call looks: the slot for a key of ``total`` arguments (the installer in Python calls this)."""
+    mixed = total * 1000003
+    for i in range(total):
+        mixed = (mixed ^ load(key + 8 + 8 * i)) * 1000003
+    mixed = (mixed ^ load(key + 8 + 8 * total)) * -7046029254386353131
+    return (mixed >> 32) & (lay.CACHE_WAYS - 1)
+
+
+def op_vectorcall(op, args, flagged, names):
+    return op_call(op, args, flagged & 0x7FFFFFFFFFFFFFFF, names, lay.O_SLOW)
+
+
+def run_form(unused, args, count):
+    """run(form address, *tensors): the builtin behind the slow path; Python has validated the operands."""
+    return execute(long_value(load(args)), args + 8)
+
+
+@njit
+def slot_binary_(index, a, b):
+    call = frame_call()
+    store(call, a)
+    store(call + 8, b)
+    return op_call(load(state() + lay.S_OPS + 8 * index), call, 2, 0, lay.O_OPERATOR)
+
+
+def slot_binary(index, a, b):
+    return slot_binary_(index, a, b)
+
+
+def compare_slot(a, b, operator):
+    """tp_richcompare: CPython numbers < <= == != > >= from 0."""
+    return slot_binary_(lay.FIRST_COMPARISON + (operator & 0xFFFFFFFF), a, b)
+
+
+def slot_unary(index, a):
+    call = frame_call()
+    store(call, a)
+    return op_call(load(state() + lay.S_OPS + 8 * index), call, 1, 0, lay.O_OPERATOR)

@@ -1,0 +1,198 @@
+"""From a walk to gradients: the plan of its signature is run, or Python is asked to make it."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from jitgrad.execute.cpu import layout as lay
+from jitgrad.execute.cpu.native.raw import (
+    bytes_new,
+    compare,
+    decref,
+    incref,
+    list_get,
+    list_size,
+    load,
+    long_new,
+    release,
+    resize,
+    stack,
+    state,
+    store,
+    tuple_get,
+    tuple_new,
+    tuple_set,
+    tuple_size,
+    vectorcall,
+)
+from jitgrad.execute.cpu.native.rows import is_open, meet_all, none, release_rows
+from jitgrad.execute.cpu.native.sweep import matters, run_recorded
+from jitgrad.execute.cpu.native.walk import walk
+
+MANY = 128                     # sources beyond this are listed in Python
+frame_sources = stack(MANY)
+frame_status = stack(1)
+
+
+@njit
+def item(sequence, i):
+    return list_get(sequence, i) if load(sequence + lay.TYPE) == load(state() + lay.S_LIST) else tuple_get(sequence, i)
+
+
+@njit
+def length(sequence):
+    return list_size(sequence) if load(sequence + lay.TYPE) == load(state() + lay.S_LIST) else tuple_size(sequence)
+
+
+@njit
+def find_plan(st):
+    """The plan whose signature is the last walk's, or 0."""
+    table, mask, hashed = load(st + lay.S_PLANS), load(st + lay.S_PLAN_MASK), load(st + lay.S_HASH)
+    count = load(st + lay.S_WORD_COUNT)
+    at = hashed & mask
+    while True:
+        plan = load(table + 8 * at)
+        if plan == 0:
+            return plan
+        if (load(plan + lay.P_HASH) == hashed and load(plan + lay.P_WORD_COUNT) == count
+                and compare(load(plan + lay.P_WORDS), load(st + lay.S_WORDS), 8 * count) == 0):
+            return plan
+        at = (at + 1) & mask
+
+
+@njit
+def report(st, status):
+    """What Python needs to go on: (status, words, rows, values, hash), copied so that threads do not meet."""
+    values = tuple_new(load(st + lay.S_VALUE_COUNT))
+    for i in range(load(st + lay.S_VALUE_COUNT)):
+        o = load(load(st + lay.S_VALUES) + 8 * i)
+        incref(o)
+        tuple_set(values, i, o)
+    out = tuple_new(5)
+    tuple_set(out, 0, long_new(status))
+    tuple_set(out, 1, bytes_new(load(st + lay.S_WORDS), 8 * load(st + lay.S_WORD_COUNT)))
+    tuple_set(out, 2, bytes_new(load(st + lay.S_ROWS), 8 * load(st + lay.S_ROW_COUNT)))
+    tuple_set(out, 3, values)
+    tuple_set(out, 4, long_new(load(st + lay.S_HASH)))
+    return out
+
+
+@njit
+def spread(sequence):
+    """The items of a list or tuple in a block of their own (released by the caller)."""
+    n = length(sequence)
+    block = resize(0, 8 * (n + 1))
+    for i in range(n):
+        store(block + 8 * i, item(sequence, i))
+    return block
+
+
+def connect(unused, args, count):
+    """connect(tape, targets, sources, seeds or None): the walk's report and nothing run, for Python to work with."""
+    st = state()
+    targets, sources, seeds = load(args + 8), load(args + 16), load(args + 24)
+    target_items, source_items = spread(targets), spread(sources)
+    seed_items = spread(seeds) if seeds != load(st + lay.S_NONE) else 0
+    cut = walk(st, load(args), target_items, length(targets), source_items, length(sources), seed_items)
+    release(target_items)
+    release(source_items)
+    release(seed_items)
+    return report(st, lay.HAS_CUT if cut else lay.MISS)
+
+
+@njit
+def answer(st, cut, status):
+    """After a walk: run its plan. With another status than lay.HIT nothing ran and Python has to act."""
+    store(status, lay.MISS)
+    if cut:
+        store(status, lay.HAS_CUT)
+        return 0
+    plan = find_plan(st)
+    if plan == 0:
+        return plan
+    log = matters(plan, load(st + lay.S_VALUES))
+    if log != 0 and load(plan + lay.P_CALL) == 0:
+        store(status, lay.NEEDS_CALL)
+        return 0
+    store(status, lay.HIT)
+    return run_recorded(plan, load(st + lay.S_VALUES), log)
+
+
+def gradient(unused, args, count):
+    """gradient(tape, targets, sources, seeds or None): results as a list, or a report tuple for Python to act on.
+
+    Targets are Tensors, sources Tensors or Variables, in lists or tuples; seeds are None or have the targets' avals.
+    """
+    st = state()
+    tape, targets, sources, seeds = load(args), load(args + 8), load(args + 16), load(args + 24)
+    target_items, source_items = spread(targets), spread(sources)
+    seed_items = spread(seeds) if seeds != load(st + lay.S_NONE) else 0
+    cut = walk(st, tape, target_items, length(targets), source_items, length(sources), seed_items)
+    release(target_items)
+    release(source_items)
+    release(seed_items)
+    status = frame_status()
+    results = answer(st, cut, status)
+    return report(st, load(status)) if load(status) != lay.HIT else results
+
+
+@njit
+def known_kinds(st, items, n):
+    """Every item is a Tensor or a Variable."""
+    for i in range(n):
+        kind = load(load(items + 8 * i) + lay.TYPE)
+        if kind != load(st + lay.S_TENSOR) and kind != load(st + lay.S_VARIABLE):
+            return False
+    return True
+
+
+def tape_gradient(tape, args, n_positional, names):
+    """GradientTape.gradient: the ordinary call at once, everything else in Python."""
+    st = state()
+    if n_positional == 2 and names == 0 and load(tape + lay.K_FLAGS) & lay.K_USED == 0 and not is_open(tape):
+        sources = load(args + 8)
+        kind = load(sources + lay.TYPE)
+        several = kind == load(st + lay.S_LIST)
+        n = list_size(sources) if several else 1
+        block = frame_sources()
+        if load(load(args) + lay.TYPE) == load(st + lay.S_TENSOR) and n <= MANY:
+            if several:
+                for i in range(n):
+                    store(block + 8 * i, list_get(sources, i))
+            else:
+                store(block, sources)
+            if known_kinds(st, block, n):
+                status = frame_status()
+                results = answer(st, walk(st, tape, args, 1, block, n, 0), status)
+                if load(status) == lay.HIT:
+                    if results != 0:
+                        let_go(tape)
+                        if not several:
+                            only = list_get(results, 0)
+                            incref(only)
+                            decref(results)
+                            return only
+                    return results
+    total = n_positional + (tuple_size(names) if names != 0 else 0)
+    block = resize(0, 8 * (total + 1))
+    store(block, tape)
+    for i in range(total):
+        store(block + 8 * (i + 1), load(args + 8 * i))
+    results = vectorcall(load(st + lay.S_GRADIENT), block, n_positional + 1, names)
+    release(block)
+    return results
+
+
+@njit
+def let_go(tape):
+    """After a set of gradients: a tape that is not persistent frees its rows."""
+    if load(tape + lay.K_FLAGS) & lay.K_PERSISTENT == 0:
+        store(tape + lay.K_FLAGS, load(tape + lay.K_FLAGS) | lay.K_USED)
+        meet_all(tape)
+        release_rows(tape)
+
+
+def tape_finish(unused, args, count):
+    """finish(tape): what `let_go` says."""
+    let_go(load(args))
+    return none()

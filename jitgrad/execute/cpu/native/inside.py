@@ -1,0 +1,108 @@
+"""What Python may see of a tape: its Variables, reads and rows."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from jitgrad.execute.cpu import layout as lay
+from jitgrad.execute.cpu.native.raw import (
+    decref,
+    incref,
+    list_append,
+    list_new,
+    list_set,
+    load,
+    long_new,
+    long_value,
+    tuple_new,
+    tuple_set,
+)
+from jitgrad.execute.cpu.native.rows import end_of, is_open, last_read, meet_all
+
+
+def tape_variables(unused, args, count):
+    """variables(tape): the Variables it watches, as met."""
+    tape = load(args)
+    meet_all(tape)
+    n = load(tape + lay.K_MET_COUNT)
+    out = list_new(n)
+    for i in range(n):
+        v = load(load(tape + lay.K_MET) + 8 * i)
+        incref(v)
+        list_set(out, i, v)
+    return out
+
+
+def tape_watches(unused, args, count):
+    """watches(tape): Tensors and Variables that were watched by name."""
+    tape = load(args)
+    out = list_new(0)
+    for w in range(load(tape + lay.K_WATCH_COUNT)):
+        list_append(out, load(load(tape + lay.K_WATCHES) + 16 * w))
+    return out
+
+
+def tape_reads(unused, args, count):
+    """reads(tape, Variable): the Tensors read from it while the tape recorded, each once per change."""
+    tape, variable = load(args), load(args + 8)
+    log = load(tape + lay.K_LOG)
+    out = list_new(0)
+    previous = 0
+    for i in range(load(tape + lay.K_INTERVAL_COUNT)):
+        interval = load(tape + lay.K_INTERVALS) + lay.K_INTERVAL * i
+        for r in range(load(interval + 16), last_read(log, interval)):
+            at = load(log + lay.L_READS) + 24 * r
+            value = load(at + 8)
+            if load(at) == variable and value != previous:
+                list_append(out, value)
+                previous = value
+    return out
+
+
+def open_tapes(unused, args, count):
+    """open_tapes(log address): the machine halves that record into it now."""
+    out = list_new(0)
+    tape = load(long_value(load(args)) + lay.L_TAPES)
+    while tape != 0:
+        if is_open(tape):
+            list_append(out, tape)
+        tape = load(tape + lay.K_NEXT)
+    return out
+
+
+def log_rows(unused, args, count):
+    """log_rows(tape): (form number, operands, outputs[, rule]) of each of its rows, as a list of tuples."""
+    tape = load(args)
+    log = load(tape + lay.K_LOG)
+    out = list_new(0)
+    for i in range(load(tape + lay.K_INTERVAL_COUNT)):
+        row = load(load(tape + lay.K_INTERVALS) + lay.K_INTERVAL * i)
+        end = end_of(tape, i, log)
+        while row < end:
+            form = load(load(log + lay.L_FORMS) + 8 * row)
+            if form != 0:
+                entry = row_tuple(log, row, form)
+                list_append(out, entry)
+                decref(entry)
+            row += 1
+    return out
+
+
+def log_row(unused, args, count):
+    """log_row(tape, row): the same for one row of the log."""
+    log = load(load(args) + lay.K_LOG)
+    row = long_value(load(args + 8))
+    return row_tuple(log, row, load(load(log + lay.L_FORMS) + 8 * row))
+
+
+@njit
+def row_tuple(log, row, form):
+    first = load(load(log + lay.L_FIRST) + 8 * row)
+    n = load(load(log + lay.L_FIRST) + 8 * (row + 1)) - first
+    out = tuple_new(n + 1)
+    tuple_set(out, 0, long_new(load(form + lay.F_ID)))
+    for k in range(n):
+        o = load(load(log + lay.L_REFS) + 8 * (first + k))
+        incref(o)
+        tuple_set(out, k + 1, o)
+    return out

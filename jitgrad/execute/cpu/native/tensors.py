@@ -1,0 +1,275 @@
+"""Tensors in machine code: making and freeing them, running a form, appending its row.
+
+Restricted Python for Numba, over addresses. An object address is an int64; a function that returns 0 has
+set a Python exception.
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+from jitgrad.execute.cpu import layout as lay
+from jitgrad.execute.cpu.native.raw import (
+    call_kernel,
+    decref,
+    error_clear,
+    error_occurred,
+    incref,
+    load,
+    long_new,
+    object_new_var,
+    release,
+    resize,
+    restore_thread,
+    save_thread,
+    stack,
+    state,
+    store,
+    thread_state,
+    tuple_new,
+    tuple_set,
+    vectorcall,
+)
+
+BOOL, INT32, INT64, FLOAT32, FLOAT64 = 0, 1, 2, 3, 4
+FEW = 16
+frame_call = stack(4)
+frame_slots = stack(16)
+
+
+@njit
+def item_bytes(dtype):
+    if dtype == BOOL:
+        return 1
+    return 4 if dtype == INT32 or dtype == FLOAT32 else 8
+
+
+@njit
+def tensor_new(aval, nbytes, size, dtype):
+    extra = nbytes + lay.LINE if nbytes >= lay.LARGE else nbytes
+    o = object_new_var(load(state() + lay.S_TENSOR), extra)
+    if o == 0:
+        return o
+    data = o + lay.T_PAYLOAD
+    if nbytes >= lay.LARGE:
+        data = (data + lay.LINE - 1) & -lay.LINE
+    store(o + lay.T_DATA, data)
+    store(o + lay.T_SIZE, size)
+    store(o + lay.T_AVAL, aval)
+    store(o + lay.T_TRACKED, 0)
+    store(o + lay.T_OWNER, 0)
+    store(o + lay.T_WEAK, 0)
+    store(o + lay.T_EPOCH, 0)
+    store(o + lay.T_INDEX, 0)
+    store(o + lay.T_DTYPE, dtype)
+    return o
+
+
+@njit
+def view_new(aval, size, dtype, operand, offset):
+    o = tensor_new(aval, 0, size, dtype)
+    if o != 0:
+        owner = load(operand + lay.T_OWNER)
+        if owner == 0:
+            owner = operand
+        incref(owner)
+        store(o + lay.T_OWNER, owner)
+        store(o + lay.T_DATA, load(operand + lay.T_DATA) + offset)
+    return o
+
+
+@njit
+def current_log(st):
+    """The log of the calling thread if it records now, else 0."""
+    table = load(st + lay.S_RECORDER_TABLE)
+    me = thread_state()
+    for i in range(load(st + lay.S_RECORDERS)):
+        if load(table + 16 * i) == me:
+            return load(table + 16 * i + 8)
+    return 0
+
+
+@njit
+def ensure(log, column, count, capacity, width):
+    """Room for ``count`` items of ``width`` bytes in a growing column; False if memory is out."""
+    room = load(log + capacity)
+    if count <= room:
+        return True
+    room = max(count, 2 * room, 256)
+    block = resize(load(log + column), room * width)
+    if block == 0:
+        return False
+    store(log + column, block)
+    store(log + capacity, room)
+    return True
+
+
+@njit
+def append_row(log, form, operands, n_in, outs, n_out, rule):
+    """Append a row that owns its operands, outputs and (of a cut) its rule."""
+    count, refs = load(log + lay.L_COUNT), load(log + lay.L_REF_COUNT)
+    total = n_in + n_out + (1 if rule != 0 else 0)
+    if count + 2 > load(log + lay.L_CAPACITY):
+        room = load(log + lay.L_CAPACITY)
+        if not ensure(log, lay.L_FIRST, count + 2, lay.L_CAPACITY, 8):
+            return False
+        wider = load(log + lay.L_CAPACITY)
+        block = resize(load(log + lay.L_FORMS), wider * 8)
+        if block == 0:
+            store(log + lay.L_CAPACITY, room)
+            return False
+        store(log + lay.L_FORMS, block)
+    if not ensure(log, lay.L_REFS, refs + total, lay.L_REF_CAPACITY, 8):
+        return False
+    store(load(log + lay.L_FORMS) + 8 * count, form)
+    store(load(log + lay.L_FIRST) + 8 * count, refs)
+    at = load(log + lay.L_REFS) + 8 * refs
+    for i in range(n_in):
+        o = load(operands + 8 * i)
+        incref(o)
+        store(at + 8 * i, o)
+    at += 8 * n_in
+    for i in range(n_out):
+        o = load(outs + 8 * i)
+        incref(o)
+        store(o + lay.T_TRACKED, 1)
+        store(at + 8 * i, o)
+    if rule != 0:
+        incref(rule)
+        store(at + 8 * n_out, rule)
+    store(load(log + lay.L_FIRST) + 8 * (count + 1), refs + total)
+    store(log + lay.L_REF_COUNT, refs + total)
+    store(log + lay.L_COUNT, count + 1)
+    return True
+
+
+@njit
+def any_tracked(operands, n_in):
+    for i in range(n_in):
+        if load(load(operands + 8 * i) + lay.T_TRACKED) != 0:
+            return True
+    return False
+
+
+@njit
+def fail(callable_, first, second):
+    """Let a Python callable raise the exception that says it in words."""
+    call = frame_call()
+    store(call, long_new(first))
+    store(call + 8, long_new(second))
+    r = vectorcall(callable_, call, 2, 0)
+    decref(load(call))
+    decref(load(call + 8))
+    if r != 0:
+        decref(r)
+    return 0
+
+
+@njit
+def out_of_memory(form):
+    error_clear()
+    return fail(load(state() + lay.S_TOO_LARGE), load(form + lay.F_ID), 0)
+
+
+@njit
+def run_kernel(form, slots):
+    """Call the kernel; a long one lets other Python threads run (the caller holds what it reads and writes)."""
+    if load(form + lay.F_FLAGS) & lay.LONG:
+        thread = save_thread()
+        status = call_kernel(load(form + lay.F_KERNEL), load(form + lay.F_PARAMS), slots)
+        restore_thread(thread)
+        return status
+    return call_kernel(load(form + lay.F_KERNEL), load(form + lay.F_PARAMS), slots)
+
+
+@njit
+def record(form, operands, n_in, outs, n_out, rule):
+    """Append the row if this thread records and an operand matters to some tape; False on an exception."""
+    st = state()
+    if load(st + lay.S_RECORDERS) == 0 or load(form + lay.F_FLAGS) & (lay.DIFFERENTIABLE | lay.CUT | lay.GUARDED) == 0:
+        return True
+    log = current_log(st)
+    if log == 0 or not any_tracked(operands, n_in):
+        return True
+    if load(form + lay.F_FLAGS) & lay.GUARDED:
+        if error_occurred() == 0:
+            fail(load(st + lay.S_GUARD), form, operands)
+        return error_occurred() == 0
+    if append_row(log, form, operands, n_in, outs, n_out, rule):
+        return True
+    out_of_memory(form)
+    return False
+
+
+@njit
+def execute_one(form, operands, n_in):
+    """Run a form with one output on exact Tensors: allocate, compute, record."""
+    out = form + lay.F_OUT
+    if load(form + lay.F_FLAGS) & lay.VIEW:
+        o = view_new(load(out), load(out + 16), load(out + 24), load(operands), load(load(form + lay.F_PARAMS)))
+        if o == 0:
+            return out_of_memory(form)
+    else:
+        o = tensor_new(load(out), load(out + 8), load(out + 16), load(out + 24))
+        if o == 0:
+            return out_of_memory(form)
+        slots = frame_slots() if n_in < FEW else resize(0, 8 * (n_in + 1))
+        store(slots, load(o + lay.T_DATA))
+        for i in range(n_in):
+            store(slots + 8 * (i + 1), load(load(operands + 8 * i) + lay.T_DATA))
+        status = run_kernel(form, slots)
+        if n_in >= FEW:
+            release(slots)
+        if status != 0:
+            decref(o)
+            return fail(load(state() + lay.S_KERNEL_FAILED), load(form + lay.F_ID), status)
+    if load(state() + lay.S_RECORDERS) != 0:
+        outs = frame_call()
+        store(outs, o)
+        if not record(form, operands, n_in, outs, 1, 0):
+            decref(o)
+            return 0
+    return o
+
+
+@njit
+def execute_many(form, operands, n_in, n_out):
+    """The same for several outputs: a tuple."""
+    slots = resize(0, 8 * (n_in + 2 * n_out))
+    outs = slots + 8 * (n_in + n_out)
+    result = tuple_new(n_out)
+    for k in range(n_out):
+        out = form + lay.F_OUT + lay.F_OUT_BYTES * k
+        o = tensor_new(load(out), load(out + 8), load(out + 16), load(out + 24))
+        if o == 0:
+            decref(result)
+            release(slots)
+            return out_of_memory(form)
+        tuple_set(result, k, o)
+        store(outs + 8 * k, o)
+        store(slots + 8 * k, load(o + lay.T_DATA))
+    for i in range(n_in):
+        store(slots + 8 * (n_out + i), load(load(operands + 8 * i) + lay.T_DATA))
+    status = run_kernel(form, slots)
+    fine = status == 0 and record(form, operands, n_in, outs, n_out, 0)
+    release(slots)
+    if fine:
+        return result
+    decref(result)
+    if status != 0:
+        return fail(load(state() + lay.S_KERNEL_FAILED), load(form + lay.F_ID), status)
+    return 0
+
+
+@njit
+def execute(form, operands):
+    n_in, n_out = load(form + lay.F_INPUTS), load(form + lay.F_OUTPUTS)
+    held = load(form + lay.F_FLAGS) & lay.LONG
+    if held:                             # another thread may let go of an operand meanwhile
+        for i in range(n_in):
+            incref(load(operands + 8 * i))
+    result = execute_one(form, operands, n_in) if n_out == 1 else execute_many(form, operands, n_in, n_out)
+    if held:
+        for i in range(n_in):
+            decref(load(operands + 8 * i))
+    return result
