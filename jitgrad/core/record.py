@@ -32,7 +32,7 @@ def tensor(value: Any, dtype: int | None = None, what: str = "asarray") -> Any:
         return value
     machine = backend.current()
     if kind is machine.Variable:
-        value = value.read_value()
+        value = machine.read(value)
         kind = machine.Tensor
     if kind is machine.Tensor:
         return value if dtype is None or AVALS[value._aval].code == dtype else cast(value, dtype)

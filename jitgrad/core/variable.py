@@ -11,6 +11,7 @@ import numpy as np
 from jitgrad.core import backend, dtypes
 from jitgrad.core.aval import AVALS, aval
 from jitgrad.core.errors import user_error
+from jitgrad.core.primitive import OPS
 from jitgrad.core.record import tensor
 from jitgrad.core.tensor import Reference
 
@@ -48,8 +49,9 @@ class VariableMethods:
     # ---- reading ----
 
     def read_value(self) -> Any:
-        """The present value as a Tensor; tapes that watch the variable see the read."""
-        return backend.current().read(self)
+        """The present value as a Tensor of its own; tapes that watch the variable see the read."""
+        value = backend.current().read(self)
+        return OPS["reshape"](value, AVALS[value._aval].shape)
 
     value = read_value
 
@@ -126,17 +128,17 @@ class VariableMethods:
     # ---- the rest ----
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        out: np.ndarray = self.read_value().__array__(dtype, copy)
+        out: np.ndarray = self._value.__array__(dtype, copy)
         return out
 
     def __len__(self) -> int:
         return len(self._value)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.read_value())
+        return iter(backend.current().read(self))
 
     def __getitem__(self, key: Any) -> Any:
-        return self.read_value()[key]
+        return backend.current().read(self)[key]
 
     def __repr__(self) -> str:
         return (f"<jg.Variable {self.name!r} shape={self.shape} dtype={self.dtype}, "

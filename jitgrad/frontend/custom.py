@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from jitgrad.core import nest
 from jitgrad.core.aval import AVALS, Aval
 from jitgrad.core.errors import user_error
-from jitgrad.core.form import Form, form
+from jitgrad.core.form import FORMS, Form, form
 from jitgrad.core.primitive import BY_NAME, Kind, define
 from jitgrad.core.record import tensor
 from jitgrad.execute.cpu import layout, library
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.ops import composite
+
+
+_NUMBERS = (bool, int, float, np.ndarray, np.generic)
 
 
 def _ref(*arrays: Any, outs: tuple[int, ...]) -> Any:
@@ -45,7 +51,8 @@ def _cut_form(avals: tuple[Aval, ...], outs: tuple[Aval, ...]) -> Form:
 
 def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
     """Give ``f`` a gradient of its own: ``f(*x) -> (y, grad_fn)``, where ``grad_fn(*dy)`` returns one gradient per
-    Tensor in ``x`` (a single one may stand alone).
+    Tensor in ``x`` (a single one may stand alone). Variables, numbers and arrays among the arguments become Tensors;
+    what is passed by keyword has no gradient.
 
     If ``f`` reads Variables, ``grad_fn(*dy, variables=...)`` returns ``(gradients, variable_gradients)``. Exceptions
     inside propagate unchanged; a wrong number of gradients raises ValueError when the gradient is asked for.
@@ -65,16 +72,20 @@ def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(f)
     def decorated(*args: Any, **kwargs: Any) -> Any:
         leaves, structure = nest.flatten(args)
-        leaves = [tensor(x) if type(x) is Variable or isinstance(x, float | int) and not isinstance(x, bool) else x
-                  for x in leaves]
+        leaves = [tensor(x) if type(x) is Variable or isinstance(x, _NUMBERS) else x for x in leaves]
         operands = [x for x in leaves if type(x) is Tensor]
-        with _aside() as read:
+        with _aside() as inner:
             answer = f(*nest.rebuild(structure, leaves), **kwargs)
-            variables = read()
-        if not (isinstance(answer, tuple) and len(answer) == 2 and callable(answer[1])):
-            raise user_error(TypeError, f"custom_gradient: {f.__name__} must return (y, grad_fn)")
-        results, out_structure = nest.flatten(answer[0])
-        outs = tuple(composite.identity(tensor(y)) if _is_old(y, operands) else tensor(y) for y in results)
+            if not (isinstance(answer, tuple) and len(answer) == 2 and callable(answer[1])):
+                raise user_error(TypeError, f"custom_gradient: {f.__name__} must return (y, grad_fn)")
+            results, out_structure = nest.flatten(answer[0])
+            outs = tuple(_own(results, operands, inner))
+            given = kwargs.values()
+            variables = [v for v in machine.tape_variables(inner) if not any(v is x for x in given)]
+        if variables and not _takes_variables(answer[1]):
+            raise user_error(TypeError, f"custom_gradient: the gradient function of {f.__name__} must accept the keyword "
+                                        f"argument 'variables', since the function uses variables: "
+                                        f"{', '.join(v.name for v in variables)}")
         everything = (*operands, *(machine.variable_read(v) for v in variables))
         made = _cut_form(tuple(AVALS[t._aval] for t in everything), tuple(AVALS[t._aval] for t in outs))
         rule = _rule(f.__name__, answer[1], len(operands), variables)
@@ -83,9 +94,29 @@ def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
     return decorated
 
 
-def _is_old(y: Any, operands: Sequence[Any]) -> bool:
-    """A result that some tape knows already needs a Tensor of its own."""
-    return type(y) is Tensor and (bool(y._tracked) or any(y is x for x in operands))
+def _own(results: Sequence[Any], operands: Sequence[Any], inner: Any) -> Iterator[Any]:
+    """The results as Tensors that no tape knows yet. What the function made is taken as it is, for the gradient
+    function may hold it too."""
+    fresh: set[int] | None = None
+    met = {id(x) for x in operands}
+    for y in results:
+        t = tensor(y)
+        if t._tracked and id(t) not in met:
+            if fresh is None:
+                fresh = {id(o) for row in machine.log_rows(inner) for o in row[1 + len(FORMS[row[0]].avals):]}
+            known = id(t) not in fresh
+        else:
+            known = id(t) in met
+        met.add(id(t))
+        yield composite.identity(t) if known else t
+
+
+def _takes_variables(grad_fn: Callable[..., Any]) -> bool:
+    try:
+        taken = inspect.signature(grad_fn).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    return any(p.name == "variables" or p.kind is p.VAR_KEYWORD for p in taken)
 
 
 def _rule(name: str, grad_fn: Callable[..., Any], count: int, variables: Sequence[Any]) -> Callable[..., list[Any]]:
@@ -95,16 +126,19 @@ def _rule(name: str, grad_fn: Callable[..., Any], count: int, variables: Sequenc
         else:
             given, for_variables = grad_fn(*dy), []
         leaves = nest.flatten(given)[0]
-        if len(leaves) != count or len(for_variables) != len(variables):
-            raise user_error(ValueError, f"custom_gradient: {name}'s gradient function returned {len(leaves)} gradients "
-                                         f"for {count} inputs: too few gradients or too many")
+        if len(leaves) != count:
+            raise user_error(ValueError, f"custom_gradient: the gradient function of {name} is expected to return "
+                                         f"{count} gradients, but returned {len(leaves)}: too few gradients or too many")
+        if len(for_variables) != len(variables):
+            raise user_error(ValueError, f"custom_gradient: the gradient function of {name} must return a gradient for "
+                                         f"each of {len(variables)} variables, but returned {len(for_variables)}")
         return [None if g is None else tensor(g) for g in (*leaves, *for_variables)]
     return rule
 
 
 @contextmanager
-def _aside() -> Iterator[Callable[[], list[Any]]]:
-    """Run a block that the open tapes do not record; yields a function that tells which Variables were read."""
+def _aside() -> Iterator[Any]:
+    """Run a block that the open tapes do not record; yields the tape that records it in their place."""
     open_tapes = machine.open_tapes(machine.thread_log())
     for core in open_tapes:
         machine.tape_stop(core)
@@ -112,7 +146,7 @@ def _aside() -> Iterator[Callable[[], list[Any]]]:
     if open_tapes:
         machine.tape_start(inner)
     try:
-        yield lambda: machine.tape_variables(inner)
+        yield inner
     finally:
         machine.tape_release(inner)
         machine.tape_stop(inner)

@@ -9,7 +9,7 @@ from jitgrad import ops
 from jitgrad.core.aval import AVALS, aval
 from jitgrad.core.errors import user_error
 from jitgrad.execute.cpu import types as machine
-from jitgrad.execute.cpu.layout import HAS_CUT
+from jitgrad.execute.cpu.layout import ALONE, HAS_CUT
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.ops import composite, creation
 
@@ -18,6 +18,7 @@ def jacobian(tape: Any, target: Any, sources: list[Any], per_example: bool) -> l
     """One Jacobian (or None) per source; ``per_example``: the first axis of target and source is the batch."""
     from jitgrad.frontend.tape import plan_for
     if type(target) is Variable:
+        sources = [target._value if s is target else s for s in sources]
         target = target._value
     if type(target) is not Tensor or not all(type(s) in (Tensor, Variable) for s in sources):
         raise user_error(ValueError, f"jacobian: the target must be one Tensor and the sources Tensors or Variables, "
@@ -29,7 +30,7 @@ def jacobian(tape: Any, target: Any, sources: list[Any], per_example: bool) -> l
     if seed is None:
         return [None] * len(sources)
     status, words, rows, values, hashed = machine.connect(tape, (target,), sources, (seed,))
-    if status == HAS_CUT or _matters(values):
+    if status in (HAS_CUT, ALONE) or _matters(values):
         return _row_by_row(tape, target, sources, shape, per_example, n)
     plan = plan_for(words, values, hashed, 1, True, len(sources))
     inputs = tuple(values[i] for i in plan.inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from typing import Any
 
@@ -19,6 +19,7 @@ from jitgrad.core.tensor import install
 from jitgrad.core.variable import WATCHED
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.layout import (
+    ALONE,
     F_ID,
     HAS_CUT,
     K_ACCESSED,
@@ -85,11 +86,14 @@ class TapeMethods:
                 t._flags |= WATCHED
             machine.tape_watch(self, t)
 
-    @contextmanager
-    def stop_recording(self) -> Iterator[None]:
+    def stop_recording(self) -> AbstractContextManager[None]:
         """Record nothing in the block. Raises RuntimeError if the tape is not recording."""
         if not self._recording:
             raise user_error(RuntimeError, "Trying to stop recording a tape which is not recording.")
+        return self._stopped()
+
+    @contextmanager
+    def _stopped(self) -> Iterator[None]:
         machine.tape_stop(self)
         try:
             yield
@@ -97,7 +101,12 @@ class TapeMethods:
             machine.tape_start(self)
 
     def reset(self) -> None:
-        """Forget everything recorded and watched, as leaving the tape and entering a new one."""
+        """Forget everything recorded and watched, as leaving the tape and entering a new one.
+
+        Raises ValueError if the tape is not recording.
+        """
+        if not self._recording:
+            raise user_error(ValueError, "Tape is not recording.")
         machine.tape_release(self)
         self._flags &= ~(K_USED | K_WARNED)
 
@@ -125,10 +134,13 @@ class TapeMethods:
         ``unconnected_gradients``, LookupError where an operation on the way has no derivative rule.
         """
         unconnected = self._unusual(unconnected_gradients)
-        targets, seeds = self._targets(target, output_gradients)
+        ends = _ends(target, output_gradients)
         leaves, structure = nest.flatten(sources)
         known = [i for i, s in enumerate(leaves) if type(s) is Tensor or type(s) is Variable]
-        found = self._results(targets, [leaves[i] for i in known], seeds)
+        within = [(t, s) for t, s in ends if type(t) is Tensor]
+        found = self._results([t for t, _ in within], [leaves[i] for i in known],
+                              None if output_gradients is None else [s for _, s in within])
+        found = _identity(found, [leaves[i] for i in known], [(t, s) for t, s in ends if type(t) is Variable])
         self._finish()
         out: list[Any] = [None] * len(leaves)
         for i, g in zip(known, found, strict=True):
@@ -143,8 +155,10 @@ class TapeMethods:
         found = machine.gradient(self, targets, sources, seeds)
         while type(found) is tuple:
             status, words, rows, values, hashed = found
+            if status == ALONE:
+                return self._with_lone(targets, sources, seeds)
             if status == HAS_CUT:
-                return pieces.gradient(self, rows, targets, sources, seeds)
+                return pieces.gradient(self, words, rows, values, targets, seeds, len(sources))
             if status == NEEDS_CALL:
                 plan = TABLE.find(words)
                 if plan is not None:
@@ -155,22 +169,13 @@ class TapeMethods:
         results: list[Any] = found
         return results
 
-    def _targets(self, target: Any, output_gradients: Any) -> tuple[list[Any], list[Any] | None]:
-        """Target Tensors (Variables as read; what is no Tensor is dropped) and their seeds."""
-        leaves, _ = nest.flatten(target)
-        seeds: list[Any] | None = None
-        if output_gradients is not None:
-            given, _ = nest.flatten(output_gradients)
-            if len(given) != len(leaves):
-                raise user_error(ValueError, f"gradient: {len(given)} output_gradients for {len(leaves)} targets")
-            seeds = given
-        kept = []
-        for i, t in enumerate(leaves):
-            if type(t) is Variable:
-                t = t._value
-            if type(t) is Tensor:
-                kept.append((t, None if seeds is None else _seed(seeds[i], t)))
-        return [t for t, _ in kept], None if seeds is None else [s for _, s in kept]
+    def _with_lone(self, targets: list[Any], sources: list[Any], seeds: list[Any] | None) -> list[Any]:
+        """Gradients where a target is a source that the tape knows nothing else of: identity for that source."""
+        lone = [any(t is s for s in sources) and machine.connect(self, (t,), (t,), None)[0] == ALONE for t in targets]
+        rest = [i for i, alone in enumerate(lone) if not alone]
+        found = self._results([targets[i] for i in rest], sources, None if seeds is None else [seeds[i] for i in rest])
+        return _identity(found, sources, [(t, None if seeds is None else seeds[i])
+                                          for i, t in enumerate(targets) if lone[i]])
 
     def _unusual(self, unconnected: Any) -> UnconnectedGradients:
         """The checks that the common call skips."""
@@ -221,9 +226,13 @@ class TapeMethods:
         """The Jacobian of each example: ``[batch, *target.shape[1:], *source.shape[1:]]``.
 
         Examples must not influence one another. Raises ValueError if the first lengths differ or an operand has
-        fewer than two axes, RuntimeError like `jacobian`.
+        fewer than two axes, RuntimeError like `jacobian`. Zeros where unconnected, as in TensorFlow, whatever
+        ``unconnected_gradients`` says.
         """
-        unconnected = self._unusual(unconnected_gradients)
+        self._unusual(unconnected_gradients)
+        if not all(type(t) is Tensor or type(t) is Variable for t in (target, source)):
+            raise user_error(ValueError, f"batch_jacobian: target and source must be one Tensor each, got "
+                                         f"{type(target).__name__} and {type(source).__name__}")
         if target.ndim < 2 or source.ndim < 2:
             raise user_error(ValueError, f"batch_jacobian: target and source must have rank at least 2, got shapes "
                                          f"{target.shape} and {source.shape}")
@@ -234,7 +243,7 @@ class TapeMethods:
             raise user_error(RuntimeError, "GradientTape must be created with persistent=True to compute the "
                                            "batch_jacobian with experimental_use_pfor set to False.")
         (out,) = jacobian.jacobian(self, target, [source], per_example=True)
-        if out is None and unconnected is UnconnectedGradients.ZERO:
+        if out is None:
             out = creation.zeros((*target.shape, *source.shape[1:]), source.dtype)
         self._finish()
         return out
@@ -264,6 +273,27 @@ def plan_for(words: bytes, values: Sequence[Any], hashed: int, n_targets: int, w
         plan = Plan(back, saved, words, hashed)
         TABLE.add(plan)
     return plan
+
+
+def _ends(target: Any, output_gradients: Any) -> list[tuple[Any, Any]]:
+    """Targets and their seeds; what is neither Tensor nor Variable is dropped."""
+    leaves, _ = nest.flatten(target)
+    seeds = [None] * len(leaves) if output_gradients is None else nest.flatten(output_gradients)[0]
+    if len(seeds) != len(leaves):
+        raise user_error(ValueError, f"gradient: {len(seeds)} output_gradients for {len(leaves)} targets")
+    return [(t, _seed(s, t._value if type(t) is Variable else t)) for t, s in zip(leaves, seeds, strict=True)
+            if type(t) is Tensor or type(t) is Variable]
+
+
+def _identity(found: list[Any], sources: list[Any], lone: list[tuple[Any, Any]]) -> list[Any]:
+    """Add the seed of each target (ones by default) to its source: a Variable as target leads to itself alone."""
+    for t, seed in lone:
+        if CODES[t.dtype] >= FLOAT32:
+            for i, s in enumerate(sources):
+                if s is t:
+                    g = seed if seed is not None else creation.ones(t.shape, t.dtype)
+                    found[i] = g if found[i] is None else found[i] + g
+    return found
 
 
 def _seed(seed: Any, target: Any) -> Any:

@@ -78,7 +78,8 @@ class Constant(Initializer):
         try:
             return np.broadcast_to(value, shape)
         except ValueError:
-            raise user_error(ValueError, f"Constant: a value of shape {value.shape} does not fill shape {shape}") from None
+            raise user_error(ValueError, f"Constant: a value of shape {value.shape} does not fill shape "
+                                         f"{shape}") from None
 
 
 class RandomUniform(Initializer):

@@ -18,8 +18,6 @@ from jitgrad.nn import initializers
 from jitgrad.nn.names import fresh, snake
 from jitgrad.nn.tracking import Structure, members, tracked
 
-_STRUCTURAL = (list, dict, tuple, Variable)
-
 
 class _Call(threading.local):
     """``training`` as the outermost call that said so set it, for layers inside that are not told."""
@@ -225,8 +223,7 @@ class Layer:
         return self._name
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, _STRUCTURAL) or isinstance(value, Layer) or name in self.__dict__ and isinstance(
-                self.__dict__[name], (*_STRUCTURAL, Layer)):
+        if isinstance(value, _STRUCTURAL) or isinstance(self.__dict__.get(name), _STRUCTURAL):
             Structure.version += 1
             value = tracked(value)
         object.__setattr__(self, name, value)
@@ -237,6 +234,9 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
+
+
+_STRUCTURAL = (list, dict, tuple, Variable, Layer)
 
 
 def shape_of(x: Any) -> Any:

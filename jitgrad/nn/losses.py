@@ -249,7 +249,7 @@ def _row_starts(rows: int, classes: int, dtype: str) -> Any:
     if found is None:
         if len(_starts) >= 64:
             _starts.clear()
-        found = _starts[rows, classes, dtype] = tensor(np.arange(0, rows * classes, classes or 1, dtype))
+        found = _starts[rows, classes, dtype] = tensor(np.arange(rows, dtype=dtype) * classes)
     return found
 
 

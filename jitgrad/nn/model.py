@@ -6,12 +6,10 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
-
 from jitgrad.core.errors import user_error
 from jitgrad.nn import files
 from jitgrad.nn.layer import Layer
-from jitgrad.nn.tracking import Structure, members
+from jitgrad.nn.tracking import members
 from jitgrad.ops import creation
 
 

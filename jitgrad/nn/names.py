@@ -26,7 +26,7 @@ def by_name(what: str, name: Any, module: Mapping[str, Any], kind: type | None =
     """
     if kind is None:
         known = {key: value for key, value in module.items()
-                 if hasattr(value, "prim") or inspect.isfunction(value) and value.__module__ == module["__name__"]}
+                 if hasattr(value, "prim") or getattr(value, "__module__", None) == module["__name__"]}
     else:
         classes = {value for value in module.values() if inspect.isclass(value) and issubclass(value, kind)}
         known = {snake(c.__name__): c for c in classes if c is not kind}

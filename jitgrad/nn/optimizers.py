@@ -44,9 +44,9 @@ class Optimizer:
             if value is not None and not value > 0:
                 raise user_error(ValueError, f"{type(self).__name__}: {word} must be above 0, got {value}")
         variable = backend.current().Variable
-        self._learning_rate = learning_rate if type(learning_rate) is variable else variable(
+        self._learning_rate: Any = learning_rate if type(learning_rate) is variable else variable(
             learning_rate, trainable=False, name="learning_rate", dtype=NAMES[default_float()])
-        self._iterations = variable(np.int64(0), trainable=False, name="iteration")
+        self._iterations: Any = variable(np.int64(0), trainable=False, name="iteration")
         self.weight_decay = weight_decay
         self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
         self.name = snake(type(self).__name__) if name is None else name
@@ -87,7 +87,7 @@ class Optimizer:
         found = self._kept.get(id(v))
         if found is None:
             if v.dtype.kind != "f":
-                raise user_error(TypeError, f"apply_gradients: the variable {v.name!r} of dtype {v.dtype} holds no floats")
+                raise user_error(TypeError, f"apply_gradients: the variable {v.name!r} holds {v.dtype}, not floats")
             made = (backend.current().Variable(np.zeros(v.shape, v.dtype), False, f"{v.name}_{slot}")
                     for slot in self.slots)
             found = self._kept[id(v)] = (v, *made)
@@ -184,7 +184,8 @@ class Optimizer:
             self._updates.clear()                # a rule recorded with the old value
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} learning_rate={float(self._learning_rate):.6g}, iterations={int(self._iterations)}>"
+        return (f"<{type(self).__name__} learning_rate={float(self._learning_rate):.6g}, "
+                f"iterations={int(self._iterations)}>")
 
 
 class SGD(Optimizer):

@@ -11,9 +11,8 @@ from jitgrad.core.errors import user_error
 from jitgrad.core.record import Recorder, tensor
 from jitgrad.execute.cpu import layout, types
 from jitgrad.execute.cpu.plans import Plan
-from jitgrad.frontend.log import LOCAL
 
-_recorders = memoryview(types.STATE)[layout.S_RECORDERS // layout.WORD:][:1]     # [0]: how many threads record now
+_recorders = memoryview(types.STATE[layout.S_RECORDERS // layout.WORD:][:1])     # [0]: how many threads record now
 _avals_of, _data_of = attrgetter("_aval"), attrgetter("_data")
 
 
@@ -47,17 +46,23 @@ class Update:
         if not fits:
             given = [_fitted(t, AVALS[i]) for t, i in zip(given, self._avals, strict=True)]
         values = (*[v._value for v in self._variables], *given)
-        if _recorders[0]:
-            types.pause(LOCAL.address, 1)
-            try:
-                results = types.plan_run(self._address, values)
-            finally:
-                types.pause(LOCAL.address, -1)
-        else:
-            results = types.plan_run(self._address, values)
+        results = types.plan_run(self._address, values) if not _recorders[0] else _unrecorded(self._address, values)
         for v, value in zip(self._state, results, strict=True):
             v._value = value
             v._epoch = 0
+
+
+def _unrecorded(address: int, values: tuple[Any, ...]) -> list[Any]:
+    """A run of a plan that the open tapes of this thread do not see."""
+    tapes = types.open_tapes(types.thread_log())
+    for tape in tapes:
+        types.tape_stop(tape)
+    try:
+        results: list[Any] = types.plan_run(address, values)
+    finally:
+        for tape in reversed(tapes):
+            types.tape_start(tape)
+    return results
 
 
 def _fitted(given: Any, want: Aval) -> Any:

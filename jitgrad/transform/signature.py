@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -45,7 +46,7 @@ def _parse() -> Any:
     return backend.current().compiled(parse)
 
 
-def recorded(words: np.ndarray, values: list[Any]) -> tuple[Program, list[int]]:
+def recorded(words: np.ndarray, values: Sequence[Any]) -> tuple[Program, list[int]]:
     """The walked rows as a Program over ``values``, and the words after the rows."""
     n = len(words)
     row_form, first, operands, row_out, leaves = (np.zeros(n + 1, _int) for _ in range(5))
@@ -59,27 +60,34 @@ def recorded(words: np.ndarray, values: list[Any]) -> tuple[Program, list[int]]:
     return program, words[at:].tolist()
 
 
-def backward_of(words: np.ndarray, values: list[Any], n_targets: int, with_seeds: bool, n_sources: int,
-                ) -> tuple[Program, list[int]]:
-    """The backward Program of a walk: one result per source; and which values are its inputs."""
-    program, rest = recorded(words, values)
-    targets, seeds = [], []
-    at = 0
+def leaves_of(words: np.ndarray, values: Sequence[Any], n_targets: int, with_seeds: bool, n_sources: int,
+              ) -> tuple[list[tuple[int, int]], list[list[int]]]:
+    """Per target its value and its seed's (-1 for none); per source the values at which it enters."""
+    return _ends(recorded(words, values)[1], n_targets, with_seeds, n_sources)
+
+
+def _ends(rest: list[int], n_targets: int, with_seeds: bool, n_sources: int,
+          ) -> tuple[list[tuple[int, int]], list[list[int]]]:
+    at, ends = 0, []
     for _ in range(n_targets):
-        target = rest[at]
-        seed = rest[at + 1] - 1 if with_seeds else -1
+        ends.append((rest[at], rest[at + 1] - 1 if with_seeds else -1))
         at += 2 if with_seeds else 1
-        if target >= 0:
-            targets.append(target)
-            seeds.append(seed)
     at += 1
     groups: list[list[int]] = []
     for _ in range(n_sources):
         count = rest[at]
         groups.append(rest[at + 1: at + 1 + count])
         at += 1 + count + (1 if at + 1 + count < len(rest) and rest[at + 1 + count] <= -3 else 0)
+    return ends, groups
+
+
+def backward_of(words: np.ndarray, values: Sequence[Any], n_targets: int, with_seeds: bool, n_sources: int,
+                ) -> tuple[Program, list[int]]:
+    """The backward Program of a walk: one result per source; and which values are its inputs."""
+    program, rest = recorded(words, values)
+    ends, groups = _ends(rest, n_targets, with_seeds, n_sources)
     leaves = list(dict.fromkeys(v for group in groups for v in group))
-    back, saved = pullback(program, targets, seeds, leaves)
+    back, saved = pullback(program, [t for t, _ in ends if t >= 0], [s for t, s in ends if t >= 0], leaves)
     place = {leaf: i for i, leaf in enumerate(leaves)}
     return _gathered(back, [[place[v] for v in group] for group in groups]), saved
 

@@ -182,5 +182,5 @@ FIRST_COMPARISON = SYMBOLS.index("<")
 S_BYTES = S_OPS + WORD * len(SYMBOLS)
 SCRATCH_BYTES = 1 << 16
 
-# What a walk answers
-HIT, MISS, HAS_CUT, NEEDS_CALL = 0, 1, 2, 3
+# What a walk answers. ALONE: a target is a source too, and nothing else about it is known to the tape
+HIT, MISS, HAS_CUT, NEEDS_CALL, ALONE = 0, 1, 2, 3, 4

@@ -93,19 +93,18 @@ def connect(unused, args, count):
     targets, sources, seeds = load(args + 8), load(args + 16), load(args + 24)
     target_items, source_items = spread(targets), spread(sources)
     seed_items = spread(seeds) if seeds != load(st + lay.S_NONE) else 0
-    cut = walk(st, load(args), target_items, length(targets), source_items, length(sources), seed_items)
+    obstacle = walk(st, load(args), target_items, length(targets), source_items, length(sources), seed_items)
     release(target_items)
     release(source_items)
     release(seed_items)
-    return report(st, lay.HAS_CUT if cut else lay.MISS)
+    return report(st, obstacle if obstacle != 0 else lay.MISS)
 
 
 @njit
-def answer(st, cut, status):
+def answer(st, obstacle, status):
     """After a walk: run its plan. With another status than lay.HIT nothing ran and Python has to act."""
-    store(status, lay.MISS)
-    if cut:
-        store(status, lay.HAS_CUT)
+    store(status, obstacle if obstacle != 0 else lay.MISS)
+    if obstacle != 0:
         return 0
     plan = find_plan(st)
     if plan == 0:
@@ -127,12 +126,12 @@ def gradient(unused, args, count):
     tape, targets, sources, seeds = load(args), load(args + 8), load(args + 16), load(args + 24)
     target_items, source_items = spread(targets), spread(sources)
     seed_items = spread(seeds) if seeds != load(st + lay.S_NONE) else 0
-    cut = walk(st, tape, target_items, length(targets), source_items, length(sources), seed_items)
+    obstacle = walk(st, tape, target_items, length(targets), source_items, length(sources), seed_items)
     release(target_items)
     release(source_items)
     release(seed_items)
     status = frame_status()
-    results = answer(st, cut, status)
+    results = answer(st, obstacle, status)
     return report(st, load(status)) if load(status) != lay.HIT else results
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from numba import njit
 
 from jitgrad.execute.cpu import layout as lay
-from jitgrad.execute.cpu.native.raw import decref, incref, load, state, store
+from jitgrad.execute.cpu.native.raw import copy, decref, incref, load, move_bytes, release, resize, state, store
 from jitgrad.execute.cpu.native.tensors import ensure
+
+MANY_DEAD = 256                # rows; fewer are not worth moving the others
 
 
 @njit
@@ -19,13 +21,14 @@ def none():
 @njit
 def drop_row(log, row):
     """Release what a row owns; the row stays, empty."""
-    refs, first = load(log + lay.L_REFS), load(log + lay.L_FIRST)
+    store(load(log + lay.L_FORMS) + 8 * row, 0)
+    first = load(log + lay.L_FIRST)
     for i in range(load(first + 8 * row), load(first + 8 * (row + 1))):
-        o = load(refs + 8 * i)
-        store(refs + 8 * i, 0)
+        at = load(log + lay.L_REFS) + 8 * i          # read anew: a destructor may run Python, which may record
+        o = load(at)
+        store(at, 0)
         if o != 0:
             decref(o)
-    store(load(log + lay.L_FORMS) + 8 * row, 0)
 
 
 @njit
@@ -75,28 +78,94 @@ def reach(log, but):
 
 
 @njit
-def clip_reads(log):
-    """Open intervals start no later than the reads that are left."""
-    count = load(log + lay.L_READ_COUNT)
+def first_read(log):
+    """The first noted read that a living tape's interval includes."""
+    first = load(log + lay.L_READ_COUNT)
     tape = load(log + lay.L_TAPES)
     while tape != 0:
-        if is_open(tape):
-            at = load(tape + lay.K_INTERVALS) + lay.K_INTERVAL * (load(tape + lay.K_INTERVAL_COUNT) - 1) + 16
-            store(at, min(load(at), count))
+        for i in range(load(tape + lay.K_INTERVAL_COUNT)):
+            first = min(first, load(load(tape + lay.K_INTERVALS) + lay.K_INTERVAL * i + 16))
         tape = load(tape + lay.K_NEXT)
+    return first
 
 
 @njit
-def drop_reads(log, keep):
-    """Forget noted reads from row ``keep`` on (the last first, so that none is lost half way)."""
-    count = load(log + lay.L_READ_COUNT)
-    while count > 0 and load(load(log + lay.L_READS) + 24 * (count - 1) + 16) >= keep:
-        count -= 1
-        at = load(log + lay.L_READS) + 24 * count
-        variable, value = load(at), load(at + 8)
-        store(log + lay.L_READ_COUNT, count)
-        decref(variable)
-        decref(value)
+def end_of_reads(log):
+    """One past the last noted read that a living tape's interval includes or may yet include."""
+    last = 0
+    tape = load(log + lay.L_TAPES)
+    while tape != 0:
+        for i in range(load(tape + lay.K_INTERVAL_COUNT)):
+            last = max(last, last_read(log, load(tape + lay.K_INTERVALS) + lay.K_INTERVAL * i))
+        tape = load(tape + lay.K_NEXT)
+    return last
+
+
+@njit
+def shift(log, rows, reads):
+    """Living tapes count rows and reads from new origins."""
+    tape = load(log + lay.L_TAPES)
+    while tape != 0:
+        for i in range(load(tape + lay.K_INTERVAL_COUNT)):
+            at = load(tape + lay.K_INTERVALS) + lay.K_INTERVAL * i
+            store(at, max(load(at) - rows, 0))
+            store(at + 16, max(load(at + 16) - reads, 0))
+            if load(at + 8) >= 0:
+                store(at + 8, max(load(at + 8) - rows, 0))
+                store(at + 24, max(load(at + 24) - reads, 0))
+        for w in range(load(tape + lay.K_WATCH_COUNT)):
+            at = load(tape + lay.K_WATCHES) + 16 * w + 8
+            store(at, max(load(at) - rows, 0))
+        tape = load(tape + lay.K_NEXT)
+    noted = load(log + lay.L_READS)
+    for r in range(load(log + lay.L_READ_COUNT)):
+        at = noted + 24 * r + 16
+        store(at, max(load(at) - rows, 0))
+
+
+@njit
+def dead_prefix(log):
+    """How many rows at the front to cut: all if none lives, else only once they are half of the log."""
+    count, forms = load(log + lay.L_COUNT), load(log + lay.L_FORMS)
+    n = 0
+    while n < count and load(forms + 8 * n) == 0:
+        n += 1
+    return n if n == count or (n >= MANY_DEAD and 2 * n >= count) else 0
+
+
+@njit
+def cut_rows(log, n):
+    count = load(log + lay.L_COUNT) - n
+    forms, first, refs = load(log + lay.L_FORMS), load(log + lay.L_FIRST), load(log + lay.L_REFS)
+    base = load(first + 8 * n)
+    move_bytes(refs, refs + 8 * base, 8 * (load(log + lay.L_REF_COUNT) - base))
+    move_bytes(forms, forms + 8 * n, 8 * count)
+    for r in range(count + 1):
+        store(first + 8 * r, load(first + 8 * (r + n)) - base)
+    store(log + lay.L_COUNT, count)
+    store(log + lay.L_REF_COUNT, load(log + lay.L_REF_COUNT) - base)
+
+
+@njit
+def settle(log):
+    """After rows died: forget reads that no living tape includes and give the room at the front back."""
+    reads, rows, kept = first_read(log), dead_prefix(log), end_of_reads(log)
+    count, noted = load(log + lay.L_READ_COUNT), load(log + lay.L_READS)
+    kept = max(kept, reads)
+    tail = count - kept
+    gone = resize(0, 24 * (reads + tail) + 8)
+    copy(gone, noted, 24 * reads)
+    copy(gone + 24 * reads, noted + 24 * kept, 24 * tail)
+    move_bytes(noted, noted + 24 * reads, 24 * (kept - reads))
+    store(log + lay.L_READ_COUNT, kept - reads)
+    if rows > 0:
+        cut_rows(log, rows)
+    if reads > 0 or rows > 0:
+        shift(log, rows, reads)
+    for r in range(reads + tail):        # last: a destructor may run Python
+        decref(load(gone + 24 * r))
+        decref(load(gone + 24 * r + 8))
+    release(gone)
 
 
 @njit
@@ -112,16 +181,12 @@ def release_rows(tape):
                 if load(load(log + lay.L_FORMS) + 8 * row) != 0 and (alone or not covered(log, row, tape)):
                     drop_row(log, row)
                 row -= 1
+        store(tape + lay.K_INTERVAL_COUNT, 0)
         last = reach(log, tape)
         if last < load(log + lay.L_COUNT):
+            store(log + lay.L_REF_COUNT, load(load(log + lay.L_FIRST) + 8 * last))
             store(log + lay.L_COUNT, last)
-            store(log + lay.L_REF_COUNT, load(load(log + lay.L_FIRST) + 8 * last) if last > 0 else 0)
-        if alone:
-            drop_reads(log, 0)
-        else:
-            drop_reads(log, last + 1)
-        clip_reads(log)
-    store(tape + lay.K_INTERVAL_COUNT, 0)
+        settle(log)
     count = load(tape + lay.K_WATCH_COUNT)
     store(tape + lay.K_WATCH_COUNT, 0)
     for i in range(count):

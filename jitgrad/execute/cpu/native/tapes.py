@@ -156,6 +156,9 @@ def tape_enter(tape, unused):
         if log == 0:
             return log
         join(tape, log)
+    if load(tape + lay.K_FLAGS) & lay.K_USED:          # after its gradient a tape starts anew
+        store(tape + lay.K_FLAGS, load(tape + lay.K_FLAGS) & ~lay.K_USED)
+        forget_met(tape)
     open_interval(tape, log)
     incref(tape)
     return tape

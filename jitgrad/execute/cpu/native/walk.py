@@ -232,9 +232,10 @@ def source_words(st, tape, o, epoch):
 @njit
 def walk(st, tape, targets, n_targets, sources, n_sources, seeds):
     """Words: rows; -1; per target its number or -1, then with seeds 1 + the seed's number or 0; -1; per source its
-    leaves.
+    leaves; the avals of the values that no row has.
 
-    Targets, sources and seeds are arrays of objects; seeds may be 0 for none.
+    Targets, sources and seeds are arrays of objects; seeds may be 0 for none. Returns what keeps the machine from going
+    on by itself (HAS_CUT, ALONE) or 0.
     """
     epoch = load(st + lay.S_EPOCH) + 1
     store(st + lay.S_EPOCH, epoch)
@@ -246,12 +247,18 @@ def walk(st, tape, targets, n_targets, sources, n_sources, seeds):
         note_source(st, load(sources + 8 * i), epoch)
     if load(tape + lay.K_LOG) != 0:
         forward(st, tape, epoch)
+    status = 0
     for i in range(n_targets):
         o = load(targets + 8 * i)
-        if flags_of(o, epoch) & FROM_SOURCE:
+        m = flags_of(o, epoch)
+        if m & FROM_SOURCE:
             mark(o, epoch, NEEDED)
-    cut = backward(st, tape, epoch)
+        elif m & SOURCE and load(o + lay.T_DTYPE) >= FLOAT32:
+            status = lay.ALONE
+    if backward(st, tape, epoch) and status == 0:
+        status = lay.HAS_CUT
     numbering(st, tape, epoch)
+    n_rows_have = load(st + lay.S_VALUE_COUNT)
     word(st, -1)
     for i in range(n_targets):
         o = load(targets + 8 * i)
@@ -264,4 +271,6 @@ def walk(st, tape, targets, n_targets, sources, n_sources, seeds):
     word(st, -1)
     for i in range(n_sources):
         source_words(st, tape, load(sources + 8 * i), epoch)
-    return cut
+    for i in range(n_rows_have, load(st + lay.S_VALUE_COUNT)):
+        word(st, load(load(load(st + lay.S_VALUES) + 8 * i) + lay.T_AVAL))
+    return status
