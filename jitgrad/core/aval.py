@@ -77,8 +77,8 @@ for _code in range(len(DTYPES)):         # compiled code relies on it: the scala
 
 def as_shape(shape: Any, what: str = "shape") -> tuple[int, ...]:
     """A shape given by a user: an int or a sequence of ints, none negative."""
-    items: Sequence[Any] = (shape,) if hasattr(shape, "__index__") else tuple(shape)
     try:
+        items: Sequence[Any] = (shape,) if hasattr(shape, "__index__") else tuple(shape)
         out = tuple(operator.index(n) for n in items)
     except TypeError:
         raise user_error(TypeError, f"{what} must be an int or a tuple of ints, got {shape!r}") from None

@@ -37,7 +37,7 @@ def set_default_dtype(dtype: Any) -> None:
     """
     code = code_of(dtype)
     if code not in (FLOAT32, FLOAT64):
-        raise ValueError(f"set_default_dtype: the default must be float32 or float64, got {NAMES[code]}")
+        raise user_error(ValueError, f"set_default_dtype: the default must be float32 or float64, got {NAMES[code]}")
     _Default.float_code = code
 
 

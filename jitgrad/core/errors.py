@@ -19,6 +19,16 @@ def user_line() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
 
 
+def user_call() -> str:
+    """The function of this package that the user called, by name."""
+    frame = sys._getframe(1)
+    name = frame.f_code.co_name
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        name = frame.f_code.co_name
+        frame = frame.f_back  # type: ignore[assignment]
+    return name
+
+
 def user_error(kind: type[E], message: str) -> E:
     """An exception of ``kind`` whose message ends with the user's line."""
     line = user_line()

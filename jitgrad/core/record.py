@@ -13,7 +13,7 @@ import numpy as np
 
 from jitgrad.core import backend, dtypes
 from jitgrad.core.aval import AVALS, Aval, aval
-from jitgrad.core.errors import user_error
+from jitgrad.core.errors import user_call, user_error
 from jitgrad.core.form import Form, form
 from jitgrad.core.primitive import BY_NAME, Primitive
 from jitgrad.core.program import Program
@@ -25,8 +25,11 @@ MAX_LITERAL = 64               # integer exponents up to here are parameters; th
 
 # ---- Tensors from anything -----------------------------------------------------------------------
 
-def tensor(value: Any, dtype: int | None = None, what: str = "asarray") -> Any:
-    """A Tensor from a Tensor, Variable, Python number, (nested) sequence or NumPy array; arrays are copied."""
+def tensor(value: Any, dtype: int | None = None, what: str = "") -> Any:
+    """A Tensor from a Tensor, Variable, Python number, (nested) sequence or NumPy array; arrays are copied.
+
+    ``what`` asked for it, for errors: by default the function that the user called.
+    """
     kind = type(value)
     if kind is backend.Current.Tensor and dtype is None:
         return value
@@ -37,11 +40,15 @@ def tensor(value: Any, dtype: int | None = None, what: str = "asarray") -> Any:
     if kind is machine.Tensor:
         return value if dtype is None or AVALS[value._aval].code == dtype else cast(value, dtype)
     array = _array(value, dtype, what)
-    return machine.tensor(array, aval(dtypes.CODES[array.dtype], array.shape))
+    made = machine.tensor(array, aval(dtypes.CODES[array.dtype], array.shape))
+    return made if dtype is None or dtypes.CODES[array.dtype] == dtype else cast(made, dtype)
 
 
 def _array(value: Any, dtype: int | None, what: str) -> np.ndarray:
-    """A C-contiguous array of one of the five dtypes, by content where Python values have none."""
+    """A C-contiguous array of one of the five dtypes, by content where Python values have none.
+
+    It has the dtype asked for, except that floats of NumPy stay floats where integers are asked for.
+    """
     is_numpy = isinstance(value, np.ndarray | np.generic)
     if not is_numpy and hasattr(value, "__array__"):
         value = np.asarray(value)
@@ -51,16 +58,34 @@ def _array(value: Any, dtype: int | None, what: str) -> np.ndarray:
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, OverflowError) as error:
-        raise user_error(ValueError, f"{what}: cannot make a Tensor of {type(value).__name__}: {error}") from None
+        raise user_error(ValueError, f"{what or user_call()}: cannot make a Tensor of {type(value).__name__}: {error}"
+                         ) from None
     if array.dtype.kind not in "biuf":
-        raise user_error(TypeError, f"{what}: cannot make a Tensor of {_described(value, array)}; "
+        if type(value) is int:
+            raise user_error(OverflowError, f"{what or user_call()}: {_number(value)} does not fit int64")
+        raise user_error(TypeError, f"{what or user_call()}: cannot make a Tensor of {_described(value, array)}; "
                                     f"the dtypes are {', '.join(dtypes.NAMES)}")
     if dtype is None:
         dtype = _code_for(array, is_numpy, what)
     target = dtypes.DTYPES[dtype]
     if array.dtype.kind == "f" and dtype < dtypes.FLOAT32 and not is_numpy:
-        raise user_error(TypeError, f"{what}: cannot make {target.name} of Python floats")
-    return np.ascontiguousarray(array, dtype=target).reshape(array.shape)
+        raise user_error(TypeError, f"{what or user_call()}: cannot make {target.name} of Python floats")
+    if target.kind == "i" and array.dtype.kind == "f":
+        target = dtypes.DTYPES[_code_for(array, is_numpy, what)]
+    elif target.kind == "i" and not is_numpy and not _fits(array, target):
+        raise user_error(OverflowError, f"{what or user_call()}: {array.min()} to {array.max()} do not fit {target.name}")
+    with np.errstate(over="ignore"):        # a float beyond float32 is inf
+        return np.ascontiguousarray(array, dtype=target).reshape(array.shape)
+
+
+def _fits(array: np.ndarray, target: np.dtype[Any]) -> bool:
+    bound = np.iinfo(target)
+    return array.size == 0 or (bool(array.min() >= bound.min) and bool(array.max() <= bound.max))
+
+
+def _number(x: float) -> str:
+    """A number in an error: one of thousands of digits by its size."""
+    return str(x) if not isinstance(x, int) or x.bit_length() <= 128 else f"an integer of {x.bit_length()} bits"
 
 
 def _code_for(array: np.ndarray, is_numpy: bool, what: str) -> int:
@@ -69,8 +94,7 @@ def _code_for(array: np.ndarray, is_numpy: bool, what: str) -> int:
             return dtypes.default_float()
         if array.dtype.kind == "b":
             return dtypes.BOOL
-        fits = array.size == 0 or (array.min() >= -2**31 and array.max() < 2**31)
-        return dtypes.INT32 if fits else dtypes.INT64
+        return dtypes.INT32 if _fits(array, dtypes.int32) else dtypes.INT64
     native = array.dtype.newbyteorder("=")
     if native not in dtypes.CODES:
         if native.kind in "iu" and native.itemsize < 4 or native == np.uint16:
@@ -79,7 +103,7 @@ def _code_for(array: np.ndarray, is_numpy: bool, what: str) -> int:
             return dtypes.INT64
         if native == np.float16:
             return dtypes.FLOAT32
-        raise user_error(TypeError, f"{what}: NumPy dtype {array.dtype} has no counterpart; "
+        raise user_error(TypeError, f"{what or user_call()}: NumPy dtype {array.dtype} has no counterpart; "
                                     f"the dtypes are {', '.join(dtypes.NAMES)}")
     return dtypes.CODES[native]
 
@@ -87,7 +111,10 @@ def _code_for(array: np.ndarray, is_numpy: bool, what: str) -> int:
 def _described(value: Any, array: np.ndarray) -> str:
     if isinstance(value, np.ndarray):
         return f"a NumPy array of dtype {array.dtype}"
-    return f"{type(value).__name__} {value!r}"[:80]
+    try:
+        return f"{type(value).__name__} {value!r}".replace("\n", " ")[:80]
+    except Exception:                       # a repr of the user's own, or of an integer of thousands of digits
+        return type(value).__name__
 
 
 def _holds_tensors(value: Sequence[Any]) -> bool:
@@ -226,7 +253,7 @@ def _in_domain(prim: Primitive, x: Any, domain: str, code: int, machine: backend
     try:
         return machine.tensor(np.array(x, dtypes.DTYPES[want]), aval(want, ()))
     except OverflowError:
-        raise user_error(OverflowError, f"{prim.name}: {x} does not fit {dtypes.NAMES[want]}") from None
+        raise user_error(OverflowError, f"{prim.name}: {_number(x)} does not fit {dtypes.NAMES[want]}") from None
 
 
 # ---- dry recordings ------------------------------------------------------------------------------

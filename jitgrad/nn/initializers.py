@@ -12,6 +12,7 @@ from jitgrad import random
 from jitgrad.core.aval import as_shape
 from jitgrad.core.dtypes import code_of, default_float
 from jitgrad.core.errors import user_error
+from jitgrad.core.record import tensor
 from jitgrad.nn.names import by_name
 from jitgrad.ops import creation
 
@@ -33,8 +34,8 @@ class Initializer:
         code = default_float() if dtype is None else code_of(dtype)
         return creation.from_array(self.draw(as_shape(shape)), code)
 
-    def draw(self, shape: tuple[int, ...]) -> Any:
-        """The numbers, as a NumPy array or a Tensor."""
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The numbers, as a NumPy array."""
         raise NotImplementedError
 
     def stream(self) -> random.Generator | Any:
@@ -52,7 +53,7 @@ class Zeros(Initializer):
     def __init__(self) -> None:
         super().__init__()
 
-    def draw(self, shape: tuple[int, ...]) -> Any:
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
         return np.zeros(shape)
 
 
@@ -62,7 +63,7 @@ class Ones(Initializer):
     def __init__(self) -> None:
         super().__init__()
 
-    def draw(self, shape: tuple[int, ...]) -> Any:
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
         return np.ones(shape)
 
 
@@ -73,8 +74,8 @@ class Constant(Initializer):
         super().__init__()
         self.value = value
 
-    def draw(self, shape: tuple[int, ...]) -> Any:
-        value = np.asarray(self.value)
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
+        value = tensor(self.value, what="Constant").numpy()
         try:
             return np.broadcast_to(value, shape)
         except ValueError:
@@ -89,8 +90,9 @@ class RandomUniform(Initializer):
         super().__init__(seed)
         self.minval, self.maxval = minval, maxval
 
-    def draw(self, shape: tuple[int, ...]) -> Any:
-        return self.stream().uniform(shape, self.minval, self.maxval, "float64")
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
+        out: np.ndarray = self.stream().uniform(shape, self.minval, self.maxval, "float64").numpy()
+        return out
 
 
 class RandomNormal(Initializer):
@@ -100,18 +102,19 @@ class RandomNormal(Initializer):
         super().__init__(seed)
         self.mean, self.stddev = mean, stddev
 
-    def draw(self, shape: tuple[int, ...]) -> Any:
-        return self.stream().normal(shape, self.mean, self.stddev, "float64")
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
+        out: np.ndarray = self.stream().normal(shape, self.mean, self.stddev, "float64").numpy()
+        return out
 
 
 class TruncatedNormal(RandomNormal):
     """Normal numbers, drawn again where they are more than two standard deviations from the mean."""
 
-    def draw(self, shape: tuple[int, ...]) -> Any:
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
         stream = self.stream()
-        out = np.array(stream.normal(shape, dtype="float64"))
+        out: np.ndarray = stream.normal(shape, dtype="float64").numpy().copy()
         while (far := np.abs(out) > 2.0).any():
-            out[far] = stream.normal((int(far.sum()),), dtype="float64")
+            out[far] = stream.normal((int(far.sum()),), dtype="float64").numpy()
         return out * self.stddev + self.mean
 
 
@@ -130,7 +133,7 @@ class VarianceScaling(Initializer):
                                          f"untruncated_normal, got {distribution!r}")
         self.scale, self.mode, self.distribution = scale, mode, distribution
 
-    def draw(self, shape: tuple[int, ...]) -> Any:
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
         fan_in, fan_out = fans(shape)
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
         stddev = math.sqrt(self.scale / max(1.0, fan))

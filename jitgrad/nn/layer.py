@@ -103,7 +103,7 @@ class Layer:
     def _first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Build, call, and keep the shape that came out for `Model.summary`."""
         self._build(shape_of(args[0]) if args else None)
-        out = self.call(*args, **kwargs)
+        out: Any = self.call(*args, **kwargs)
         if type(out) is Tensor:
             self.output_shape = (None, *out.shape[1:]) if out.ndim else ()
         return out
@@ -146,7 +146,7 @@ class Layer:
         for key, v in own:
             if type(v) is Variable and id(v) not in seen:
                 seen.add(id(v))
-                yield key, v, trained and v.trainable
+                yield key, v, trained and bool(v.trainable)
         for key, v in own:
             if type(v) is not Variable:
                 yield from v.held(key + "/", seen, trained)
@@ -198,11 +198,11 @@ class Layer:
 
     def get_weights(self) -> list[np.ndarray]:
         """Copies of the Variables' values, in the order of `variables`."""
-        return [np.array(v.numpy()) for v in self.variables]
+        return [v.numpy().copy() for v in self.variables]
 
     def set_weights(self, weights: Any) -> None:
         """Assign arrays like those of `get_weights`; ValueError, and nothing assigned, if they do not fit."""
-        values, variables = [np.asarray(w) for w in weights], self.variables
+        values, variables = [tensor(w, what="set_weights").numpy() for w in weights], self.variables
         if len(values) != len(variables):
             raise user_error(ValueError, f"set_weights: {len(values)} arrays for the {len(variables)} weights of "
                                          f"{self.name!r}")
@@ -279,10 +279,10 @@ class Unary(Layer):
         first = not self.built
         if first:
             self._build(inputs.shape)
-        good = self.checked(inputs)
+        good: Any = self.checked(inputs)
         if good is given:
             self.__dict__["_aval"] = good._aval
-        out = self.call(good)
+        out: Any = self.call(good)
         if first and type(out) is Tensor:
             self.output_shape = (None, *out.shape[1:])
         return out

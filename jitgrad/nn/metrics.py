@@ -14,14 +14,8 @@ from jitgrad.nn.names import fresh, snake
 from jitgrad.ops import composite
 
 
-class Mean:
-    """The mean of all values given since the last `reset_state`.
-
-    >>> mean = Mean()
-    >>> mean.update_state([1., 2., 6.])
-    >>> float(mean.result()), float(mean(5.0))
-    (3.0, 3.5)
-    """
+class Metric:
+    """A weighted mean of numbers, taken in by `update_state` since the last `reset_state`."""
 
     def __init__(self, name: str | None = None, dtype: Any = None) -> None:
         variable = backend.current().Variable
@@ -35,9 +29,11 @@ class Mean:
         """The running sum, and the sum of the weights."""
         return [self.total, self.count]
 
-    def update_state(self, values: Any, sample_weight: Any = None) -> None:
-        """Take in a Tensor of values, each with a weight if given."""
-        values = tensor(values)
+    def update_state(self, *args: Any, **kwargs: Any) -> None:
+        """Take in the numbers of one batch."""
+        raise NotImplementedError(f"{type(self).__name__} must define update_state")
+
+    def _take_in(self, values: Any, sample_weight: Any) -> None:
         if sample_weight is None:
             self.total.assign_add(composite.sum(values))
             self.count.assign_add(float(values.size))
@@ -69,16 +65,30 @@ class Mean:
         return f"<{type(self).__name__} name={self.name}, result={float(self.result()):.6g}>"
 
 
-class Hits(Mean):
+class Mean(Metric):
+    """The mean of all values given.
+
+    >>> mean = Mean()
+    >>> mean.update_state([1., 2., 6.])
+    >>> float(mean.result()), float(mean(5.0))
+    (3.0, 3.5)
+    """
+
+    def update_state(self, values: Any, sample_weight: Any = None) -> None:
+        """Take in a Tensor of values, each with a weight if given."""
+        self._take_in(tensor(values), sample_weight)
+
+
+class Hits(Metric):
     """The fraction of samples for which `hits` is true."""
 
     def hits(self, y_true: Any, y_pred: Any) -> Any:
         """A boolean for each sample."""
         raise NotImplementedError(f"{type(self).__name__} must define hits")
 
-    def update_state(self, y_true: Any, y_pred: Any = None, sample_weight: Any = None) -> None:
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Take in labels and predictions of one batch."""
-        super().update_state(ops.cast(self.hits(tensor(y_true), tensor(y_pred)), "int32"), sample_weight)
+        self._take_in(ops.cast(self.hits(tensor(y_true), tensor(y_pred)), "int32"), sample_weight)
 
 
 class Accuracy(Hits):

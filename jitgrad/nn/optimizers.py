@@ -222,7 +222,7 @@ class Adam(Optimizer):
     >>> import jitgrad as jg
     >>> w = jg.Variable([1., 2.])
     >>> _ = Adam(learning_rate=0.5).apply_gradients([(jg.constant([3., -1.]), w)])
-    >>> w.numpy()
+    >>> w.numpy().round(4)
     array([0.5, 2.5], dtype=float32)
     """
 
@@ -251,8 +251,8 @@ class Adam(Optimizer):
 def get(identifier: Any) -> Optimizer:
     """An optimizer from its name ("sgd", "Adam"), its class, or itself.
 
-    >>> get("adam").learning_rate.numpy()
-    np.float32(0.001)
+    >>> get("adam")
+    <Adam learning_rate=0.001, iterations=0>
     """
     if isinstance(identifier, Optimizer):
         return identifier

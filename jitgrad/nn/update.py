@@ -12,7 +12,7 @@ from jitgrad.core.record import Recorder, tensor
 from jitgrad.execute.cpu import layout, types
 from jitgrad.execute.cpu.plans import Plan
 
-_recorders = memoryview(types.STATE[layout.S_RECORDERS // layout.WORD:][:1])     # [0]: how many threads record now
+_recorders = types.STATE[layout.S_RECORDERS // layout.WORD:].data        # [0]: how many threads record now
 _avals_of, _data_of = attrgetter("_aval"), attrgetter("_data")
 
 

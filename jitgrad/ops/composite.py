@@ -227,7 +227,7 @@ def reshape(x: Any, shape: Any) -> Any:
     try:
         target = _target(x._aval, shape)
     except TypeError:
-        target = _target(x._aval, shape if hasattr(shape, "__index__") else tuple(shape))
+        target = _target(x._aval, tuple(shape) if hasattr(shape, "__iter__") else as_shape(shape))
     return ops.reshape(x, target)
 
 
@@ -307,6 +307,9 @@ def one_hot(indices: Any, depth: int, dtype: Any = None) -> Any:
     """1 at each index along a new last axis of length ``depth``, else 0; an index out of range gives zeros."""
     from jitgrad.ops.creation import arange
     indices = tensor(indices)
+    (depth,) = as_shape(depth, "one_hot: depth")
+    if is_float(aval_of(indices).code):
+        raise user_error(TypeError, f"one_hot: indices must be integers, got {aval_of(indices).dtype}")
     hit = expand_dims(indices, -1) == ops.cast(arange(depth), aval_of(indices).dtype.name)
     return ops.cast(hit, NAMES[default_float() if dtype is None else code_of(dtype)])
 

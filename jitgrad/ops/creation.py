@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,23 @@ import numpy as np
 from jitgrad.core import backend
 from jitgrad.core.aval import AVALS, as_shape, aval
 from jitgrad.core.dtypes import CODES, DTYPES, INT32, INT64, code_of, default_float
-from jitgrad.core.errors import user_error
+from jitgrad.core.errors import user_call, user_error
 from jitgrad.core.record import tensor
 
 
 def from_array(array: Any, code: int) -> Any:
     """A Tensor with a copy of an array's elements in the dtype of ``code``."""
-    array = np.ascontiguousarray(array, DTYPES[code]).reshape(np.shape(array))
+    array = _numpy(np.ascontiguousarray, array, DTYPES[code]).reshape(np.shape(array))
     return backend.current().tensor(array, aval(code, array.shape))
+
+
+def _numpy(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What a function of NumPy makes, its errors told as the user's call."""
+    try:
+        return make(*args, **kwargs)
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError, MemoryError) as error:
+        kind = MemoryError if isinstance(error, MemoryError) else type(error)
+        raise user_error(kind, f"{user_call()}: {str(error).rstrip('.')}") from None
 
 
 def _dtype(dtype: Any) -> int:
@@ -73,7 +83,7 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> An
     """Numbers from ``start`` (0 if only one is given) up to ``stop``, exclusive; integers are int32 where they fit."""
     if stop is None:
         start, stop = 0, start
-    array = np.arange(start, stop, step)
+    array = _numpy(np.arange, start, stop, step)
     if dtype is not None:
         return from_array(array, code_of(dtype))
     if array.dtype.kind == "f":
@@ -84,12 +94,13 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> An
 
 def linspace(start: Any, stop: Any, num: int = 50, dtype: Any = None, endpoint: bool = True) -> Any:
     """``num`` evenly spaced numbers from ``start`` to ``stop``."""
-    return from_array(np.linspace(float(start), float(stop), int(num), endpoint=endpoint), _dtype(dtype))
+    return from_array(_numpy(np.linspace, _numpy(float, start), _numpy(float, stop), _numpy(int, num),
+                             endpoint=endpoint), _dtype(dtype))
 
 
 def eye(n_rows: int, n_cols: int | None = None, k: int = 0, dtype: Any = None) -> Any:
     """Ones on the k-th diagonal, else zeros."""
-    return from_array(np.eye(n_rows, n_cols, k), _dtype(dtype))
+    return from_array(_numpy(np.eye, n_rows, n_cols, k), _dtype(dtype))
 
 
 def asarray(obj: Any, dtype: Any = None, copy: bool | None = None) -> Any:

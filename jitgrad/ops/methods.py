@@ -47,11 +47,17 @@ def _regular(x: Any, parts: tuple[Any, ...]) -> Any:
     try:
         spans, shape = _spans(x._aval, frozen)
     except TypeError:
-        frozen = tuple(tuple(None if v is None else operator.index(v) for v in p) if isinstance(p, tuple) else p
-                       for p in frozen)
+        frozen = tuple(tuple(map(_bound, p)) if isinstance(p, tuple) else p for p in frozen)
         spans, shape = _spans(x._aval, frozen)
     out = ops.slice(x, spans)
     return out if shape is None else ops.reshape(out, shape)
+
+
+def _bound(v: Any) -> int | None:
+    try:
+        return None if v is None else operator.index(v)
+    except TypeError:
+        raise user_error(TypeError, f"index: a slice is made of ints or None, got {v!r}") from None
 
 
 @functools.lru_cache(maxsize=4096, typed=True)
@@ -59,8 +65,12 @@ def _spans(aval_id: int, parts: tuple[Any, ...]) -> tuple[Any, tuple[int, ...] |
     """Spans per axis, and the shape after dropping ints and adding None, or None if that is the same."""
     shape = AVALS[aval_id].shape
     used = sum(p is not None and p is not ... for p in parts)
-    if used > len(shape) or sum(p is ... for p in parts) > 1:
+    if used > len(shape):
         raise user_error(IndexError, f"index: {used} indices for shape {shape}")
+    if sum(p is ... for p in parts) > 1:
+        raise user_error(IndexError, f"index: only one ... picks axes of shape {shape}")
+    if any(isinstance(p, tuple) and p[2] == 0 for p in parts):
+        raise user_error(ValueError, f"index: the step of a slice must not be 0 (shape {shape})")
     parts = parts if any(p is ... for p in parts) else (*parts, ...)
     spans: list[tuple[int, int, int]] = []
     final: list[int] = []

@@ -1,0 +1,120 @@
+"""JAX: jitted, the arguments on the device."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import workloads as w
+from benchmarks.worker import Mode, over, repeated
+
+VERSION = jax.__version__
+
+
+def op() -> list[Mode]:
+    a, b = (jnp.asarray(x) for x in w.op_inputs())
+
+    def plain(n: int) -> None:
+        out = a
+        for _ in itertools.repeat(None, n):
+            out = a + b
+        out.block_until_ready()
+    return [Mode("a + b, not traced", plain, lambda: [a + b], recorded=False)]
+
+
+def chain() -> list[Mode]:
+    x = jnp.asarray(w.chain_input())
+
+    def total(y: Any) -> Any:
+        for _ in range(w.TURNS):
+            y = jnp.sin(y) * 1.01 + 0.1
+        return y.sum()
+    gradient = jax.jit(jax.grad(total))
+
+    def call() -> Any:
+        return gradient(x).block_until_ready()
+    return [Mode("jit(grad), compiled before", repeated(call), lambda: [call()], recorded=False)]
+
+
+def tutorial() -> list[Mode]:
+    w1, w2 = jnp.float32(5.0), jnp.float32(3.0)
+    gradient = jax.jit(jax.grad(lambda w1, w2: 3 * w1**2 + 2 * w1 * w2, argnums=(0, 1)))
+
+    def call() -> tuple[float, float]:
+        g1, g2 = gradient(w1, w2)
+        return float(g1), float(g2)
+    return [Mode("jit(grad), compiled before", repeated(call), lambda: [call()], recorded=False)]
+
+
+def _loss(parameters: list[Any], x: Any, y: Any) -> Any:
+    w1, b1, w2, b2 = parameters
+    logits = jax.nn.relu(x @ w1 + b1) @ w2 + b2
+    picked = jnp.take_along_axis(logits, y[:, None], axis=1)[:, 0]
+    return jnp.mean(jax.nn.logsumexp(logits, axis=1) - picked)
+
+
+def _step(parameters: list[Any], x: Any, y: Any) -> tuple[list[Any], Any]:
+    loss, grads = jax.value_and_grad(_loss)(parameters, x, y)
+    return [p - w.RATE * g for p, g in zip(parameters, grads, strict=True)], loss
+
+
+class _Training:
+    """Parameters that a jitted step replaces."""
+
+    def __init__(self, jitted: Any, wait: bool) -> None:
+        self.batches = [(jnp.asarray(x), jnp.asarray(y)) for x, y in w.mlp_batches()]
+        self.parameters = [jnp.array(p) for p in w.mlp_parameters()]
+        self.jitted = jitted
+        self.wait = wait
+        self._turns = over(self.batches, self.step)
+
+    def step(self, x: Any, y: Any) -> Any:
+        self.parameters, loss = self.jitted(self.parameters, x, y)
+        if self.wait:
+            jax.block_until_ready(self.parameters)
+        return loss
+
+    def loop(self, n: int) -> None:
+        self._turns(n)
+        jax.block_until_ready(self.parameters)
+
+    def result(self) -> list[Any]:
+        for batch in self.batches[:w.CHECKED_STEPS]:
+            self.step(*batch)
+        return [jnp.copy(p) for p in self.parameters]
+
+
+def _mode(label: str, wait: bool, **options: Any) -> Mode:
+    training = _Training(jax.jit(_step, **options), wait)
+    return Mode(label, training.loop, training.result, recorded=False)
+
+
+def _scanned() -> Mode:
+    """All batches in one compiled loop."""
+    batches = w.mlp_batches()
+    data = tuple(jnp.stack([jnp.asarray(b[i]) for b in batches]) for i in range(2))
+    epoch = jax.jit(lambda ps, data: jax.lax.scan(lambda p, b: _step(p, *b), ps, data))
+    state = [[jnp.asarray(p) for p in w.mlp_parameters()]]
+
+    def loop(n: int) -> None:
+        for _ in range(n // w.BATCHES):
+            state[0], _ = epoch(state[0], data)
+        jax.block_until_ready(state[0])
+
+    def result() -> list[Any]:
+        state[0], _ = epoch(state[0], tuple(d[:w.CHECKED_STEPS] for d in data))
+        return state[0]
+    return Mode(f"jit(scan over {w.BATCHES} batches), no Python between steps", loop, result, recorded=False,
+                whole=w.BATCHES)
+
+
+def mlp() -> list[Mode]:
+    return [_mode("jit(step), donated, waited for at each step", True, donate_argnums=0),
+            _mode("jit(step), donated, waited for at the end", False, donate_argnums=0),
+            _mode("jit(step), waited for at the end", False), _scanned()]
+
+
+WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp}

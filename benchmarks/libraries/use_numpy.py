@@ -1,0 +1,54 @@
+"""NumPy, derivatives worked out by hand."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from benchmarks import workloads as w
+from benchmarks.worker import Mode, over, repeated
+
+VERSION = np.__version__
+
+
+def op() -> list[Mode]:
+    a, b = w.op_inputs()
+
+    def operator(n: int) -> None:
+        for _ in itertools.repeat(None, n):
+            a + b
+
+    def function(n: int) -> None:
+        add = np.add
+        for _ in itertools.repeat(None, n):
+            add(a, b)
+    return [Mode("a + b", operator, lambda: [a + b], recorded=False),
+            Mode("np.add(a, b)", function, lambda: [np.add(a, b)], recorded=False)]
+
+
+def chain() -> list[Mode]:
+    x = w.chain_input()
+    return [Mode("by hand", repeated(lambda: w.chain_by_hand(x)), lambda: [w.chain_by_hand(x)], recorded=False)]
+
+
+def tutorial() -> list[Mode]:
+    def call() -> tuple[float, float]:
+        return w.tutorial_by_hand(5.0, 3.0)
+    return [Mode("by hand, Python floats", repeated(call), lambda: [call()], recorded=False)]
+
+
+def mlp() -> list[Mode]:
+    parameters, batches = w.mlp_parameters(), w.mlp_batches()
+
+    def step(x: np.ndarray, y: np.ndarray) -> np.floating:
+        return w.mlp_by_hand(parameters, x, y)
+
+    def result() -> list[np.ndarray]:
+        for batch in batches[:w.CHECKED_STEPS]:
+            step(*batch)
+        return [p.copy() for p in parameters]
+    return [Mode("by hand, in place", over(batches, step), result, recorded=False)]
+
+
+WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp}

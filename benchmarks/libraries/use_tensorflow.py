@@ -1,0 +1,79 @@
+"""TensorFlow 2, eager under a tape."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import tensorflow as tf
+
+from benchmarks import workloads as w
+from benchmarks.worker import Mode, over, repeated
+
+VERSION = tf.__version__
+tf.config.threading.set_intra_op_parallelism_threads(1)
+tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def op() -> list[Mode]:
+    a, b = (tf.constant(x) for x in w.op_inputs())
+
+    def plain(n: int) -> None:
+        for _ in itertools.repeat(None, n):
+            a + b
+
+    def recorded(n: int) -> None:
+        for done in range(0, n, w.OPS_A_TAPE):
+            with tf.GradientTape() as tape:
+                tape.watch(a)
+                for _ in itertools.repeat(None, min(w.OPS_A_TAPE, n - done)):
+                    a + b
+    return [Mode("a + b, recorded", recorded, lambda: [a + b]),
+            Mode("a + b, no tape", plain, lambda: [a + b], recorded=False)]
+
+
+def chain() -> list[Mode]:
+    x = tf.constant(w.chain_input())
+
+    def call() -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = x
+            for _ in range(w.TURNS):
+                y = tf.sin(y) * 1.01 + 0.1
+        return tape.gradient(y, x)
+    return [Mode("eager tape", repeated(call), lambda: [call()])]
+
+
+def tutorial() -> list[Mode]:
+    w1, w2 = tf.Variable(5.0), tf.Variable(3.0)
+
+    def call() -> tuple[float, float]:
+        with tf.GradientTape() as tape:
+            loss = 3 * w1**2 + 2 * w1 * w2
+        g1, g2 = tape.gradient(loss, [w1, w2])
+        return float(g1), float(g2)
+    return [Mode("eager tape", repeated(call), lambda: [call()])]
+
+
+def mlp() -> list[Mode]:
+    parameters = [tf.Variable(p) for p in w.mlp_parameters()]
+    batches = [(tf.constant(x), tf.constant(y)) for x, y in w.mlp_batches()]
+    w1, b1, w2, b2 = parameters
+
+    def step(x: Any, y: Any) -> Any:
+        with tf.GradientTape() as tape:
+            logits = tf.nn.relu(x @ w1 + b1) @ w2 + b2
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits))
+        for p, g in zip(parameters, tape.gradient(loss, parameters), strict=True):
+            p.assign_sub(w.RATE * g)
+        return loss
+
+    def result() -> list[Any]:
+        for batch in batches[:w.CHECKED_STEPS]:
+            step(*batch)
+        return [p.numpy().copy() for p in parameters]
+    return [Mode("eager tape, assign_sub", over(batches, step), result)]
+
+
+WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp}

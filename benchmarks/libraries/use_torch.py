@@ -1,0 +1,154 @@
+"""PyTorch eager, in every form that might be its fastest."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from benchmarks import workloads as w
+from benchmarks.worker import Mode, over, repeated
+
+VERSION = torch.__version__
+torch.set_num_threads(1)
+
+
+def op() -> list[Mode]:
+    a, b = (torch.from_numpy(x) for x in w.op_inputs())
+    leaf = a.clone().requires_grad_()
+
+    def plain(n: int) -> None:
+        with torch.inference_mode():
+            for _ in itertools.repeat(None, n):
+                a + b
+
+    def recorded(n: int) -> None:
+        for done in range(0, n, w.OPS_A_TAPE):
+            kept = [leaf + b for _ in itertools.repeat(None, min(w.OPS_A_TAPE, n - done))]
+            del kept
+    return [Mode("a + b, recorded", recorded, lambda: [(leaf + b).detach()]),
+            Mode("a + b, inference mode", plain, lambda: [a + b], recorded=False)]
+
+
+def chain() -> list[Mode]:
+    x = torch.from_numpy(w.chain_input()).requires_grad_()
+    ones = torch.ones(w.LENGTH)
+
+    def forward() -> Any:
+        y = x
+        for _ in range(w.TURNS):
+            y = torch.sin(y) * 1.01 + 0.1
+        return y
+
+    def by_grad() -> Any:
+        return torch.autograd.grad(forward(), x, ones)[0]
+
+    def by_backward() -> Any:
+        x.grad = None
+        forward().backward(ones)
+        return x.grad
+    return [Mode("eager, autograd.grad", repeated(by_grad), lambda: [by_grad()]),
+            Mode("eager, backward", repeated(by_backward), lambda: [by_backward()])]
+
+
+def tutorial() -> list[Mode]:
+    w1, w2 = (torch.tensor(v, requires_grad=True) for v in (5.0, 3.0))
+
+    def by_grad() -> tuple[float, float]:
+        loss = 3 * w1**2 + 2 * w1 * w2
+        g1, g2 = torch.autograd.grad(loss, (w1, w2))
+        return float(g1), float(g2)
+
+    def by_backward() -> tuple[float, float]:
+        w1.grad = w2.grad = None
+        loss = 3 * w1**2 + 2 * w1 * w2
+        loss.backward()
+        return w1.grad.item(), w2.grad.item()
+    return [Mode("eager, autograd.grad", repeated(by_grad), lambda: [by_grad()]),
+            Mode("eager, backward", repeated(by_backward), lambda: [by_backward()])]
+
+
+def _batches() -> list[tuple[Any, Any]]:
+    return [(torch.from_numpy(x), torch.from_numpy(y).long()) for x, y in w.mlp_batches()]
+
+
+def _mode(label: str, make: Callable[[], tuple[Any, list[Any]]], batches: list[tuple[Any, Any]]) -> Mode:
+    step, parameters = make()
+
+    def result() -> list[Any]:
+        for batch in batches[:w.CHECKED_STEPS]:
+            step(*batch)
+        return [p.detach().numpy().copy() for p in parameters]
+    return Mode(label, over(batches, step), result)
+
+
+def _functional(update: Callable[[Any, list[Any]], None]) -> tuple[Any, list[Any]]:
+    parameters = [torch.from_numpy(p).requires_grad_() for p in w.mlp_parameters()]
+    w1, b1, w2, b2 = parameters
+
+    def step(x: Any, y: Any) -> Any:
+        logits = torch.addmm(b2, torch.relu(torch.addmm(b1, x, w1)), w2)
+        loss = functional.cross_entropy(logits, y)
+        update(loss, parameters)
+        return loss
+    return step, parameters
+
+
+def _by_grad(loss: Any, parameters: list[Any]) -> None:
+    grads = torch.autograd.grad(loss, parameters)
+    with torch.no_grad():
+        for p, g in zip(parameters, grads, strict=True):
+            p.sub_(g, alpha=w.RATE)
+
+
+def _by_grad_foreach(loss: Any, parameters: list[Any]) -> None:
+    grads = torch.autograd.grad(loss, parameters)
+    with torch.no_grad():
+        torch._foreach_sub_(parameters, grads, alpha=w.RATE)
+
+
+def _by_backward(loss: Any, parameters: list[Any]) -> None:
+    loss.backward()
+    with torch.no_grad():
+        for p in parameters:
+            p.sub_(p.grad, alpha=w.RATE)
+            p.grad = None
+
+
+def mlp() -> list[Mode]:
+    batches = _batches()
+    return [_mode("eager, autograd.grad, sub_", lambda: _functional(_by_grad), batches),
+            _mode("eager, autograd.grad, _foreach_sub_", lambda: _functional(_by_grad_foreach), batches),
+            _mode("eager, backward, sub_", lambda: _functional(_by_backward), batches)]
+
+
+def _module(**options: Any) -> tuple[Any, list[Any]]:
+    model = torch.nn.Sequential(torch.nn.Linear(w.INPUTS, w.HIDDEN), torch.nn.ReLU(),
+                                torch.nn.Linear(w.HIDDEN, w.CLASSES))
+    criterion = torch.nn.CrossEntropyLoss()
+    parameters = list(model.parameters())
+    with torch.no_grad():
+        for p, start in zip(parameters, w.mlp_parameters(), strict=True):
+            p.copy_(torch.from_numpy(start).T if p.ndim == 2 else torch.from_numpy(start))
+    optimizer = torch.optim.SGD(parameters, lr=w.RATE, **options)
+
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        loss = criterion(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+    return step, [p.T if p.ndim == 2 else p for p in parameters]
+
+
+def mlp_layers() -> list[Mode]:
+    batches = _batches()
+    return [_mode("eager, nn and SGD", lambda: _module(foreach=False), batches),
+            _mode("eager, nn and SGD(foreach=True)", lambda: _module(foreach=True), batches),
+            _mode("eager, nn and SGD(fused=True)", lambda: _module(fused=True), batches)]
+
+
+WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp, "mlp-layers": mlp_layers}

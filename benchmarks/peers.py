@@ -1,0 +1,161 @@
+"""jitgrad and its peers side by side: ``python -m benchmarks.peers``.
+
+One process a library with one thread each; results are checked against NumPy before anything is timed; rounds are
+interleaved. A library that cannot be imported is printed as absent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import own, side_by_side
+from benchmarks.side_by_side import LIBRARIES, Row
+from benchmarks.workloads import WORKLOADS, Workload
+
+OWN = ("ratio", "import", "lengths")
+Tables = dict[str, list[Row]]
+
+
+def arguments(given: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    names = [*(w.name for w in WORKLOADS), *OWN]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES, metavar="NAME",
+                        help=", ".join(LIBRARIES))
+    parser.add_argument("--rounds", type=int, default=25, help="rounds of every library (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.02, help="length of a round (default %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 2 ms: does everything run?")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write every round's figures there")
+    out = parser.parse_args(given)
+    if out.quick:
+        out.rounds, out.seconds = 3, 0.002
+    return out
+
+
+# ---- printing ------------------------------------------------------------------------------------
+
+def reference(rows: list[Row]) -> Row | None:
+    """The row that ratios are taken to: jitgrad's first."""
+    return next((r for r in rows if r.library == "jitgrad"), None)
+
+
+def show(workload: Workload, rows: list[Row], failed: list[str]) -> None:
+    """One table, as markdown."""
+    print(f"\n### {workload.name}: {workload.title}\n\nIn: {workload.goes_in}.  \nOut: {workload.comes_out}.\n")
+    print("| library | how | median us | min us | x jitgrad |\n|---|---|--:|--:|--:|")
+    base = reference(rows)
+    for r in sorted(rows, key=lambda r: r.median):
+        times = f"{r.median / base.median:.2f}" if base else ""
+        print(f"| {r.library} {r.version} | {r.label} | {r.median:.3f} | {r.minimum:.3f} | {times} |")
+    for why in failed:
+        print(f"\nNot timed: {why}")
+    sys.stdout.flush()
+
+
+def show_own(name: str, f: dict[str, float]) -> None:
+    """One of jitgrad's own figures."""
+    print(f"\n### {name}\n")
+    if name == "ratio":
+        print(f"The MLP loss as one plan run by the sweep: {f['primal']:.2f} us ({f['primal_rows']:.0f} rows); the primal "
+              f"rows it needs and the backward rows as one plan: {f['gradient']:.2f} us ({f['gradient_rows']:.0f} rows). "
+              f"Gradient/primal ratio: {f['ratio']:.2f}.")
+    elif name == "import":
+        print(f"Fresh processes, seconds above `import numpy` ({f['numpy']:.3f} s), medians. Warm object cache: "
+              f"`import jitgrad` {f['warm_import']:.3f}, to the first gradient read {f['warm_first_gradient']:.3f}. Empty "
+              f"object cache, once: {f['cold_import']:.2f} and {f['cold_first_gradient']:.2f}.")
+    else:
+        print(f"A tape of a new length (about {own.ROWS} rows) whose pieces were seen before, us a row: first gradient "
+              f"{f['first']:.2f}, second gradient of the same tape {f['again']:.2f}; making the backward program and its "
+              f"plan {f['made']:.2f}.")
+    sys.stdout.flush()
+
+
+# ---- targets -------------------------------------------------------------------------------------
+
+def best(rows: list[Row], library: str, recorded: bool | None = None, but: str = "\0") -> Row | None:
+    """A library's fastest mode."""
+    fit = [r for r in rows if r.library == library and but not in r.label and recorded in (None, r.recorded)]
+    return min(fit, key=lambda r: r.median, default=None)
+
+
+def at_least(tables: Tables, workload: str, library: str, factor: float) -> tuple[str, str, bool] | None:
+    """jitgrad is so many times faster than a library's best mode."""
+    rows = tables.get(workload, [])
+    ours, theirs = best(rows, "jitgrad", True), best(rows, library, but="scan")
+    if not ours or not theirs:
+        return None
+    times, least = theirs.median / ours.median, theirs.minimum / ours.minimum
+    return (f"{workload}: at least {factor:g}x faster than {library} ({theirs.label})",
+            f"{times:.1f}x by medians, {least:.1f}x by minima", times >= factor)
+
+
+def targets(tables: Tables, figures: dict[str, dict[str, float]]) -> list[tuple[str, str, bool]]:
+    """What the step asks for, what was measured, whether it holds."""
+    found = []
+    ours, theirs = best(tables.get("op", []), "jitgrad", True), best(tables.get("op", []), "numpy")
+    if ours and theirs:
+        part = ours.median / theirs.median
+        found.append((f"op: recorded, at most 1/4 of NumPy's own call ({theirs.label})",
+                      f"{ours.median:.3f} us against {theirs.median:.3f}: {part:.2f}", part <= 0.25))
+    asked = [("chain", "torch", 20), ("chain", "tensorflow", 200), ("mlp", "torch", 6), ("mlp-layers", "torch", 6),
+             ("mlp", "jax", 1), ("tutorial", "torch", 30), ("tutorial", "tensorflow", 200)]
+    found += [line for a in asked if (line := at_least(tables, *a))]
+    limits = [("ratio", "ratio", 3.0, "gradient/primal ratio of the MLP loss at most 3", "{:.2f}"),
+              ("import", "warm_import", 0.2, "import jitgrad, warm, at most 0.2 s above numpy", "{:.3f} s"),
+              ("lengths", "first", 3.0, "new tape of 1,000 rows: first gradient at most 3 us a row", "{:.2f} us")]
+    found += [(f"{name}: {text}", form.format(figures[name][key]), figures[name][key] <= limit)
+              for name, key, limit, text, form in limits if name in figures]
+    return found
+
+
+# ---- the run -------------------------------------------------------------------------------------
+
+def measured(args: argparse.Namespace) -> tuple[Tables, dict[str, dict[str, float]], dict[str, str]]:
+    """Every table and figure asked for, printed on the way; and which libraries are absent."""
+    tables: Tables = {}
+    wanted = [w for w in WORKLOADS if w.name in args.only]
+    workers, absent = side_by_side.start(args.libraries) if wanted else ([], {})
+    for library, why in absent.items():
+        print(f"{library}: absent ({why})")
+    try:
+        for workload in wanted:
+            tables[workload.name], failed = side_by_side.compare(workload, workers, args.rounds, args.seconds)
+            show(workload, tables[workload.name], failed)
+    finally:
+        for worker in workers:
+            worker.close()
+    runs = {"ratio": lambda: own.gradient_ratio(args.rounds, args.seconds),
+            "import": lambda: own.imports(min(args.rounds, 15)), "lengths": lambda: own.new_lengths(args.rounds)}
+    figures = {}
+    for name in OWN:
+        if name in args.only:
+            figures[name] = runs[name]()
+            show_own(name, figures[name])
+    return tables, figures, absent
+
+
+def main(given: list[str] | None = None) -> None:
+    """Measure, print, write."""
+    args = arguments(given)
+    print(f"Python {platform.python_version()}, {platform.machine()}, one thread a library, {args.rounds} interleaved rounds "
+          f"of {1000 * args.seconds:g} ms; results checked against NumPy first")
+    tables, figures, absent = measured(args)
+    lines = targets(tables, figures)
+    print("\n### targets\n\n| target | measured | holds |\n|---|---|---|")
+    for text, got, holds in lines:
+        print(f"| {text} | {got} | {'yes' if holds else 'NO'} |")
+    if args.json:
+        data: dict[str, Any] = {
+            "tables": {name: [r.as_data() for r in rows] for name, rows in tables.items()}, "figures": figures,
+            "absent": absent, "targets": [{"target": t, "measured": m, "holds": h} for t, m, h in lines]}
+        args.json.write_text(json.dumps(data, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Workers of all libraries, their results checked, their rounds interleaved."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.workloads import ANSWERS, Workload
+
+LIBRARIES = ["jitgrad", "numpy", "torch", "jax", "tensorflow", "autograd"]
+ROOT = Path(__file__).resolve().parent.parent
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "JITGRAD_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1", "JAX_PLATFORMS": "cpu",
+    "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3",
+    "CUDA_VISIBLE_DEVICES": "-1",
+}
+
+
+class Absent(Exception):
+    """A library that cannot be imported here; says why."""
+
+
+class Worker:
+    """The parent's end of one library's process."""
+
+    def __init__(self, library: str) -> None:
+        self.library = library
+        self.version = ""
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", library], cwd=ROOT, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **ONE_THREAD, "PYTHONPATH": path})
+
+    def _reply(self) -> Any:
+        assert self._process.stdout is not None and self._process.stderr is not None
+        line = self._process.stdout.readline()
+        if not line:
+            said = self._process.stderr.read().strip().splitlines()
+            raise Absent(said[-1] if said else "its process ended")
+        return json.loads(line)
+
+    def hello(self) -> None:
+        """Wait until the library is imported."""
+        self.version = self._reply()["version"]
+
+    def ask(self, **what: Any) -> Any:
+        """One question, one answer."""
+        assert self._process.stdin is not None
+        print(json.dumps(what), file=self._process.stdin, flush=True)
+        return self._reply()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+@dataclass
+class Row:
+    """One line of a table: microseconds a turn, one figure per round."""
+
+    library: str
+    version: str
+    label: str
+    recorded: bool
+    worst: float                   # largest error, in units of what is allowed
+    rounds: list[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rounds)
+
+    @property
+    def minimum(self) -> float:
+        return min(self.rounds)
+
+    def as_data(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "median": self.median, "minimum": self.minimum}
+
+
+def start(libraries: list[str]) -> tuple[list[Worker], dict[str, str]]:
+    """Processes of the libraries that are here, and why the others are not."""
+    workers, absent = [], {}
+    for worker in [Worker(name) for name in libraries]:
+        try:
+            worker.hello()
+        except Absent as why:
+            absent[worker.library] = str(why)
+            worker.close()
+        else:
+            workers.append(worker)
+    return workers, absent
+
+
+def excess(results: list[Any], answers: list[np.ndarray], workload: Workload) -> float:
+    """The largest error, in units of what the workload allows."""
+    errors = [np.max(np.abs(np.asarray(got) - want) / (workload.atol + workload.rtol * np.abs(want)))
+              for got, want in zip(results, answers, strict=True)]
+    return float(np.max(errors))
+
+
+def compare(workload: Workload, workers: list[Worker], rounds: int, seconds: float) -> tuple[list[Row], list[str]]:
+    """Check every mode of every library, then time them in turns; and why a library is not among them.
+
+    A mode whose numbers are wrong is not timed: its time would mean nothing.
+    """
+    answers = ANSWERS[workload.name]()
+    rows, turns, failed = [], [], []
+    for worker in workers:
+        made = worker.ask(do="setup", workload=workload.name)
+        if "error" in made:
+            failed.append(f"{worker.library}: {made['error']}")
+            continue
+        counts = worker.ask(do="calibrate", seconds=seconds)
+        for mode, (told, n) in enumerate(zip(made["modes"], counts, strict=True)):
+            worst = excess(told["result"], answers, workload)
+            if worst <= 1:
+                rows.append(Row(worker.library, worker.version, told["label"], told["recorded"], worst, []))
+                turns.append((worker, mode, n))
+            else:
+                failed.append(f"{worker.library} ({told['label']}): {worst:.3g} times further from NumPy's answer than "
+                              "allowed")
+    for _ in range(rounds):
+        for row, (worker, mode, n) in zip(rows, turns, strict=True):
+            row.rounds.append(1e6 * worker.ask(do="round", mode=mode, turns=n) / n)
+    return rows, failed

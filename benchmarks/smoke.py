@@ -1,0 +1,59 @@
+"""Runs every benchmark of asv's files once, without asv: ``python -m benchmarks.smoke``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import itertools
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+PREFIXES = ("time_", "track_", "timeraw_")
+
+
+def runs() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Each benchmark, for each of its parameters."""
+    for path in sorted(Path(__file__).parent.glob("bench_*.py")):
+        module = importlib.import_module(f"benchmarks.{path.stem}")
+        for name, found in vars(module).items():
+            if inspect.isclass(found) and found.__module__ == module.__name__ and not name.startswith("_"):
+                yield from _methods(f"{path.stem}.{name}", found)
+            elif inspect.isfunction(found) and name.startswith(PREFIXES):
+                yield f"{path.stem}.{name}", found
+
+
+def _methods(where: str, made: type) -> Iterator[tuple[str, Callable[[], Any]]]:
+    params = getattr(made, "params", None)
+    for given in itertools.product(params) if params else [()]:
+        for name in vars(made):
+            if name.startswith(PREFIXES):
+                yield f"{where}.{name}{given or ''}", _call(made, name, given)
+
+
+def _call(made: type, name: str, given: tuple[Any, ...]) -> Callable[[], Any]:
+    def call() -> Any:
+        self = made()
+        self.setup(*given)
+        return getattr(self, name)(*given)
+    return call
+
+
+def main() -> None:
+    """Raise what the first failing benchmark raises, naming it."""
+    count = 0
+    for count, (name, call) in enumerate(runs(), 1):
+        try:
+            found = call()
+            if name.rpartition(".")[2].startswith("timeraw_"):
+                subprocess.run([sys.executable, "-c", found], check=True)
+        except BaseException:
+            print(f"benchmarks.smoke: {name} failed", file=sys.stderr)
+            raise
+    print(f"benchmarks.smoke: {count} benchmarks ran")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""One library's process: told over a pipe what to set up and how many times to run it."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way in which a library does a workload."""
+
+    label: str
+    loop: Callable[[int], Any]                # do it so many times
+    result: Callable[[], Sequence[Any]]       # do it (from the start) and give the numbers to check
+    recorded: bool = True                     # operations are recorded at each call
+    whole: int = 1                            # turns come in multiples of this
+
+
+def repeated(call: Callable[[], Any]) -> Callable[[int], Any]:
+    """A loop of calls."""
+    def loop(n: int) -> Any:
+        out = None
+        for _ in itertools.repeat(None, n):
+            out = call()
+        return out
+    return loop
+
+
+def over(items: Iterable[Any], step: Callable[..., Any]) -> Callable[[int], Any]:
+    """A loop of steps over items that come around again."""
+    cycle = itertools.cycle(items)
+
+    def loop(n: int) -> Any:
+        out = None
+        for item in itertools.islice(cycle, n):
+            out = step(*item)
+        return out
+    return loop
+
+
+def turns_in(mode: Mode, seconds: float) -> int:
+    """How many turns of the loop take that long."""
+    n = mode.whole
+    while True:
+        taken = _timed(mode, n)
+        if taken >= seconds / 2:
+            return mode.whole * max(1, round(n / mode.whole * seconds / taken))
+        n *= 4
+
+
+def _timed(mode: Mode, n: int) -> float:
+    start = time.perf_counter()
+    mode.loop(n)
+    return time.perf_counter() - start
+
+
+def described(mode: Mode) -> dict[str, Any]:
+    """What the parent needs of a mode, its checked numbers included."""
+    return {"label": mode.label, "recorded": mode.recorded,
+            "result": [np.asarray(r, np.float64).tolist() for r in mode.result()]}
+
+
+def serve(library: str) -> None:
+    """Answer the parent's lines until it closes the pipe."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)                             # whatever a library prints is no reply
+    module = importlib.import_module(f"benchmarks.libraries.use_{library}")
+    print(json.dumps({"version": module.VERSION}), file=replies, flush=True)
+    modes: list[Mode] = []
+    for line in sys.stdin:
+        asked = json.loads(line)
+        answer: Any
+        if asked["do"] == "setup":
+            make = module.WORKLOADS.get(asked["workload"])
+            try:
+                modes = make() if make else []
+                answer = {"modes": [described(m) for m in modes]}
+            except Exception as error:        # whatever a library raises: the others go on without it
+                modes = []
+                answer = {"error": f"{type(error).__name__}: {error}"}
+        elif asked["do"] == "calibrate":
+            answer = [turns_in(m, asked["seconds"]) for m in modes]
+        else:
+            answer = _timed(modes[asked["mode"]], asked["turns"])
+        print(json.dumps(answer), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

@@ -1,0 +1,18 @@
+"""What every test may ask for."""
+
+from __future__ import annotations
+
+import os
+import sys
+import zlib
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, os.path.dirname(__file__))       # `tolerance` and `table`, which several files share
+
+
+@pytest.fixture
+def rng(request):
+    """Random numbers seeded by the test's name, so that a test alone draws what it draws in a whole run."""
+    return np.random.default_rng(zlib.crc32(request.node.name.encode()))

@@ -1,0 +1,65 @@
+"""Random Programs over the entries of the table."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import jitgrad as jg
+from jitgrad.core.aval import aval
+from jitgrad.core.dtypes import CODES
+from jitgrad.core.primitive import OPS, Kind, Linear
+from jitgrad.core.record import Recorder, tensor
+from table import ENTRIES, data_domains
+
+FLOAT = CODES[np.dtype("float64")]
+# a linear entry without a rule stops gradients: differences would look through it
+USABLE = [p for p in ENTRIES if data_domains(p) and "logical" not in p.domains
+          and not (p.vjp is None and p.linear is not Linear.NO)]
+
+
+def fitted(x, shape):
+    """Any value as one of a shape, all its elements still counting."""
+    if x.shape == shape:
+        return x
+    if x.ndim == len(shape) and all(n in (1, m) for n, m in zip(x.shape, shape, strict=True)):
+        return jg.broadcast_to(x, shape)
+    return jg.broadcast_to(jg.mean(x), shape)
+
+
+def tamed(x):
+    """Within 1/2 and 3/2, where every entry is smooth and well conditioned."""
+    return 1.0 + 0.5 * jg.tanh(0.3 * x) if x.dtype.kind == "f" else x
+
+
+def random_program(rng, rows, inputs=3):
+    """A Program in float64 over entries drawn at random; its results are the last values and a sum over all."""
+    recorder = Recorder()
+    shapes = [(), (3,), (2, 3), (4, 1, 3)]
+    values = [recorder.input(aval(FLOAT, shapes[rng.integers(len(shapes))])) for _ in range(inputs)]
+    for _ in range(rows):
+        prim = USABLE[rng.integers(len(USABLE))]
+        arrays, params = prim.samples(rng)[-1]
+        generic = prim.kind is Kind.ELEMENTWISE
+        operands = []
+        for array, domain in zip(arrays, prim.domains, strict=True):
+            x = values[rng.integers(len(values))]
+            if domain == "index":
+                operands.append(tensor(array))
+                continue
+            if not generic:
+                x = fitted(x, np.shape(array))
+            elif operands and jg.core.aval.broadcast_shapes(*(o.shape for o in operands), x.shape) is None:
+                x = jg.mean(x)
+            operands.append(x > 1.0 if domain == "bool" else x)
+        made = OPS[prim.name](*operands, **params)
+        if made.dtype.kind == "f":
+            values.append(tamed(made if made.dtype == "float64" else jg.astype(made, "float64")))
+    total = values[0] * 0.0
+    for x in values:
+        total = total + jg.mean(x * x)
+    return recorder.program([values[-1], jg.sum(total)])
+
+
+def arguments(program, rng):
+    """Arrays for a Program's inputs: positive and away from kinks."""
+    return [rng.uniform(0.5, 1.5, program.aval(v).shape) for v in program.inputs.tolist()]

@@ -1,0 +1,112 @@
+"""Helpers of the tape tests: leak checks, nests as plain numbers, and the functions of TensorFlow's backprop.py."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import itertools
+import sys
+
+import jitgrad as jg
+
+RUNS = 4
+TYPES = tuple(dict.fromkeys(
+    kind for start in (jg.Tensor, jg.Variable, jg.GradientTape) for kind in start.__mro__ if kind is not object))
+
+
+def leakless(test):
+    """Run a test, warm, ``RUNS`` times with the collector off: nothing may stay alive and nothing may be cyclic.
+
+    Each instance of a heap type holds a reference to its type, so a type's reference count tells how many are alive,
+    Tensors included, which the collector does not see.
+    """
+    @functools.wraps(test)
+    def checked(*args, **kwargs):
+        test(*args, **kwargs)
+        test(*args, **kwargs)
+        gc.collect()
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            before = census()
+            tracked = [len(gc.get_objects())]
+            for _ in range(RUNS):
+                test(*args, **kwargs)
+                tracked.append(len(gc.get_objects()))
+            after, cycles = census(), gc.collect()
+        finally:
+            if enabled:
+                gc.enable()
+        assert after == before, f"instances alive before {before} and after {after}"
+        assert cycles == 0, f"{cycles} objects in reference cycles"
+        assert any(m <= n for n, m in itertools.pairwise(tracked)), f"each run leaves objects behind: {tracked}"
+    return checked
+
+
+def census():
+    """Instances alive per type, plus a constant."""
+    return {kind.__name__: sys.getrefcount(kind) for kind in TYPES}
+
+
+def numbers(nest):
+    """A nest of Tensors, Variables and None with Python numbers in their places."""
+    if isinstance(nest, dict):
+        return {key: numbers(value) for key, value in nest.items()}
+    if isinstance(nest, tuple) and hasattr(nest, "_fields"):
+        return type(nest)(*map(numbers, nest))
+    if isinstance(nest, list | tuple):
+        return type(nest)(map(numbers, nest))
+    return nest.numpy().tolist() if isinstance(nest, jg.Tensor | jg.Variable) else nest
+
+
+# ---- tensorflow/python/eager/backprop.py, over jitgrad's tape -------------------------------------
+
+def _run(f, args, params, persistent=False):
+    """Distinct Tensors from the arguments, the tape that watched those of ``params`` (all by default), the value."""
+    tensors = [jg.identity(a) for a in args]
+    chosen = tensors if params is None else [tensors[p] for p in params]
+    tape = jg.GradientTape(persistent=persistent)
+    with tape:
+        for t in chosen:
+            if t.dtype.kind == "f":
+                tape.watch(t)
+        result = f(*tensors)
+    if result is None:
+        raise ValueError("Cannot differentiate a function that returns None; did you forget to return a value from fn?")
+    return tape, chosen, result
+
+
+def val_and_grad_function(f, params=None):
+    def decorated(*args, dy=None):
+        tape, chosen, result = _run(f, args, params)
+        return result, tape.gradient(result, chosen, dy)
+    return decorated
+
+
+def gradients_function(f, params=None):
+    return lambda *args, dy=None: val_and_grad_function(f, params)(*args, dy=dy)[1]
+
+
+def make_vjp(f, params=None, persistent=True):
+    def decorated(*args):
+        tape, chosen, result = _run(f, args, params, persistent)
+        return result, lambda dy=None: tape.gradient(result, chosen, dy)
+    return decorated
+
+
+def implicit_val_and_grad(f):
+    def decorated(*args):
+        with jg.GradientTape() as tape:
+            result = f(*args)
+        if result is None:
+            raise ValueError("Cannot differentiate a function that returns None; "
+                             "did you forget to return a value from fn?")
+        variables = tape.watched_variables()
+        if not variables:
+            raise ValueError("No trainable variables were accessed while the function was being computed.")
+        return result, list(zip(tape.gradient(result, list(variables)), variables, strict=True))
+    return decorated
+
+
+def implicit_grad(f):
+    return lambda *args: implicit_val_and_grad(f)(*args)[1]

@@ -1,0 +1,148 @@
+"""Two builds of one body: the vector kernels and Numba's, bit for bit; and the matrix product's own kernel."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jitgrad.core.aval import AVALS
+from jitgrad.core.form import form
+from jitgrad.core.primitive import Kind
+from jitgrad.core.record import tensor
+from jitgrad.execute.cpu.library import kernel_of, numba_kernel
+from table import ENTRIES, cases, drawn, dtypes_of, error, ident, operands, points, reference, samples
+from tolerance import assert_close, assert_same_bits
+
+ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+
+
+def call(address, params, *arrays):
+    """The kernel interface: ``i64 kernel(i64 *params, ptr *slots)``."""
+    words = np.array(params, np.int64)
+    slots = np.array([a.ctypes.data for a in arrays], np.uintp)
+    assert ENTRY(address)(words.ctypes.data, slots.ctypes.data) == 0
+
+
+def form_of(prim, arrays, params):
+    return form(prim, [AVALS[tensor(a)._aval] for a in arrays], params)
+
+
+def chosen(kinds):
+    """Both floats, and one of the other dtypes (another for each entry): every Numba kernel costs a tenth of a second."""
+    out = []
+    for prim, dtype in cases(ENTRIES, kinds):
+        others = [d for d in dtypes_of(prim) if d.kind != "f"]
+        if dtype.kind == "f" or dtype == others[prim.code % len(others)]:
+            out.append((prim, dtype))
+    return out
+
+
+def params_of(prim, rng):
+    """The params of each sample, a dtype to make replaced by one in turn."""
+    return [p for _, p in prim.samples(rng)]
+
+
+@pytest.mark.parametrize("prim, dtype", chosen((Kind.ELEMENTWISE,)), ids=ident)
+def test_elementwise_builds_agree(prim, dtype, rng):
+    for params in params_of(prim, rng)[:2]:
+        special = points(prim, dtype)
+        for n in (1, 61):
+            arrays, _ = drawn(prim, dtype, rng, [(n,)] * len(prim.domains))
+            if n > 1 and special:
+                arrays = [np.concatenate(pair) for pair in zip(arrays, special, strict=True)]
+            made = form_of(prim, arrays, params)
+            address, words = kernel_of(made)
+            by_numba = numba_kernel(prim, tuple(a.dtype for a in made.avals), params)
+            assert by_numba.address != address and "def " in by_numba.source
+            vector, scalar = (np.full(made.outs[0].shape, 7, made.outs[0].dtype) for _ in range(2))
+            call(address, words, vector, *arrays)
+            call(by_numba.address, words, scalar, *arrays)
+            assert_same_bits(vector, scalar)
+            for got in (vector, scalar):
+                assert error(prim, got, arrays, params) <= prim.ulp
+
+
+@pytest.mark.parametrize("prim, dtype", chosen((Kind.REDUCE,)), ids=ident)
+def test_reduction_builds_agree(prim, dtype, rng):
+    by_numba = numba_kernel(prim, (dtype,), {}).address
+    for shape, axes in (((3, 37), (1,)), ((37, 3), (0,)), ((2, 9001), (1,)), ((2, 5000, 3), (1,)), ((4,), ())):
+        x = drawn(prim, dtype, rng, [shape])[0][0]
+        if dtype.kind == "f":
+            x.flat[:: 7] *= 1e6
+        made = form_of(prim, [x], {"axes": axes})
+        address, words = kernel_of(made)
+        vector, scalar = (np.full(made.outs[0].shape, 7, dtype) for _ in range(2))
+        call(address, words, vector, x)
+        call(by_numba, words, scalar, x)
+        assert_same_bits(vector, scalar)
+
+
+@pytest.mark.parametrize("prim, dtype", cases(ENTRIES, (Kind.CONTRACT,), "f"), ids=ident)
+def test_own_product_against_blas(prim, dtype, rng, monkeypatch):
+    for arrays, params in [*samples(prim, dtype, rng), *large(prim, dtype, rng)]:
+        made = form_of(prim, arrays, params)
+        blas, words = kernel_of(made)
+        with monkeypatch.context() as m:
+            m.setenv("JITGRAD_KERNELS", "numba")
+            own, own_words = kernel_of(made)
+        assert own != blas
+        one, other = (np.full(made.outs[0].shape, 7, dtype) for _ in range(2))
+        call(blas, words, one, *arrays)
+        call(own, own_words, other, *arrays)
+        assert_close(one, other)
+        # magnitudes meet in sums of many: the bound of the small samples grows as a random walk
+        depth = max(a.shape[-1] for a in arrays)
+        assert max(error(prim, got, arrays, params) for got in (one, other)) <= prim.ulp + np.sqrt(depth)
+
+
+def large(prim, dtype, rng):
+    """Each sample's operands scaled up to 40 or so along the contracted axes: beyond what a small-matrix path takes."""
+    for arrays, params in prim.samples(rng):
+        big = [np.tile(a, [1] * (a.ndim - 2) + [12, 12]) for a in operands(prim, arrays, dtype)]
+        yield [(a * rng.uniform(0.5, 1.5, a.shape)).astype(dtype) for a in big], params
+
+
+@pytest.mark.parametrize("prim, dtype", cases(ENTRIES, (Kind.CONTRACT, Kind.INDEX, Kind.OPAQUE)), ids=ident)
+def test_own_kernel_against_the_reference(prim, dtype, rng):
+    """The kernel alone, writing over garbage: nothing relies on memory that was zero."""
+    for arrays, params in samples(prim, dtype, rng):
+        made = form_of(prim, arrays, params)
+        address, words = kernel_of(made)
+        out = np.full(made.outs[0].shape, 7, made.outs[0].dtype)
+        call(address, words, out, *arrays)
+        assert error(prim, out, arrays, params) <= prim.ulp
+        assert out.shape == reference(prim, arrays, params).shape
+
+
+RUN = """
+import numpy as np, jitgrad as jg
+rng = np.random.default_rng(3)
+x, w = (jg.asarray(rng.normal(size=s)) for s in ((7, 5), (5, 3)))
+with jg.GradientTape() as tape:
+    tape.watch([x, w])
+    y = jg.tanh(x @ w)
+    z = jg.sum(jg.exp(-y * y)[1:, ::-1] + jg.max(y, axis=0))
+dx, dw = tape.gradient(z, [x, w])
+for t in (z, dx, dw):
+    print(t.numpy().tobytes().hex())
+import sys
+print("numba" in sys.modules)
+"""
+
+
+def test_whole_runs_agree():
+    """JITGRAD_KERNELS=numba gives the bits of the vector builds, but for the order of a product's sums."""
+    answers = []
+    for kernels in ("", "numba"):
+        done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, check=True,
+                              env={**os.environ, "JITGRAD_KERNELS": kernels})
+        *numbers, imported = done.stdout.split()
+        assert imported == str(kernels == "numba")
+        answers.append([np.frombuffer(bytes.fromhex(n)) for n in numbers])
+    for vector, by_numba in zip(*answers, strict=True):
+        assert_close(by_numba, vector)
