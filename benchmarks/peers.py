@@ -62,17 +62,17 @@ def show_own(name: str, f: dict[str, float]) -> None:
     """One of jitgrad's own figures."""
     print(f"\n### {name}\n")
     if name == "ratio":
-        print(f"The MLP loss as one plan run by the sweep: {f['primal']:.2f} us ({f['primal_rows']:.0f} rows); the primal "
-              f"rows it needs and the backward rows as one plan: {f['gradient']:.2f} us ({f['gradient_rows']:.0f} rows). "
-              f"Gradient/primal ratio: {f['ratio']:.2f}.")
+        print(f"The MLP loss as one plan run by the sweep: {f['primal']:.2f} us ({f['primal_rows']:.0f} rows). The "
+              f"primal rows that the gradient needs and the backward rows as one plan: {f['gradient']:.2f} us "
+              f"({f['gradient_rows']:.0f} rows). Gradient/primal ratio: {f['ratio']:.2f}.")
     elif name == "import":
         print(f"Fresh processes, seconds above `import numpy` ({f['numpy']:.3f} s), medians. Warm object cache: "
-              f"`import jitgrad` {f['warm_import']:.3f}, to the first gradient read {f['warm_first_gradient']:.3f}. Empty "
-              f"object cache, once: {f['cold_import']:.2f} and {f['cold_first_gradient']:.2f}.")
+              f"`import jitgrad` {f['warm_import']:.3f}, to the first gradient read {f['warm_first_gradient']:.3f}. "
+              f"Empty object cache, once: {f['cold_import']:.2f} and {f['cold_first_gradient']:.2f}.")
     else:
         print(f"A tape of a new length (about {own.ROWS} rows) whose pieces were seen before, us a row: first gradient "
-              f"{f['first']:.2f}, second gradient of the same tape {f['again']:.2f}; making the backward program and its "
-              f"plan {f['made']:.2f}.")
+              f"{f['first']:.2f}, second gradient of the same tape {f['again']:.2f}; making the backward program and "
+              f"its plan {f['made']:.2f}.")
     sys.stdout.flush()
 
 
@@ -143,8 +143,8 @@ def measured(args: argparse.Namespace) -> tuple[Tables, dict[str, dict[str, floa
 def main(given: list[str] | None = None) -> None:
     """Measure, print, write."""
     args = arguments(given)
-    print(f"Python {platform.python_version()}, {platform.machine()}, one thread a library, {args.rounds} interleaved rounds "
-          f"of {1000 * args.seconds:g} ms; results checked against NumPy first")
+    print(f"Python {platform.python_version()}, {platform.machine()}, one thread a library, {args.rounds} "
+          f"interleaved rounds of {1000 * args.seconds:g} ms; results checked against NumPy first")
     tables, figures, absent = measured(args)
     lines = targets(tables, figures)
     print("\n### targets\n\n| target | measured | holds |\n|---|---|---|")

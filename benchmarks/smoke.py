@@ -44,7 +44,7 @@ def _call(made: type, name: str, given: tuple[Any, ...]) -> Callable[[], Any]:
 def main() -> None:
     """Raise what the first failing benchmark raises, naming it."""
     count = 0
-    for count, (name, call) in enumerate(runs(), 1):
+    for name, call in runs():
         try:
             found = call()
             if name.rpartition(".")[2].startswith("timeraw_"):
@@ -52,6 +52,7 @@ def main() -> None:
         except BaseException:
             print(f"benchmarks.smoke: {name} failed", file=sys.stderr)
             raise
+        count += 1
     print(f"benchmarks.smoke: {count} benchmarks ran")
 
 

@@ -31,15 +31,17 @@ class Workload:
 WORKLOADS = [
     Workload("op", f"one eager operation, a + b on {LENGTH} float32",
              "two arrays of the library's own kind, made before",
-             f"one array, dropped; recorded: {OPS_A_TAPE} operations under one tape that keeps the rows, the tape's making "
-             "and freeing included", 1e-6, 0.0),
-    Workload("chain", f"x = sin(x) * 1.01 + 0.1, {TURNS} times on {LENGTH} float32 (99 operations), forward and backward",
+             f"one array, dropped; recorded: {OPS_A_TAPE} operations under one tape that keeps the rows, making and "
+             "freeing the tape included", 1e-6, 0.0),
+    Workload("chain",
+             f"x = sin(x) * 1.01 + 0.1, {TURNS} times on {LENGTH} float32 (99 operations), forward and backward",
              "x, an array of the library's own kind, made before", "the gradient of the sum in x, as such an array",
              1e-3, 1e-9),
     Workload("tutorial", "3 * w1**2 + 2 * w1 * w2 and its two partial derivatives",
              "two variables made before (by hand: two Python floats)", "both derivatives as Python floats", 1e-6, 0.0),
-    Workload("mlp", f"one SGD step of an MLP {INPUTS}-{HIDDEN}-{CLASSES}, batch {BATCH}, sparse softmax cross-entropy with "
-                    "logits: functions of parameters",
+    Workload("mlp",
+             f"one SGD step of an MLP {INPUTS}-{HIDDEN}-{CLASSES}, batch {BATCH}, sparse softmax cross-entropy with "
+             "logits: functions of parameters",
              f"a batch of float32 images and int labels out of {BATCHES}, as the library's own arrays",
              "the loss as such an array, unread; the parameters updated in place or returned", 2e-3, 2e-5),
     Workload("mlp-layers", "the same step with layers, a loss object and an optimizer", "the same",

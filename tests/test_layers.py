@@ -23,7 +23,7 @@ from jitgrad.core.primitive import BY_NAME
 PACKAGE = Path(jg.__file__).parent
 ORDER = ["core", "ops", "transform", "plan", "execute", "frontend", "nn", "interop"]
 BELOW_ALL = {"config", "_version"}
-SIDE = {"random": "ops", "testing": "interop", "__main__": "interop"}       # files of the top, by the layer they belong to
+SIDE = {"random": "ops", "testing": "interop", "__main__": "interop"}     # files at the top, by layer
 MOST_LINES = 450
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -118,12 +118,14 @@ def modules() -> list[ModuleType]:
 
 def public() -> Iterator[tuple[str, Any]]:
     """What users reach by name, and the methods written for it."""
-    for module in (jg, jg.nn, jg.random):
-        names = [n for n in dir(module) if not n.startswith("_")]
-        for name in names:
+    nn = jg.nn
+    for module in (jg, nn, jg.random, nn.activations, nn.initializers, nn.layers, nn.losses, nn.metrics, nn.optimizers):
+        inside = "jitgrad" if hasattr(module, "__path__") else module.__name__      # a package re-exports
+        for name in [n for n in dir(module) if not n.startswith("_")]:
             thing = getattr(module, name)
-            if callable(thing) and (getattr(thing, "__module__", "") or "jitgrad").startswith("jitgrad"):
-                yield f"{module.__name__}.{name}", thing
+            if not callable(thing) or not (getattr(thing, "__module__", "") or "jitgrad").startswith(inside):
+                continue
+            yield f"{module.__name__}.{name}", thing
             if inspect.isclass(thing):
                 for method, found in vars(thing).items():
                     if not method.startswith("_") and (inspect.isfunction(found) or isinstance(found, property)):

@@ -14,7 +14,7 @@ STEP = 2.0**-18
 DIFFERENCES = 1e-6
 """Stated in the issue; measured errors are below 1e-8."""
 
-# What a finite difference of a number that is exactly zero may show beside terms of size 1: eps/h with room for ten terms.
+# What a finite difference of a number that is exactly zero may show beside terms of size 1: eps/h, room for ten terms.
 DIFFERENCES_ZERO = 1e-9
 
 def wider(array: np.ndarray) -> np.ndarray:

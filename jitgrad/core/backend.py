@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Backend(Protocol):
     """A machine that makes Tensors and runs forms."""
 
-    Tensor: type
-    Variable: type
+    Tensor: Any
+    Variable: Any
 
     def op(self, prim: Primitive) -> Callable[..., Any]:
         """The callable for an entry; its operator slot too where the entry has a symbol."""
@@ -34,6 +34,9 @@ class Backend(Protocol):
     def remember(self, op: Any, args: tuple[Any, ...], form: Form) -> None:
         """Fill the op's inline cache: calls like this one need no Python from now on."""
 
+    def read(self, variable: Any) -> Any:
+        """The Tensor a Variable holds; the tapes of this thread note the read."""
+
     def compiled(self, function: Callable[..., int]) -> Callable[..., int]:
         """A plain function over int64 arrays as machine code."""
 
@@ -42,7 +45,7 @@ class Current:
     """The machine in use, and its Tensor type for checks on warm paths."""
 
     backend: Backend | None = None
-    Tensor: type | None = None
+    Tensor: Any = None
 
 
 def current() -> Backend:

@@ -12,7 +12,7 @@ def flatten(nest: Any) -> tuple[list[Any], Any]:
     machine = backend.current()
     if type(nest) is machine.Tensor or type(nest) is machine.Variable:
         return [nest], None
-    import optree       # 50 ms; single Tensors and lists of them, the hot path, never get here
+    import optree  # 50 ms; single Tensors and lists of them, the hot path, never get here
     leaves, structure = optree.tree_flatten(nest, none_is_leaf=True)
     return leaves, structure
 

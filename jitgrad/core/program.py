@@ -2,7 +2,8 @@
 
 Grammar (executable as `verify`): values are numbered 0, 1, 2...; each is an input, a constant, or an output of
 exactly one row; the outputs of row r are ``first_out[r] .. first_out[r] + outs``, consecutive; row r's operands are
-``operands[first_operand[r] : first_operand[r + 1]]`` and are defined before it; their avals are those of the row's form.
+``operands[first_operand[r] : first_operand[r + 1]]`` and are defined before it; their avals are those of the row's
+form.
 """
 
 from __future__ import annotations
@@ -71,9 +72,11 @@ class Program:
         return made, tuple(operands.tolist()), tuple(range(first, first + len(made.outs)))
 
     def rows(self) -> list[tuple[Form, tuple[int, ...], tuple[int, ...]]]:
+        """All rows."""
         return [self.row(r) for r in range(len(self))]
 
     def aval(self, value: int) -> Aval:
+        """Dtype and shape of a value."""
         return AVALS[self.avals[value]]
 
     @property
@@ -135,7 +138,8 @@ class Program:
             out.append(f"{name(value):>8}  {'input':<16} {'':<24} {a!r:<20} {a.nbytes:>10}")
         for value in self.constants:
             a = self.aval(value)
-            out.append(f"{name(value):>8}  {'constant':<16} {_content(self.constants[value]):<24} {a!r:<20} {a.nbytes:>10}")
+            content = _content(self.constants[value])
+            out.append(f"{name(value):>8}  {'constant':<16} {content:<24} {a!r:<20} {a.nbytes:>10}")
         for r, (made, operands, outs) in enumerate(self.rows()):
             params = ", ".join(f"{k}={_brief(v)}" for k, v in made.params.items())
             given = " ".join(map(name, operands)) + (f"  {params}" if params else "")
@@ -151,7 +155,8 @@ class Program:
         return f"<Program: {len(self.inputs)} inputs, {len(self)} rows, {len(self.results)} results>"
 
     def signature(self) -> str:
-        """A digest of structure, avals and params (by name); constants by content. Equal Programs agree across processes."""
+        """A digest of structure, avals and params (by name); constants by content. Equal Programs agree across processes.
+        """
         digest = hashlib.sha256()
         digest.update(json.dumps(self._rows_as_data(), sort_keys=True).encode())
         for column in (self.first_out, self.operands, self.inputs, self.results):
@@ -176,14 +181,18 @@ class Program:
                        _encode(FORMS[f].params)] for f in forms]}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write an .npz with op names (never codes) and no pickles. Refuses Programs whose rows hold Programs or Python rules."""
+        """Write an .npz with op names (never codes) and no pickles.
+
+        Refuses Programs whose rows hold Programs or Python rules.
+        """
         for made, _, _ in self.rows():
             if made.prim.kind is Kind.HIGHER:
-                raise ValueError(f"save: the row {made.prim.name!r} holds a Program or a Python rule and cannot be saved")
-        columns = {"first_out": self.first_out, "first_operand": self.first_operand, "operands": self.operands,
-                   "inputs": self.inputs, "results": self.results,
-                   "constants": np.array(sorted(self.constants), np.int32),
-                   "table": np.frombuffer(json.dumps(self._rows_as_data()).encode(), np.uint8)}
+                raise ValueError(f"save: the row {made.prim.name!r} holds a Program or a Python rule and cannot be "
+                                 "saved")
+        columns: dict[str, Any] = {
+            "first_out": self.first_out, "first_operand": self.first_operand, "operands": self.operands,
+            "inputs": self.inputs, "results": self.results, "constants": np.array(sorted(self.constants), np.int32),
+            "table": np.frombuffer(json.dumps(self._rows_as_data()).encode(), np.uint8)}
         columns.update({f"constant_{v}": t.numpy() for v, t in self.constants.items()})
         buffer = io.BytesIO()
         np.savez(buffer, **columns)          # complete in memory first: a failure leaves an old file whole

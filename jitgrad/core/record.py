@@ -73,7 +73,8 @@ def _array(value: Any, dtype: int | None, what: str) -> np.ndarray:
     if target.kind == "i" and array.dtype.kind == "f":
         target = dtypes.DTYPES[_code_for(array, is_numpy, what)]
     elif target.kind == "i" and not is_numpy and not _fits(array, target):
-        raise user_error(OverflowError, f"{what or user_call()}: {array.min()} to {array.max()} do not fit {target.name}")
+        raise user_error(OverflowError, f"{what or user_call()}: {array.min()} to {array.max()} do not fit "
+                                        f"{target.name}")
     with np.errstate(over="ignore"):        # a float beyond float32 is inf
         return np.ascontiguousarray(array, dtype=target).reshape(array.shape)
 
@@ -251,7 +252,8 @@ def _in_domain(prim: Primitive, x: Any, domain: str, code: int, machine: backend
     if type(x) is machine.Tensor:
         return x if AVALS[x._aval].code == want else cast(x, want)
     try:
-        return machine.tensor(np.array(x, dtypes.DTYPES[want]), aval(want, ()))
+        with np.errstate(over="ignore"):
+            return machine.tensor(np.array(x, dtypes.DTYPES[want]), aval(want, ()))
     except OverflowError:
         raise user_error(OverflowError, f"{prim.name}: {_number(x)} does not fit {dtypes.NAMES[want]}") from None
 

@@ -57,7 +57,7 @@ class TensorMethods:
             out: np.ndarray = np.empty(aval.shape, aval.dtype)
             out.flags.writeable = False
             return out
-        return np.frombuffer(self, aval.dtype).reshape(aval.shape)  # type: ignore[call-overload, no-any-return]
+        return np.frombuffer(self, aval.dtype).reshape(aval.shape)  # type: ignore[call-overload]
 
     def item(self) -> Any:
         """The only element as a Python number; ValueError if there are several."""

@@ -22,6 +22,8 @@ _serials = itertools.count()
 class VariableMethods:
     """Attributes of `jitgrad.Variable`; see `__new__` for making one."""
 
+    _serial: int
+
     def __new__(cls, initial_value: Any = None, trainable: bool = True, name: str | None = None,
                 dtype: Any = None) -> Any:
         """A variable with an initial value, watched by tapes when read if ``trainable``.
@@ -168,4 +170,5 @@ class VariableMethods:
 def copied(value: Any) -> Any:
     """A Tensor of its own with the same elements: no tape knows it."""
     like = AVALS[value._aval]
-    return backend.current().tensor(np.ascontiguousarray(value.numpy()).reshape(like.shape), aval(like.code, like.shape))
+    array = np.ascontiguousarray(value.numpy()).reshape(like.shape)
+    return backend.current().tensor(array, aval(like.code, like.shape))

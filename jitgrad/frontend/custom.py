@@ -21,7 +21,6 @@ from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.ops import composite
 
-
 _NUMBERS = (bool, int, float, np.ndarray, np.generic)
 
 
@@ -83,8 +82,8 @@ def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
             given = kwargs.values()
             variables = [v for v in machine.tape_variables(inner) if not any(v is x for x in given)]
         if variables and not _takes_variables(answer[1]):
-            raise user_error(TypeError, f"custom_gradient: the gradient function of {f.__name__} must accept the keyword "
-                                        f"argument 'variables', since the function uses variables: "
+            raise user_error(TypeError, f"custom_gradient: the gradient function of {f.__name__} must accept the "
+                                        f"keyword argument 'variables', since the function uses variables: "
                                         f"{', '.join(v.name for v in variables)}")
         everything = (*operands, *(machine.variable_read(v) for v in variables))
         made = _cut_form(tuple(AVALS[t._aval] for t in everything), tuple(AVALS[t._aval] for t in outs))
@@ -128,7 +127,8 @@ def _rule(name: str, grad_fn: Callable[..., Any], count: int, variables: Sequenc
         leaves = nest.flatten(given)[0]
         if len(leaves) != count:
             raise user_error(ValueError, f"custom_gradient: the gradient function of {name} is expected to return "
-                                         f"{count} gradients, but returned {len(leaves)}: too few gradients or too many")
+                                         f"{count} gradients, but returned {len(leaves)}: too few gradients or too "
+                                         f"many")
         if len(for_variables) != len(variables):
             raise user_error(ValueError, f"custom_gradient: the gradient function of {name} must return a gradient for "
                                          f"each of {len(variables)} variables, but returned {len(for_variables)}")

@@ -40,7 +40,7 @@ def program_of(core: Any) -> Program:
             if id(t) not in number:
                 inputs.append(new(t))
             ids.append(number[id(t)])
-        first = [new(t) for t in outs][0]
+        first, *_ = [new(t) for t in outs]
         rows.append((made, tuple(ids), first))
     used = {i for _, ids, _ in rows for i in ids}
     results = [number[id(t)] for _, _, outs in keep for t in outs if number[id(t)] not in used]

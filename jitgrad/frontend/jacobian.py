@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -29,12 +30,12 @@ def jacobian(tape: Any, target: Any, sources: list[Any], per_example: bool) -> l
     seed = creation.zeros(shape, AVALS[target._aval].dtype) if AVALS[target._aval].code >= 3 else None
     if seed is None:
         return [None] * len(sources)
-    status, words, rows, values, hashed = machine.connect(tape, (target,), sources, (seed,))
+    status, words, _, values, hashed = machine.connect(tape, (target,), sources, (seed,))
     if status in (HAS_CUT, ALONE) or _matters(values):
         return _row_by_row(tape, target, sources, shape, per_example, n)
     plan = plan_for(words, values, hashed, 1, True, len(sources))
     inputs = tuple(values[i] for i in plan.inputs)
-    outs = []
+    outs: list[Any] = []
     for s, v in zip(sources, plan.program.results.tolist(), strict=True):
         if v < 0:
             outs.append(None)
@@ -57,10 +58,15 @@ def _matters(values: tuple[Any, ...]) -> bool:
 
 def _shaped(stacked: Any, target: tuple[int, ...], source: tuple[int, ...], per_example: bool) -> Any:
     """From (elements, *source) to target.shape + source.shape, the batch axis in front."""
-    if not per_example:
-        return ops.reshape(stacked, (*target, *source))
-    moved = ops.permute_dims(stacked, (1, 0, *range(2, len(source) + 1)))
-    return ops.reshape(moved, (*target, *source[1:]))
+    order, shape = _layout(target, source, per_example)
+    return ops.reshape(ops.permute_dims(stacked, order) if per_example else stacked, shape)
+
+
+@functools.lru_cache(maxsize=4096)
+def _layout(target: tuple[int, ...], source: tuple[int, ...],
+            per_example: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The same objects at every call, so that the ops' inline caches know them."""
+    return (1, 0, *range(2, len(source) + 1)), (*target, *source[1 if per_example else 0:])
 
 
 def _row_by_row(tape: Any, target: Any, sources: list[Any], shape: tuple[int, ...], per_example: bool,
@@ -74,7 +80,7 @@ def _row_by_row(tape: Any, target: Any, sources: list[Any], shape: tuple[int, ..
         found = tape._results([target], sources, [ops.reshape(seed, shape)])
         for row, g in zip(rows, found, strict=True):
             row.append(g)
-    out = []
+    out: list[Any] = []
     for row, s in zip(rows, sources, strict=True):
         known = [g for g in row if g is not None]
         if not known:

@@ -100,6 +100,6 @@ def get(identifier: Any) -> Callable[..., Any]:
     if identifier is None:
         return linear
     if callable(identifier):
-        return identifier  # type: ignore[no-any-return]
+        return identifier
     found: Callable[..., Any] = by_name("activation", identifier, globals())
     return found

@@ -218,6 +218,6 @@ def get(identifier: Any) -> Callable[..., Any]:
     if isinstance(identifier, type) and issubclass(identifier, Initializer):
         return identifier()
     if callable(identifier):
-        return identifier  # type: ignore[no-any-return]
+        return identifier
     made: Callable[..., Any] = by_name("initializer", identifier, globals(), Initializer)()
     return made

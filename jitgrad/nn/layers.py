@@ -80,7 +80,7 @@ class Flatten(Unary):
 
     def call(self, inputs: Any) -> Any:
         shape = inputs.shape
-        return ops.reshape(inputs, (shape[0], math.prod(shape[1:]))) if shape else ops.reshape(inputs, (1, 1))
+        return composite.reshape(inputs, (shape[0], math.prod(shape[1:])) if shape else (1, 1))
 
 
 class Activation(Unary):

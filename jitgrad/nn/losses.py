@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from jitgrad import ops
 from jitgrad.core.aval import AVALS, Aval
+from jitgrad.core.dtypes import INT32, INT64
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.nn.activations import softplus
@@ -210,11 +209,11 @@ def _labels(y_true: Any, scores: Aval) -> Any:
     """Class numbers as integers of the shape of the scores without their last axis."""
     labels = tensor(y_true, what="y_true")
     have = AVALS[labels._aval]
-    if have.dtype.kind != "i" or scores.size >= 2**31:
-        labels = ops.cast(labels, "int32" if scores.size < 2**31 else "int64")
+    if have.code not in (INT32, INT64):
+        labels = ops.cast(labels, "int32")
     if scores.ndim == 0 or have.shape != scores.shape[:-1]:
         if have.shape[-1:] == (1,) and have.shape[:-1] == scores.shape[:-1]:
-            return ops.reshape(labels, have.shape[:-1])
+            return composite.reshape(labels, have.shape[:-1])
         raise user_error(ValueError, f"sparse_categorical_crossentropy: labels of shape {have.shape} do not fit "
                                      f"y_pred of shape {scores.shape}, classes last")
     return labels
@@ -223,34 +222,18 @@ def _labels(y_true: Any, scores: Aval) -> Any:
 def _picked(labels: Any, y_pred: Any, have: Aval, from_logits: bool) -> Any:
     """``-log(p)`` at the labels."""
     classes = have.shape[-1]
-    rows = have.size // classes if classes else 0
+    labels = ops.where(labels < 0, classes, labels)         # no class either way: indices would count from the end
     if from_logits:
         scores = y_pred - composite.max(ops.stop_gradient(y_pred), -1, True)
         total = composite.sum(ops.exp(scores), -1)
     else:
         scores = _clipped(y_pred / composite.sum(y_pred, -1, True))
     try:
-        # a label below 0 or above the classes becomes a place that no row has
-        known = ops.where((labels >= 0) & (labels < classes), labels, have.size)
-        places = ops.reshape(known, (rows,)) + _row_starts(rows, classes, known.dtype.name)
-        picked = ops.reshape(ops.gather(ops.reshape(scores, (have.size,)), places, 0), have.shape[:-1])
+        picked = ops.pick(scores, labels)
     except IndexError:
         raise user_error(ValueError, f"sparse_categorical_crossentropy: received a label outside the valid range of "
                                      f"[0, {classes})") from None
     return ops.log(total) - picked if from_logits else -ops.log(picked)
-
-
-_starts: dict[tuple[int, int, str], Any] = {}
-
-
-def _row_starts(rows: int, classes: int, dtype: str) -> Any:
-    """Where each row starts in the flattened scores; of the last few shapes."""
-    found = _starts.get((rows, classes, dtype))
-    if found is None:
-        if len(_starts) >= 64:
-            _starts.clear()
-        found = _starts[rows, classes, dtype] = tensor(np.arange(rows, dtype=dtype) * classes)
-    return found
 
 
 def _matched(what: str, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
@@ -262,11 +245,11 @@ def _matched(what: str, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
     if given is have:
         return y_true, y_pred
     if have.ndim == given.ndim + 1 and have.shape[-1] == 1:
-        return (ops.reshape(y_true, (given.size, 1)), y_pred) if given.ndim == 1 else (
-            y_true, ops.reshape(y_pred, have.shape[:-1]))
+        return (composite.reshape(y_true, (given.size, 1)), y_pred) if given.ndim == 1 else (
+            y_true, composite.reshape(y_pred, have.shape[:-1]))
     if given.ndim == have.ndim + 1 and given.shape[-1] == 1:
-        return (y_true, ops.reshape(y_pred, (have.size, 1))) if have.ndim == 1 else (
-            ops.reshape(y_true, given.shape[:-1]), y_pred)
+        return (y_true, composite.reshape(y_pred, (have.size, 1))) if have.ndim == 1 else (
+            composite.reshape(y_true, given.shape[:-1]), y_pred)
     return y_true, y_pred
 
 
@@ -291,6 +274,6 @@ def get(identifier: Any) -> Callable[..., Any]:
     if isinstance(identifier, type) and issubclass(identifier, Loss):
         return identifier()
     if callable(identifier):
-        return identifier  # type: ignore[no-any-return]
+        return identifier
     found: Callable[..., Any] = by_name("loss", identifier, globals())
     return found

@@ -13,13 +13,13 @@ from jitgrad.core import backend
 from jitgrad.core.aval import AVALS
 from jitgrad.core.dtypes import NAMES, default_float
 from jitgrad.core.errors import user_error
+from jitgrad.core.record import tensor
 from jitgrad.frontend.tape import GradientTape
 from jitgrad.nn.names import by_name, snake
 from jitgrad.nn.update import Update
 from jitgrad.ops import composite
 
 _logger = logging.getLogger("jitgrad")
-_NONE = type(None)
 
 
 class Optimizer:
@@ -117,13 +117,13 @@ class Optimizer:
             raise user_error(ValueError, "apply_gradients: no gradients provided for any variable")
         grads, variables = zip(*pairs, strict=True)
         update = self._updates.get(tuple(map(id, variables)))
-        if update is None or _NONE in map(type, grads):
+        if update is None or not update.fits(grads):
             return self._unusual_step(pairs)
         update(grads)
         return self._iterations
 
     def _unusual_step(self, pairs: Sequence[tuple[Any, Any]]) -> Any:
-        """A step with variables not met together before, or without some gradients."""
+        """A step with variables not met together before, or with gradients that are None or need a cast."""
         given = [(g, v) for g, v in pairs if g is not None]
         names = ", ".join(v.name for _, v in pairs)
         if not given:
@@ -132,11 +132,12 @@ class Optimizer:
             self._warned = True
             _logger.warning("Gradients do not exist for variables %s; they are left as they are",
                             [v.name for g, v in pairs if g is None])
+        gs = [_fitted(g, v) for g, v in given]
         variables = [v for _, v in given]
         key = tuple(map(id, variables))
         if key not in self._updates:
             self._updates[key] = self._record(variables)
-        self._updates[key]([g for g, _ in given])
+        self._updates[key](gs)
         return self._iterations
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any]) -> Any:
@@ -186,6 +187,17 @@ class Optimizer:
     def __repr__(self) -> str:
         return (f"<{type(self).__name__} learning_rate={float(self._learning_rate):.6g}, "
                 f"iterations={int(self._iterations)}>")
+
+
+def _fitted(given: Any, v: Any) -> Any:
+    """A gradient as a Tensor of its variable's shape and dtype."""
+    made = tensor(given, AVALS[v._value._aval].code, "apply_gradients")
+    if made.shape != v.shape:
+        raise user_error(ValueError, f"apply_gradients: a gradient of shape {made.shape} does not fit the variable "
+                                     f"{v.name!r} of shape {v.shape}")
+    if made._data == 0:
+        raise user_error(TypeError, "apply_gradients: a gradient of a dry recording has no numbers to apply")
+    return made
 
 
 class SGD(Optimizer):

@@ -7,13 +7,12 @@ from operator import attrgetter
 from typing import Any
 
 from jitgrad.core.aval import AVALS, Aval
-from jitgrad.core.errors import user_error
-from jitgrad.core.record import Recorder, tensor
+from jitgrad.core.record import Recorder
 from jitgrad.execute.cpu import layout, types
 from jitgrad.execute.cpu.plans import Plan
 
 _recorders = types.STATE[layout.S_RECORDERS // layout.WORD:].data        # [0]: how many threads record now
-_avals_of, _data_of = attrgetter("_aval"), attrgetter("_data")
+_data_of = attrgetter("_data")
 
 
 class Update:
@@ -37,14 +36,15 @@ class Update:
         self._variables = (*state, *read)
         self._avals = [a.id for a in given]
 
-    def __call__(self, given: Sequence[Any]) -> None:
-        """One step."""
+    def fits(self, given: Sequence[Any]) -> bool:
+        """Whether these are Tensors with numbers, of the avals that the rule was recorded for."""
         try:
-            fits = list(map(_avals_of, given)) == self._avals and 0 not in map(_data_of, given)
+            return [t._aval for t in given] == self._avals and all(map(_data_of, given))
         except AttributeError:
-            fits = False
-        if not fits:
-            given = [_fitted(t, AVALS[i]) for t, i in zip(given, self._avals, strict=True)]
+            return False
+
+    def __call__(self, given: Sequence[Any]) -> None:
+        """One step, with Tensors that fit."""
         values = (*[v._value for v in self._variables], *given)
         results = types.plan_run(self._address, values) if not _recorders[0] else _unrecorded(self._address, values)
         for v, value in zip(self._state, results, strict=True):
@@ -63,14 +63,3 @@ def _unrecorded(address: int, values: tuple[Any, ...]) -> list[Any]:
         for tape in reversed(tapes):
             types.tape_start(tape)
     return results
-
-
-def _fitted(given: Any, want: Aval) -> Any:
-    """A gradient as a Tensor of its variable's shape and dtype."""
-    made = tensor(given, want.code, "apply_gradients")
-    if made.shape != want.shape:
-        raise user_error(ValueError, f"apply_gradients: a gradient of shape {made.shape} does not fit its variable of "
-                                     f"shape {want.shape}")
-    if made._data == 0:
-        raise user_error(TypeError, "apply_gradients: a gradient of a dry recording has no numbers to apply")
-    return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from jitgrad.core.primitive import OPS
+from jitgrad.core.primitive import OPS as OPS
 
 _FILES = ("elementwise", "logic", "reduce", "movement", "contract", "index", "random", "composite")
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from jitgrad import ops
 from jitgrad.core.aval import AVALS, Aval, as_shape, broadcast_shapes
-from jitgrad.core.dtypes import FLOAT32, NAMES, code_of, default_float
+from jitgrad.core.dtypes import FLOAT32, NAMES, code_of, default_float, is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 
@@ -43,7 +43,7 @@ class Reduction(NamedTuple):
 
     groups: tuple[tuple[int, ...], ...]     # adjacent axes, the last group first
     shape: tuple[int, ...] | None           # to squeeze to, or None
-    count: int                              # how many elements meet in one
+    count: int                              # type: ignore[assignment]   # how many elements meet in one
 
 
 @functools.lru_cache(maxsize=4096)
@@ -67,7 +67,7 @@ def _reduction(name: str, aval_id: int, axis: int | tuple[int, ...] | None, keep
 def reduction_of(name: str, x: Any, axis: Axis, keepdims: bool) -> Reduction:
     """The cached `Reduction`; lists of axes and NumPy integers are welcome."""
     try:
-        return _reduction(name, x._aval, axis, keepdims)  # type: ignore[arg-type]
+        return _reduction(name, x._aval, axis, keepdims)
     except TypeError:
         return _reduction(name, x._aval, as_axes(name, axis), bool(keepdims))
 

@@ -48,7 +48,8 @@ def _vjp(g: Any, ans: Any, x: Any, y: Any, *, ta: bool, tb: bool) -> tuple[Any, 
 
 
 @kernel(Kind.CONTRACT, vjp=_vjp, ref=_ref, samples=uniform((2, 3, 4), (2, 4, 5), ta=False, tb=False),
-        operands=("x", "y"), params=("ta", "tb"), defaults={"ta": False, "tb": False}, symbol="@", domain="number", linear=Linear.MULTI, ulp=16.0, aval=_aval,
+        operands=("x", "y"), params=("ta", "tb"), defaults={"ta": False, "tb": False}, symbol="@",
+        domain="number", linear=Linear.MULTI, ulp=16.0, aval=_aval,
         words=_words, general=_general)
 def matmul(out, x, y, batch, m, n, k, ta, tb):
     """Matrix product of stacks of matrices, either given transposed; `jitgrad.matmul` broadcasts and takes vectors."""

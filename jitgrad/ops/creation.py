@@ -88,7 +88,7 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> An
         return from_array(array, code_of(dtype))
     if array.dtype.kind == "f":
         return from_array(array, default_float())
-    fits = array.size == 0 or -2**31 <= array.min() and array.max() < 2**31
+    fits = array.size == 0 or (array.min() >= -2**31 and array.max() < 2**31)
     return from_array(array, INT32 if fits else INT64)
 
 

@@ -255,7 +255,8 @@ def _cast_ref(x: Any, *, dtype: str) -> Any:
              vjp=lambda g, ans, x, *, dtype: (
                  ops.cast(g, dtype=x.dtype.name) if x.dtype.kind == "f" and ans.dtype.kind == "f" else None,))
 def cast(x, *, dtype):
-    """The same values in another dtype. Floats are cut towards zero; out of an integer's range they saturate, NaN is 0."""
+    """The same values in another dtype. Floats are cut towards zero; out of an integer's range they saturate, NaN is 0.
+    """
     target = np.dtype(dtype)
     if target.kind == "b":
         return x != 0 if x.dtype.kind != "b" else x

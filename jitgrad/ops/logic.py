@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core.primitive import elementwise, uniform
+from jitgrad.core.primitive import elementwise
 from jitgrad.ops import scalar
 
 EDGES = (0.0, -0.0, 1.0, float("inf"), float("nan"))

@@ -82,7 +82,8 @@ def _span_slices(spans: Spans) -> tuple[slice, ...]:
     return tuple(out)
 
 
-@movement(name="slice", ref=lambda x, *, spans: x[_span_slices(spans)], samples=uniform((5, 4), spans=((1, 2, 2), (3, 4, -1))),
+@movement(name="slice", ref=lambda x, *, spans: x[_span_slices(spans)],
+          samples=uniform((5, 4), spans=((1, 2, 2), (3, 4, -1))),
           vjp=lambda g, ans, x, *, spans: (ops.embed(g, shape=x.shape, spans=spans),))
 def take_slice(x, *, spans):
     """Regular slices: per axis the first element, the count and the step."""

@@ -36,7 +36,8 @@ def _ref(state: Any, *, shape: tuple[int, ...], dtype: str) -> Any:
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     words = np.stack(c, 1).reshape(-1)
     if wide:
-        out = ((words[0::2] >> np.uint64(5)) * np.uint64(67108864) + (words[1::2] >> np.uint64(6))) * 2.0**-53
+        high, low = words[0::2] >> np.uint64(5), words[1::2] >> np.uint64(6)
+        out: np.ndarray = (high * np.uint64(67108864) + low) * 2.0**-53
     else:
         out = (words >> np.uint64(8)) * 2.0**-24
     return out[:size].astype(dtype).reshape(shape)

@@ -159,7 +159,8 @@ def vjp(program: Program, sources: Sequence[int]) -> Program:
     live = [r for r, v in enumerate(program.results.tolist()) if v >= 0]
     targets = [int(program.results[r]) for r in live]
     extra = [program.aval(t) for t in targets]
-    back, saved = pullback(program, targets, [len(program.avals) + i for i in range(len(targets))], [int(program.inputs[s]) for s in sources], extra)
+    seeds = [len(program.avals) + i for i in range(len(targets))]
+    back, saved = pullback(program, targets, seeds, [int(program.inputs[s]) for s in sources], extra)
     return joined(program, back, saved)
 
 

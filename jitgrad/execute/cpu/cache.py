@@ -145,7 +145,7 @@ class _Folder:
     def _open(self) -> None:
         if not _BY_DESCRIPTOR:
             info = os.lstat(self.path)
-            if not stat.S_ISDIR(info.st_mode) or getattr(info, "st_reparse_tag", 0):
+            if not stat.S_ISDIR(info.st_mode) or getattr(info, "st_reparse_tag", 0) != 0:
                 raise NotADirectoryError("not a folder, or a link")
             _check(info)
             return

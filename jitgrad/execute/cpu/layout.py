@@ -55,7 +55,8 @@ KEY_WORDS = 6
 MAX_ARGS = 4
 C_FORM = 48                    # form struct
 C_POSITION = 56                # operand k stands at argument (word >> 8 * k) & 255
-C_BYTES = 64
+C_ARGS = 64                    # the arguments themselves: a tuple is compared by value
+C_BYTES = 96
 
 # weak Python numbers in a key (avals are 2 * id + 1, so odd; pointers are even and above these)
 WEAK_FLOAT = 2

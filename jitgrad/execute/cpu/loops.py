@@ -203,7 +203,7 @@ def _compile(name: str, source: str, tables: dict[str, Any], helpers: tuple[str,
         scope[helper] = numba.njit(nogil=True, error_model="numpy")(scope[helper])
     compiled = numba.cfunc(_SIGNATURE, nogil=True, error_model="numpy")(scope[name])
     ir = compiled.inspect_llvm()
-    return Kernel(name, source, compiled.address, _symbol(ir), ir, compiled)
+    return Kernel(name, source, compiled.address or 0, _symbol(ir), ir, compiled)
 
 
 def _symbol(ir: str) -> str:

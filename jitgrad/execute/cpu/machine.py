@@ -17,7 +17,7 @@ from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.types import Tensor, Variable, peek, poke
 
 _kept: list[Any] = []          # ops and their inline caches
-_fixed: dict[int, list[Any]] = {}
+_fixed: dict[int, list[tuple[int, Any]]] = {}
 
 
 class Machine:
@@ -65,14 +65,16 @@ class Machine:
             elif i < n_operands and type(a) is int and not literal >> i & 1:
                 words.append(layout.WEAK_INT)
             else:
-                words.append(id(a))
-                fixed.append(a)
+                words.append(hash(a) if type(a) is tuple else id(a))
+                fixed.append((i, a))
         words.append(0)
         key = np.array(words, np.int64)
         at = peek(id(op) + layout.O_CACHE) + layout.C_BYTES * types.key_hash(key.ctypes.data, len(args))
         _fixed[at] = fixed         # what the key points to lives as long as the entry
         poke(at + layout.C_FORM, 0)
         C.memmove(at, key.ctypes.data, key.nbytes)
+        for i, a in fixed:
+            poke(at + layout.C_ARGS + layout.WORD * i, id(a))
         poke(at + layout.C_POSITION, sum(k << 8 * k for k in range(len(form.avals))))
         poke(at + layout.C_FORM, library.realise(form))
 
@@ -96,7 +98,7 @@ class Machine:
 
     def run(self, form: Form, operands: Sequence[Any]) -> Any:
         if form.prim.kind is Kind.HIGHER:
-            from jitgrad.execute.cpu import plans       # the plans need the table, and the table needs this module
+            from jitgrad.execute.cpu import plans  # the plans need the table, and the table needs this module
             results = plans.plan_of(form.params["program"]).run(operands)
             return tuple(results) if len(results) > 1 else results[0]
         return types.run_form(form.address or library.realise(form), *operands)

@@ -124,7 +124,8 @@ _INNER = ("op_vectorcall", "key_hash", "compare_slot", "to_float", "to_int", "to
 
 def _load() -> dict[str, int]:
     obj = cache.fetch("native", fingerprint.natives(), _build)
-    return llvm.link(obj, [*_BUILTINS, *_INNER, *(name for n in (1, 2) for _, name in _slots_of(n))], {"jitgrad_state": _state})
+    slots = [name for n in (1, 2) for _, name in _slots_of(n)]
+    return llvm.link(obj, [*_BUILTINS, *_INNER, *slots], {"jitgrad_state": _state})
 
 
 NATIVE = _load()
@@ -167,14 +168,14 @@ def _word(name: str, at: int, how: int = _READONLY) -> tuple[str, int, int, int]
     return (name, _T_LONGLONG, at, how)
 
 
-Tensor = _make(
+Tensor: Any = _make(
     "jitgrad.Tensor", layout.T_PAYLOAD, 1, _DISALLOW_INSTANTIATION,
     {**_operators(), _GET_BUFFER: NATIVE["get_buffer"], _DEALLOC: NATIVE["tensor_dealloc"]},
     [_weak(layout.T_WEAK), _word("_aval", layout.T_AVAL), _word("_size", layout.T_SIZE),
      _word("_data", layout.T_DATA), _word("_tracked", layout.T_TRACKED), _word("_index", layout.T_INDEX),
      ("_owner", 6, layout.T_OWNER, _READONLY)])
 
-Variable = _make(
+Variable: Any = _make(
     "jitgrad.Variable", layout.V_SIZE, 0, 0,
     {**_operators(), _DEALLOC: NATIVE["variable_dealloc"]},
     [_weak(layout.V_WEAK), _word("_flags", layout.V_FLAGS, 0), _word("_epoch", layout.V_EPOCH, 0),

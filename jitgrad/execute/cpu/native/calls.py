@@ -13,12 +13,15 @@ from jitgrad.execute.cpu.native.raw import (
     incref,
     load,
     long_value,
+    object_equal,
+    object_hash,
     stack,
     state,
     store,
     store_f32,
     store_f64,
     store_i32,
+    tuple_get,
     tuple_size,
     vectorcall,
 )
@@ -34,6 +37,7 @@ from jitgrad.execute.cpu.native.tensors import (
     tensor_new,
 )
 
+EQUAL = 2                      # Py_EQ
 frame_args = stack(lay.MAX_ARGS)
 frame_call = stack(4)
 frame_key = stack(lay.KEY_WORDS)
@@ -138,6 +142,22 @@ def run_cached(entry, key, resolved):
 
 
 @njit
+def same_tuples(entry, args, first, total):
+    """Parameters that are tuples have equal items of the same types: the words of a key say equal hashes only."""
+    for i in range(first, total):
+        a, b = load(args + 8 * i), load(entry + lay.C_ARGS + 8 * i)
+        if a != b:
+            n = tuple_size(a)
+            if n != tuple_size(b):
+                return False
+            for k in range(n):
+                x, y = tuple_get(a, k), tuple_get(b, k)
+                if x != y and (load(x + lay.TYPE) != load(y + lay.TYPE) or object_equal(x, y, EQUAL) != 1):
+                    return False
+    return True
+
+
+@njit
 def op_call(op, args, n_positional, names, slow):
     """An op is called: look the argument kinds up in its inline cache, else ask Python."""
     st = state()
@@ -161,6 +181,11 @@ def op_call(op, args, n_positional, names, slow):
                     kind = tensor
                 word = key_of(a, kind, literal >> i & 1, st)
                 known = known and word != 0
+            elif load(a + lay.TYPE) == load(st + lay.S_TUPLE):
+                word = object_hash(a)
+                if word == -1:
+                    error_clear()
+                    known = False
             store(resolved + 8 * i, a)
             store(key + 8 + 8 * i, word)
             mixed = (mixed ^ word) * 1000003
@@ -171,7 +196,7 @@ def op_call(op, args, n_positional, names, slow):
             same = True
             for i in range(total + 2):
                 same = same and load(entry + 8 * i) == load(key + 8 * i)
-            if same and load(entry + lay.C_FORM) != 0:
+            if same and load(entry + lay.C_FORM) != 0 and same_tuples(entry, args, n_operands, total):
                 result = run_cached(entry, key, resolved)
                 if result != -1:
                     return result
