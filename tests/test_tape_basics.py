@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tape_omissions import awaiting, expresses
-from tapes import leakless, numbers
 
 import jitgrad as jg
+from tape_omissions import awaiting, expresses
+from tapes import leakless, numbers
 
 
 @expresses("testTapeNoOpGradient")

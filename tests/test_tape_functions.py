@@ -4,6 +4,8 @@ import functools
 
 import numpy as np
 import pytest
+
+import jitgrad as jg
 from tape_omissions import expresses
 from tapes import (
     gradients_function,
@@ -14,8 +16,6 @@ from tapes import (
     numbers,
     val_and_grad_function,
 )
-
-import jitgrad as jg
 
 
 @expresses("testAggregateGradients")

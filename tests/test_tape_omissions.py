@@ -4,12 +4,11 @@ import ast
 import collections
 import pathlib
 
-from tape_omissions import NAMES, NEVER, WAITS
-from tapes import leakless
-
 import pytest
 
 import jitgrad as jg
+from tape_omissions import NAMES, NEVER, WAITS
+from tapes import leakless
 
 FILES = (*sorted(pathlib.Path(__file__).parent.glob("test_tape_*.py")), pathlib.Path(__file__).parent / "test_guides.py")
 

@@ -1,10 +1,10 @@
 """Higher orders: nested tapes, persistent tapes inside their own block, stop_gradient."""
 
 import pytest
-from tape_omissions import expresses
-from tapes import gradients_function, leakless, numbers
 
 import jitgrad as jg
+from tape_omissions import expresses
+from tapes import gradients_function, leakless, numbers
 
 
 @expresses("testGradientTape")

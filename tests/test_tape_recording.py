@@ -5,10 +5,10 @@ import weakref
 
 import numpy as np
 import pytest
-from tape_omissions import expresses
-from tapes import leakless, numbers
 
 import jitgrad as jg
+from tape_omissions import expresses
+from tapes import leakless, numbers
 
 
 @expresses("testTapeStopRecording")

@@ -3,10 +3,10 @@
 import collections
 
 import pytest
-from tape_omissions import expresses
-from tapes import gradients_function, implicit_grad, leakless, numbers
 
 import jitgrad as jg
+from tape_omissions import expresses
+from tapes import gradients_function, implicit_grad, leakless, numbers
 
 Pair = collections.namedtuple("Pair", "left right")
 

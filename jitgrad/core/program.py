@@ -155,7 +155,9 @@ class Program:
         return f"<Program: {len(self.inputs)} inputs, {len(self)} rows, {len(self.results)} results>"
 
     def signature(self) -> str:
-        """A digest of structure, avals and params (by name); constants by content. Equal Programs agree across processes.
+        """A digest of structure, avals and params (by name); constants by content.
+
+        Equal Programs agree across processes.
         """
         digest = hashlib.sha256()
         digest.update(json.dumps(self._rows_as_data(), sort_keys=True).encode())

@@ -159,7 +159,7 @@ class VariableMethods:
         """A hashable stand-in for the variable."""
         return Reference(self)
 
-    item = property(lambda self: self._value.item)
+    item = property(lambda self: self._value.item, doc="See `Tensor.item`.")
 
     _value: Any
     _flags: int

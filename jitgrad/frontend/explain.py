@@ -10,6 +10,7 @@ from jitgrad.core.program import Program
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.layout import K_USED
 from jitgrad.execute.cpu.types import Tensor, Variable
+from jitgrad.frontend import lines
 
 
 def _rows(core: Any) -> list[tuple[Form, list[Any], list[Any]]]:
@@ -44,7 +45,7 @@ def program_of(core: Any) -> Program:
         rows.append((made, tuple(ids), first))
     used = {i for _, ids, _ in rows for i in ids}
     results = [number[id(t)] for _, _, outs in keep for t in outs if number[id(t)] not in used]
-    return Program.build(rows, avals, inputs, {}, results)
+    return Program.build(rows, avals, inputs, {}, results, [lines.made_at(outs[0]) for _, _, outs in keep])
 
 
 def nbytes(core: Any) -> int:
@@ -73,28 +74,46 @@ def explain(tape: Any, target: Any, source: Any) -> str:
     wrong = _wrong_kind("target", target) or _wrong_kind("source", source)
     if wrong:
         return wrong
+    if target is source:
+        return "The target is the source, so its gradient is its output gradient: ones, if none is given."
     rows = _rows(tape)
     starts = _starts(tape, source)
     if isinstance(starts, str):
         return starts
-    end = target._value if type(target) is Variable else target
-    reached, path = set(starts), []
+    reached = set(starts)
+    forward = []
     for made, operands, outs in rows:
         if any(id(t) in reached for t in operands):
             reached.update(id(t) for t in outs)
-            path.append(made.prim.name)
-    if id(end) in reached:
-        return f"The target depends on the source, through {len(path)} recorded rows: {', '.join(path[:12])}."
-    made_by = {id(t): made for made, _, outs in rows for t in outs}
+            forward.append((made, operands, outs))
     if type(target) is Variable:
         return ("The target is a Variable. Assigning to a Variable stores a number and breaks the chain: take the "
                 "gradient of the Tensor that was computed, not of the Variable it was assigned to.")
-    if id(end) in made_by:
+    if id(target) in reached:
+        needed, path = {id(target)}, []
+        for made, operands, outs in reversed(forward):
+            if any(id(t) in needed for t in outs):
+                needed.update(id(t) for t in operands)
+                path.append(made.prim.name)
+        several = "one recorded row" if len(path) == 1 else f"{len(path)} recorded rows"
+        names = ", ".join(path[::-1][:12]) + (", ..." if len(path) > 12 else "")
+        return f"The target depends on the source, through {several}: {names}."
+    left = _left(rows, reached)
+    if any(id(target) == id(t) for _, _, outs in rows for t in outs):
         return ("The target was recorded, but no recorded operation leads to it from the source. On the way a value "
-                "left the tape: through numpy(), float() or stop_gradient, as an integer or boolean, by assignment to "
-                "a Variable, or it was made before the tape started.")
+                "left the tape (through numpy() or float(), through stop_gradient, as an integer, or by assignment to a "
+                "Variable), or it was made before the tape started or while recording was stopped." + left)
     return ("The target was not recorded: it was made before the tape started, while recording was stopped, from "
-            "operands that no tape watches, or outside jitgrad (NumPy).")
+            "operands that no tape watches, behind stop_gradient, or outside jitgrad (NumPy)." + left)
+
+
+def _left(rows: list[tuple[Form, list[Any], list[Any]]], reached: set[int]) -> str:
+    """The lines at which numbers that depend on the source were read, if lines are noted."""
+    if not lines.noting():
+        return " Call jg.debug_lines() before recording and this will name the lines where numbers left the tape."
+    met = {id(t): t for _, operands, outs in rows for t in (*operands, *outs) if id(t) in reached}
+    places = sorted({lines.read_at(t) for t in met.values()} - {""})
+    return f" Numbers left the tape at {', '.join(places)}." if places else ""
 
 
 def _wrong_kind(role: str, value: Any) -> str:
@@ -121,4 +140,5 @@ def _starts(tape: Any, source: Any) -> set[int] | str:
     made = {id(t) for _, _, outs in rows for t in outs}
     if id(source) in watched | made:
         return {id(source)}
-    return "The source is a Tensor that the tape does not watch: call tape.watch(source) before it is used."
+    return ("The source is a Tensor that the tape does not watch: call tape.watch(source) before it is used. "
+            "(Assign to a Variable by its methods: x = x + 1 replaces the Variable by a Tensor.)")

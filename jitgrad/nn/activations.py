@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from jitgrad import ops
 from jitgrad.nn.names import by_name
@@ -100,6 +100,6 @@ def get(identifier: Any) -> Callable[..., Any]:
     if identifier is None:
         return linear
     if callable(identifier):
-        return identifier
+        return cast(Callable[..., Any], identifier)
     found: Callable[..., Any] = by_name("activation", identifier, globals())
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from jitgrad import ops
 from jitgrad.core.aval import AVALS, Aval
@@ -274,6 +274,6 @@ def get(identifier: Any) -> Callable[..., Any]:
     if isinstance(identifier, type) and issubclass(identifier, Loss):
         return identifier()
     if callable(identifier):
-        return identifier
+        return cast(Callable[..., Any], identifier)
     found: Callable[..., Any] = by_name("loss", identifier, globals())
     return found

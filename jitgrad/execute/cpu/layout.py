@@ -176,7 +176,9 @@ S_TAPE_FLAGS = 280             # a tape is made with arguments,
 S_GRADIENT = 288               # a gradient that is out of the ordinary,
 S_REENTERED = 296              # a tape is entered twice
 S_MISFIT = 304                 # a plan was given other inputs than its own
-S_OPS = 312                    # Op objects behind the operator slots, in the order of SYMBOLS
+S_ROW_MADE = 312               # under debug_lines: a row's output was made (0: off),
+S_WAS_READ = 320               # a number was read from a recorded Tensor (0: off)
+S_OPS = 328                    # Op objects behind the operator slots, in the order of SYMBOLS
 SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^",
            "neg", "abs", "~", "<", "<=", "==", "!=", ">", ">=")
 FIRST_COMPARISON = SYMBOLS.index("<")

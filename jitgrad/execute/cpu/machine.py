@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as C
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from jitgrad.execute.cpu.types import Tensor, Variable, peek, poke
 
 _kept: list[Any] = []          # ops and their inline caches
 _fixed: dict[int, list[tuple[int, Any]]] = {}
+_filling = threading.Lock()
 
 
 class Machine:
@@ -70,13 +72,15 @@ class Machine:
         words.append(0)
         key = np.array(words, np.int64)
         at = peek(id(op) + layout.O_CACHE) + layout.C_BYTES * types.key_hash(key.ctypes.data, len(args))
-        _fixed[at] = fixed         # what the key points to lives as long as the entry
-        poke(at + layout.C_FORM, 0)
-        C.memmove(at, key.ctypes.data, key.nbytes)
-        for i, a in fixed:
-            poke(at + layout.C_ARGS + layout.WORD * i, id(a))
-        poke(at + layout.C_POSITION, sum(k << 8 * k for k in range(len(form.avals))))
-        poke(at + layout.C_FORM, library.realise(form))
+        struct = library.realise(form)
+        with _filling:             # or the key of one thread would meet the form of another
+            poke(at + layout.C_FORM, 0)
+            _fixed[at] = fixed     # what the key points to lives as long as the entry
+            C.memmove(at, key.ctypes.data, key.nbytes)
+            for i, a in fixed:
+                poke(at + layout.C_ARGS + layout.WORD * i, id(a))
+            poke(at + layout.C_POSITION, sum(k << 8 * k for k in range(len(form.avals))))
+            poke(at + layout.C_FORM, struct)
 
     def tensor(self, array: np.ndarray, value: Aval) -> Any:
         try:

@@ -140,7 +140,22 @@ def append_row(log, form, operands, n_in, outs, n_out, rule):
     store(load(log + lay.L_FIRST) + 8 * (count + 1), refs + total)
     store(log + lay.L_REF_COUNT, refs + total)
     store(log + lay.L_COUNT, count + 1)
+    note = load(state() + lay.S_ROW_MADE)
+    if note != 0:
+        tell(note, load(outs))
     return True
+
+
+@njit
+def tell(note, o):
+    """Let a Python callable note something about an object; it raises nothing."""
+    call = frame_call()
+    store(call, o)
+    r = vectorcall(note, call, 1, 0)
+    if r != 0:
+        decref(r)
+    else:
+        error_clear()
 
 
 @njit

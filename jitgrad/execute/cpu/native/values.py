@@ -26,7 +26,7 @@ from jitgrad.execute.cpu.native.raw import (
     store,
     vectorcall,
 )
-from jitgrad.execute.cpu.native.tensors import BOOL, FLOAT32, FLOAT64, INT32, item_bytes
+from jitgrad.execute.cpu.native.tensors import BOOL, FLOAT32, FLOAT64, INT32, item_bytes, tell
 
 TO_FLOAT, TO_INT, TO_BOOL, TO_INDEX = 0, 1, 2, 3
 frame_read = stack(2)
@@ -36,7 +36,17 @@ frame_read = stack(2)
 def held(o):
     """The Tensor itself, or the one that a Variable holds (which notes the read)."""
     st = state()
-    return note_read(st, o) if load(o + lay.TYPE) == load(st + lay.S_VARIABLE) else o
+    t = note_read(st, o) if load(o + lay.TYPE) == load(st + lay.S_VARIABLE) else o
+    note_number(t)
+    return t
+
+
+@njit
+def note_number(t):
+    """Under debug_lines: a number leaves the tape here."""
+    note = load(state() + lay.S_WAS_READ)
+    if note != 0 and load(t + lay.T_TRACKED) != 0:
+        tell(note, t)
 
 
 @njit
@@ -113,6 +123,7 @@ def to_bool(o):
 
 def get_buffer(o, view, flags):
     """The buffer protocol: a read-only view of the payload that keeps the Tensor alive."""
+    note_number(o)
     data = load(o + lay.T_DATA)
     if data == 0:
         r = slow_read(o, TO_FLOAT)
