@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import secrets
-import threading
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from jitgrad import ops
 from jitgrad.core.aval import as_shape
 from jitgrad.core.dtypes import NAMES, code_of, default_float, is_float
 from jitgrad.core.errors import user_error
+from jitgrad.core.lock import TABLES
 from jitgrad.ops.creation import from_array
 
 _INT64 = 2
@@ -29,7 +29,6 @@ class Generator:
 
     def __init__(self, seed: int | None = None) -> None:
         self.reset(seed)
-        self._lock = threading.Lock()
 
     def reset(self, seed: int | None = None) -> None:
         """Start the stream of ``seed`` again; without a seed, of one from the system's entropy."""
@@ -37,7 +36,7 @@ class Generator:
         self._counter = 0
 
     def _state(self, count: int) -> Any:
-        with self._lock:
+        with TABLES:
             state = from_array(np.array([self._seed, self._counter], np.int64), _INT64)
             self._counter += (count + 1) // 2
             return state

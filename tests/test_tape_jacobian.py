@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tape_omissions import awaiting, expresses
-from tapes import leakless, numbers
 
 import jitgrad as jg
+from tape_omissions import awaiting, expresses
+from tapes import leakless, numbers
 
 each_way = pytest.mark.parametrize("pfor", [True, False])
 

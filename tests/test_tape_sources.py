@@ -219,3 +219,19 @@ def test_operation_without_a_rule_raises_lookup_error():
     finally:
         TABLE.remove(BY_NAME.pop("without_a_rule"))
         del OPS["without_a_rule"]
+
+
+@leakless
+def test_seed_that_is_watched_itself():
+    x, s = jg.constant(3.0), jg.constant(2.0)
+    with jg.GradientTape(persistent=True) as outer:
+        outer.watch(s)
+        with jg.GradientTape(persistent=True) as inner:
+            inner.watch([x, s])
+            y = x * x
+        of_square, of_itself = inner.gradient(y, [x, s], s), inner.gradient(x, x, s * 1.0)
+        with jg.GradientTape() as blank:
+            pass
+        of_unwatched = blank.gradient(x, x, s * 1.0)
+    assert numbers([of_square, of_itself, of_unwatched]) == [[12.0, None], 2.0, 2.0]
+    assert numbers([outer.gradient(g, s) for g in (of_square[0], of_itself, of_unwatched)]) == [6.0, 1.0, 1.0]

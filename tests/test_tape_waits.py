@@ -3,9 +3,9 @@
 import functools
 
 import numpy as np
-from tape_omissions import waits
 
 import jitgrad as jg
+from tape_omissions import waits
 
 
 def diagonal(pfor, persistent):

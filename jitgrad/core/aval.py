@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from jitgrad.core.dtypes import DTYPES
 from jitgrad.core.errors import user_error
+from jitgrad.core.lock import TABLES
 
 MAX_DIMENSIONS = 16
 MAX_BYTES = 1 << 46            # beyond any machine's memory; keeps sizes far from overflow
@@ -45,7 +45,6 @@ def nbytes_of(ids: np.ndarray) -> np.ndarray:
     return sizes
 
 
-_lock = threading.RLock()
 _interned: dict[tuple[int, tuple[int, ...]], Aval] = {}
 
 
@@ -56,7 +55,7 @@ def aval(code: int, shape: tuple[int, ...]) -> Aval:
     if found is None:
         if len(shape) > MAX_DIMENSIONS:
             raise user_error(ValueError, f"a Tensor has at most {MAX_DIMENSIONS} dimensions, got {len(shape)}")
-        with _lock:
+        with TABLES:
             found = _interned.get((code, shape))
             if found is None:
                 found = Aval(len(AVALS), code, shape)

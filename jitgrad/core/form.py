@@ -6,7 +6,6 @@ and its operands, and nothing else.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from jitgrad.core.aval import Aval
 from jitgrad.core.errors import user_error
+from jitgrad.core.lock import TABLES
 from jitgrad.core.primitive import Missing, Primitive
 
 
@@ -75,7 +75,6 @@ def grown(column: np.ndarray, size: int) -> np.ndarray:
 
 FORMS: list[Form] = []
 COLUMNS = Columns()
-_lock = threading.RLock()      # a shape rule may raise, or ask for another form
 _interned: dict[tuple[int, tuple[int, ...], tuple[Any, ...]], Form] = {}
 
 
@@ -90,7 +89,7 @@ def form(prim: Primitive, avals: Sequence[Aval], params: dict[str, Any]) -> Form
     except TypeError:
         raise user_error(TypeError, f"{prim.name}: parameters must be hashable, got {params}") from None
     if found is None:
-        with _lock:
+        with TABLES:
             found = _interned.get(key)
             if found is None:
                 found = Form(len(FORMS), prim, tuple(avals), dict(params))

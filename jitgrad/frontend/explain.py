@@ -101,8 +101,8 @@ def explain(tape: Any, target: Any, source: Any) -> str:
     left = _left(rows, reached)
     if any(id(target) == id(t) for _, _, outs in rows for t in outs):
         return ("The target was recorded, but no recorded operation leads to it from the source. On the way a value "
-                "left the tape (through numpy() or float(), through stop_gradient, as an integer, or by assignment to a "
-                "Variable), or it was made before the tape started or while recording was stopped." + left)
+                "left the tape (through numpy() or float(), through stop_gradient, as an integer, or by assignment to "
+                "a Variable), or it was made before the tape started or while recording was stopped." + left)
     return ("The target was not recorded: it was made before the tape started, while recording was stopped, from "
             "operands that no tape watches, behind stop_gradient, or outside jitgrad (NumPy)." + left)
 

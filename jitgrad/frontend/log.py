@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from jitgrad.core.lock import TABLES
 from jitgrad.execute.cpu import layout, types
 
 _logs: list[np.ndarray] = []         # a thread state that comes again finds its log again
@@ -13,17 +14,18 @@ _logs: list[np.ndarray] = []         # a thread state that comes again finds its
 
 def _new_log(thread: int) -> int:
     """A log for a thread state; called by the machine when a thread first records."""
-    count = types.get_state(layout.S_THREAD_COUNT)
-    if count >= types.MAX_THREADS:
-        raise RuntimeError(f"more than {types.MAX_THREADS} threads have recorded on tapes")
-    struct = np.zeros(layout.L_BYTES // 8, np.int64)
-    _logs.append(struct)
-    address = int(struct.ctypes.data)
-    at = types.get_state(layout.S_THREADS) + 16 * count
-    types.poke(at, thread)
-    types.poke(at + 8, address)
-    types.set_state(layout.S_THREAD_COUNT, count + 1)
-    return address
+    with TABLES:
+        count = types.get_state(layout.S_THREAD_COUNT)
+        if count >= types.MAX_THREADS:
+            raise RuntimeError(f"more than {types.MAX_THREADS} threads have recorded on tapes")
+        struct = np.zeros(layout.L_BYTES // 8, np.int64)
+        _logs.append(struct)
+        address = int(struct.ctypes.data)
+        at = types.get_state(layout.S_THREADS) + 16 * count
+        types.poke(at, thread)
+        types.poke(at + 8, address)
+        types.set_state(layout.S_THREAD_COUNT, count + 1)
+        return address
 
 
 def _after_fork() -> None:

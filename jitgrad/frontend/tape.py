@@ -271,7 +271,7 @@ def plan_for(words: bytes, values: Sequence[Any], hashed: int, n_targets: int, w
     if plan is None:
         back, saved = backward_of(np.frombuffer(words, np.int64), list(values), n_targets, with_seeds, n_sources)
         plan = Plan(back, saved, words, hashed)
-        TABLE.add(plan)
+        plan = TABLE.add(plan)
     return plan
 
 

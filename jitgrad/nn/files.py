@@ -48,7 +48,7 @@ def _mode(path: str) -> int:
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The arrays of a file that `write` made. Raises ValueError for a file that is none."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except (zipfile.BadZipFile, EOFError, ValueError, AttributeError, TypeError) as error:
         raise user_error(ValueError, f"{os.fspath(path)} is no complete .npz file of arrays: {error}") from None

@@ -221,13 +221,13 @@ def _labels(y_true: Any, scores: Aval) -> Any:
 
 def _picked(labels: Any, y_pred: Any, have: Aval, from_logits: bool) -> Any:
     """``-log(p)`` at the labels."""
-    classes = have.shape[-1]
+    classes, last = have.shape[-1], (have.ndim - 1,)
     labels = ops.where(labels < 0, classes, labels)         # no class either way: indices would count from the end
     if from_logits:
-        scores = y_pred - composite.max(ops.stop_gradient(y_pred), -1, True)
-        total = composite.sum(ops.exp(scores), -1)
+        scores = y_pred - ops.reduce_max(ops.stop_gradient(y_pred), last)       # the axis stays, of length 1
+        total = ops.reshape(ops.reduce_sum(ops.exp(scores), last), have.shape[:-1])
     else:
-        scores = _clipped(y_pred / composite.sum(y_pred, -1, True))
+        scores = _clipped(y_pred / ops.reduce_sum(y_pred, last))
     try:
         picked = ops.pick(scores, labels)
     except IndexError:

@@ -76,7 +76,7 @@ class Optimizer:
             for i, (g, value) in enumerate(zip(self._clipped(gs), values, strict=True)):
                 dtype = AVALS[value._aval].dtype
                 if self.weight_decay:
-                    value = value - value * composite.astype(read[0] * self.weight_decay, dtype)
+                    value = value - value * (composite.astype(read[0], dtype) * self.weight_decay)
                 new.append(self.rule(g, value, slots[width * i: width * (i + 1)],
                                      *(composite.astype(f, dtype) for f in factors)))
             return [step, *(made[0] for made in new), *(slot for made in new for slot in made[1:])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +16,6 @@ from jitgrad.core.program import Program
 from jitgrad.core.record import Recorder
 from jitgrad.transform.prune import pruned
 from jitgrad.transform.walk import MASK_BITS
-
-lock = threading.RLock()
 
 
 class Pool:

@@ -11,11 +11,12 @@ import numpy as np
 from jitgrad.core import backend
 from jitgrad.core.aval import AVALS, Aval, aval
 from jitgrad.core.form import COLUMNS, FORMS, form
+from jitgrad.core.lock import TABLES
 from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
 from jitgrad.ops.creation import ones
 from jitgrad.transform import walk
-from jitgrad.transform.fragment import POOL, lock
+from jitgrad.transform.fragment import POOL
 from jitgrad.transform.prune import pruned
 
 _int = np.int64
@@ -40,7 +41,7 @@ def pullback(program: Program, targets: Sequence[int], seeds: Sequence[int], sou
     ``len(program.avals)`` on are extra inputs, with the avals ``extra``. The Program has one result per source: its
     cotangent, -1 where there is none.
     """
-    with lock:
+    with TABLES:
         return _pullback(program, targets, seeds, sources, extra)
 
 

@@ -178,12 +178,17 @@ S_REENTERED = 296              # a tape is entered twice
 S_MISFIT = 304                 # a plan was given other inputs than its own
 S_ROW_MADE = 312               # under debug_lines: a row's output was made (0: off),
 S_WAS_READ = 320               # a number was read from a recorded Tensor (0: off)
-S_OPS = 328                    # Op objects behind the operator slots, in the order of SYMBOLS
+S_DESCRIBE = 328               # the static part of a typed buffer of an aval
+S_OPS = 336                    # Op objects behind the operator slots, in the order of SYMBOLS
 SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^",
            "neg", "abs", "~", "<", "<=", "==", "!=", ">", ">=")
 FIRST_COMPARISON = SYMBOLS.index("<")
 S_BYTES = S_OPS + WORD * len(SYMBOLS)
 SCRATCH_BYTES = 1 << 16
+
+# A Py_buffer, and the block that S_DESCRIBE returns the address of: shape and strides follow it
+B_DATA, B_OBJECT, B_BYTES, B_ITEM, B_FLAGS, B_FORMAT, B_SHAPE, B_STRIDES, B_INNER, B_END = range(0, 80, 8)
+D_ITEM, D_NDIM, D_FORMAT, D_SHAPE = 0, 8, 16, 24
 
 # What a walk answers. ALONE: a target is a source too, and nothing else about it is known to the tape
 HIT, MISS, HAS_CUT, NEEDS_CALL, ALONE = 0, 1, 2, 3, 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes as C
-import threading
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,13 +13,13 @@ from jitgrad.core import record
 from jitgrad.core.aval import AVALS, Aval
 from jitgrad.core.errors import user_error
 from jitgrad.core.form import FORMS, Form
-from jitgrad.core.primitive import Kind, Primitive
+from jitgrad.core.lock import TABLES
+from jitgrad.core.primitive import Kind, Primitive, contiguous_strides
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.types import Tensor, Variable, peek, poke
 
 _kept: list[Any] = []          # ops and their inline caches
 _fixed: dict[int, list[tuple[int, Any]]] = {}
-_filling = threading.Lock()
 
 
 class Machine:
@@ -73,7 +73,7 @@ class Machine:
         key = np.array(words, np.int64)
         at = peek(id(op) + layout.O_CACHE) + layout.C_BYTES * types.key_hash(key.ctypes.data, len(args))
         struct = library.realise(form)
-        with _filling:             # or the key of one thread would meet the form of another
+        with TABLES:             # or the key of one thread would meet the form of another
             poke(at + layout.C_FORM, 0)
             _fixed[at] = fixed     # what the key points to lives as long as the entry
             C.memmove(at, key.ctypes.data, key.nbytes)
@@ -166,7 +166,19 @@ def _slow_read(t: Any, what: int) -> Any:
     return int(t.numpy().reshape(()))
 
 
-_CALLBACKS = {layout.S_KERNEL_FAILED: _kernel_failed, layout.S_TOO_LARGE: _too_large,
-              layout.S_SLOW_READ: _slow_read, layout.S_GUARD: _no_rule}
+@functools.cache
+def _described(aval_id: int) -> int:
+    """Address of the item size, axes, format, shape and strides of an aval's elements, for the buffer protocol."""
+    aval = AVALS[aval_id]
+    letter = C.create_string_buffer(aval.dtype.char.encode())
+    block = np.array([aval.dtype.itemsize, aval.ndim, C.addressof(letter), *aval.shape,
+                      *(n * aval.dtype.itemsize for n in contiguous_strides(aval.shape))], np.int64)
+    _kept.append((letter, block))
+    return int(block.ctypes.data)
+
+
+_CALLBACKS: dict[int, Callable[..., Any]] = {
+    layout.S_DESCRIBE: _described, layout.S_KERNEL_FAILED: _kernel_failed, layout.S_TOO_LARGE: _too_large,
+    layout.S_SLOW_READ: _slow_read, layout.S_GUARD: _no_rule}
 for _word, _function in _CALLBACKS.items():
     types.callback(_word, _function)

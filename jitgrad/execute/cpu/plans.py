@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from jitgrad.core import backend
 from jitgrad.core.aval import nbytes_of
 from jitgrad.core.form import COLUMNS, FORMS, form, grown
+from jitgrad.core.lock import TABLES
 from jitgrad.core.program import Program
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.types import NATIVE, peek, poke
@@ -50,7 +50,6 @@ class _FormTable:
 
 
 _forms = _FormTable()
-_lock = threading.RLock()
 
 
 @cache
@@ -113,7 +112,7 @@ class Plan:
 
 def _instructions(flat: Program) -> tuple[np.ndarray, int, int, int]:
     """Code words, instructions, arena bytes, and a rough count of elements touched."""
-    with _lock:
+    with TABLES:
         n_rows, n_values = len(flat), len(flat.avals)
         attr = flat.attr.astype(_int)
         _forms.learn(attr)
@@ -157,13 +156,17 @@ class _Table:
         types.set_state(layout.S_PLANS, int(self.slots.ctypes.data))
         types.set_state(layout.S_PLAN_MASK, len(self.slots) - 1)
 
-    def add(self, plan: Plan) -> None:
-        with _lock:
+    def add(self, plan: Plan) -> Plan:
+        """Enter a plan; the one that another thread entered meanwhile stays, if there is one."""
+        with TABLES:
+            if plan.words in self.by_words:
+                return self.by_words[plan.words]
             if len(self.plans) >= MAX_PLANS:
                 self._evict()
             self.plans.append(plan)
             self.by_words[plan.words] = plan
             self._insert(self.slots, plan)
+            return plan
 
     @staticmethod
     def _insert(slots: np.ndarray, plan: Plan) -> None:

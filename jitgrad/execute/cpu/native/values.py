@@ -20,6 +20,7 @@ from jitgrad.execute.cpu.native.raw import (
     load_i8,
     load_i32,
     long_new,
+    long_value,
     object_free,
     stack,
     state,
@@ -29,6 +30,7 @@ from jitgrad.execute.cpu.native.raw import (
 from jitgrad.execute.cpu.native.tensors import BOOL, FLOAT32, FLOAT64, INT32, item_bytes, tell
 
 TO_FLOAT, TO_INT, TO_BOOL, TO_INDEX = 0, 1, 2, 3
+BUFFER_WRITABLE, BUFFER_FORMAT, BUFFER_ND, BUFFER_STRIDES = 1, 4, 8, 24
 frame_read = stack(2)
 
 
@@ -122,7 +124,7 @@ def to_bool(o):
 
 
 def get_buffer(o, view, flags):
-    """The buffer protocol: a read-only view of the payload that keeps the Tensor alive."""
+    """The buffer protocol: a read-only view of the payload that keeps the Tensor alive, typed if a shape is asked."""
     note_number(o)
     data = load(o + lay.T_DATA)
     if data == 0:
@@ -132,7 +134,33 @@ def get_buffer(o, view, flags):
         store(view + 8, 0)        # view->obj must be NULL on failure
         return -1
     nbytes = load(o + lay.T_SIZE) * item_bytes(load(o + lay.T_DTYPE))
-    return buffer_fill(view, o, data, nbytes, 1, flags & 0xFFFFFFFF)
+    flags &= 0xFFFFFFFF
+    if flags & BUFFER_ND == 0 or flags & BUFFER_WRITABLE:
+        return buffer_fill(view, o, data, nbytes, 1, flags)
+    call = frame_read()
+    number = long_new(load(o + lay.T_AVAL))
+    store(call, number)
+    described = vectorcall(load(state() + lay.S_DESCRIBE), call, 1, 0)
+    decref(number)
+    if described == 0:
+        store(view + lay.B_OBJECT, 0)
+        return -1
+    at = long_value(described)                # lives as long as the process
+    decref(described)
+    ndim = load(at + lay.D_NDIM)
+    incref(o)
+    store(view + lay.B_DATA, data)
+    store(view + lay.B_OBJECT, o)
+    store(view + lay.B_BYTES, nbytes)
+    store(view + lay.B_ITEM, load(at + lay.D_ITEM))
+    store(view + lay.B_FLAGS, 1 | (ndim << 32))              # read-only
+    store(view + lay.B_FORMAT, load(at + lay.D_FORMAT) if flags & BUFFER_FORMAT else 0)
+    store(view + lay.B_SHAPE, at + lay.D_SHAPE if ndim > 0 else 0)
+    strided = ndim > 0 and flags & BUFFER_STRIDES == BUFFER_STRIDES
+    store(view + lay.B_STRIDES, at + lay.D_SHAPE + 8 * ndim if strided else 0)
+    store(view + lay.B_INNER, 0)
+    store(view + lay.B_END, 0)
+    return 0
 
 
 def tensor_dealloc(o):
