@@ -83,7 +83,11 @@ def show_summary(tables: Tables) -> None:
     print(f"| workload | {' | '.join(here)} |\n|---|{'--:|' * len(here)}")
     for name, rows in tables.items():
         found = [fastest(rows, library) for library in here]
-        print(f"| {name} | {' | '.join(f'{r.median:.3g}' if r else '' for r in found)} |")
+        print(f"| {name} | {' | '.join(_three_digits(r.median) if r else '-' for r in found)} |")
+
+
+def _three_digits(figure: float) -> str:
+    return f"{figure:.3g}" if figure < 100 else f"{figure:,.0f}"
 
 
 # ---- targets -------------------------------------------------------------------------------------

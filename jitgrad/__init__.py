@@ -71,6 +71,7 @@ Variable: _Any = _Machine.Variable
 for _methods, _target in ((_Operations, Tensor), (_TensorMethods, Tensor), (_Operations, Variable),
                           (_VariableMethods, Variable)):
     _install(_methods, _target)
+_Machine.complete(_VariableMethods)
 
 
 

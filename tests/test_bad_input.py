@@ -298,6 +298,16 @@ def test_numbers_out_of_range_become_infinite_quietly():
     assert np.isnan(jg.log(jg.constant(-1.0)).numpy()) and (jg.constant(1) // jg.constant(0)).numpy() == 0
 
 
+def test_any_integer_may_be_an_exponent():
+    """Small ones multiply out, large ones are numbers, again and again: the second call is answered by the machine."""
+    x, i = jg.constant([1.5, 2.0], "float64"), jg.constant([2, 4])
+    for n in (0, 1, -1, 64, 65, 100, -100, 300):
+        for _ in range(3):
+            np.testing.assert_allclose((x**n).numpy(), x.numpy() ** float(n), rtol=1e-13)
+    for _ in range(3):
+        assert (i**2).numpy().tolist() == [4, 16] and (i**0).dtype == "int32" and (i**-1).numpy().tolist() == [0.5, 0.25]
+
+
 def test_floats_of_numpy_saturate_as_integers():
     assert jg.asarray(np.array([np.nan, 1e30, -1e30, -5.7]), dtype="int32").numpy().tolist() == [0, 2**31 - 1, -(2**31), -5]
 

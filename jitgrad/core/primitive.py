@@ -216,3 +216,8 @@ def uniform(*shapes: tuple[int, ...], low: float = -1.5, high: float = 1.5,
     return lambda rng: [(tuple(rng.uniform(low, high, s) for s in shapes), params)]
 
 
+def several(*makers: Callable[..., Any]) -> Callable[..., Any]:
+    """The samples of all of them."""
+    return lambda rng: [sample for make in makers for sample in make(rng)]
+
+

@@ -155,7 +155,7 @@ def call(prim: Primitive, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
         params = {name: bound[name] for name in prim.params}
     if operator and not all(_is_operand(machine, x) for x in operands):
         return NotImplemented
-    if prim.literal and type(operands[-1]) is int and abs(operands[-1]) <= MAX_LITERAL:
+    if prim.literal and _is_literal(operands):
         prim, params, operands = BY_NAME[prim.literal], {"n": operands[-1]}, operands[:-1]
     prepared = prepare(prim, operands)
     if prim.general is not None:
@@ -164,9 +164,17 @@ def call(prim: Primitive, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
             return answer
     made = form(prim, [AVALS[t._aval] for t in prepared], params)
     result = dispatch(made, prepared)
-    if not kwargs and _cacheable(machine, operands, prepared, args):
+    data = not prim.literal or type(operands[-1]) is not int      # the machine takes an int there for a parameter
+    if data and not kwargs and _cacheable(machine, operands, prepared, args):
         machine.remember(op, args, made)
     return result
+
+
+def _is_literal(operands: tuple[Any, ...]) -> bool:
+    """The last operand is an exponent to multiply out; integers have no negative powers among themselves."""
+    n = operands[-1]
+    return type(n) is int and abs(n) <= MAX_LITERAL and (
+        n >= 0 or dtypes.is_float(AVALS[tensor(operands[0])._aval].code))
 
 
 def _signature(prim: Primitive) -> str:

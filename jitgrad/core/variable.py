@@ -96,23 +96,19 @@ class VariableMethods:
         """
         return self._set("assign", tensor(value, what="assign"))
 
-    def assign_add(self, delta: Any) -> Any:
-        """Add to the value; returns the variable."""
-        value = self._value
-        if type(delta) is not backend.Current.Tensor or delta._aval != value._aval:
-            delta = self._like("assign_add", delta)
-        return self._set("assign_add", value + delta)
+    def _assign_add(self, delta: Any) -> Any:
+        """`assign_add` in general: what is no Tensor of the variable's aval, or is recorded."""
+        return self._set("assign_add", self._value + self._like("assign_add", delta))
 
-    def assign_sub(self, delta: Any) -> Any:
-        """Subtract from the value; returns the variable."""
-        value = self._value
-        if type(delta) is not backend.Current.Tensor or delta._aval != value._aval:
-            delta = self._like("assign_sub", delta)
-        return self._set("assign_sub", value - delta)
+    def _assign_sub(self, delta: Any) -> Any:
+        """`assign_sub` in general."""
+        return self._set("assign_sub", self._value - self._like("assign_sub", delta))
 
     def _like(self, what: str, delta: Any) -> Any:
         kind = type(delta)
         if kind is int or kind is float:
+            return delta
+        if kind is backend.Current.Tensor and delta._aval == self._value._aval:
             return delta
         return tensor(delta, AVALS[self._value._aval].code, what)
 

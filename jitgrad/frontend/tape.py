@@ -15,6 +15,7 @@ from jitgrad.core.aval import AVALS
 from jitgrad.core.dtypes import CODES, FLOAT32
 from jitgrad.core.errors import user_error
 from jitgrad.core.form import FORMS
+from jitgrad.core.lock import TABLES
 from jitgrad.core.tensor import install
 from jitgrad.core.variable import WATCHED
 from jitgrad.execute.cpu import types as machine
@@ -124,15 +125,7 @@ class TapeMethods:
 
     def _gradient(self, target: Any, sources: Any, output_gradients: Any = None,
                   unconnected_gradients: Any = UnconnectedGradients.NONE) -> Any:
-        """The gradient of ``target`` (summed over its elements, and over a nest of targets) in each source.
-
-        ``sources``: a nest of Tensors and Variables; the result has its structure, each leaf with the source's shape
-        and dtype, or None where the target does not depend on it. ``output_gradients``: a nest like ``target`` of
-        cotangents to start from (None for ones). ``unconnected_gradients``: None or zeros for unconnected sources.
-
-        Raises RuntimeError at the second call unless the tape is persistent, ValueError for an unknown
-        ``unconnected_gradients``, LookupError where an operation on the way has no derivative rule.
-        """
+        """`gradient` when a plan is yet to be made, for nests, seeds, errors and rows with Python rules."""
         unconnected = self._unusual(unconnected_gradients)
         ends = _ends(target, output_gradients)
         leaves, structure = nest.flatten(sources)
@@ -267,11 +260,12 @@ class TapeMethods:
 def plan_for(words: bytes, values: Sequence[Any], hashed: int, n_targets: int, with_seeds: bool,
              n_sources: int) -> Plan:
     """The plan of a walk's backward Program, made and entered in the table at its first sight."""
-    plan = TABLE.find(words)
-    if plan is None:
-        back, saved = backward_of(np.frombuffer(words, np.int64), list(values), n_targets, with_seeds, n_sources)
-        plan = Plan(back, saved, words, hashed)
-        plan = TABLE.add(plan)
+    with TABLES:
+        plan = TABLE.find(words)
+        if plan is None:
+            back, saved = backward_of(np.frombuffer(words, np.int64), list(values), n_targets, with_seeds, n_sources)
+            plan = Plan(back, saved, words, hashed)
+            TABLE.add(plan)
     return plan
 
 

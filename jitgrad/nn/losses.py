@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, cast
 
 from jitgrad import ops
 from jitgrad.core.aval import AVALS, Aval
-from jitgrad.core.dtypes import INT32, INT64
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.nn.activations import softplus
@@ -196,36 +196,51 @@ def sparse_categorical_crossentropy(y_true: Any, y_pred: Any, from_logits: bool 
         order = [i for i in range(have.ndim) if i != axis % have.ndim]
         y_pred = composite.permute_dims(y_pred, (*order, axis % have.ndim))
         have = AVALS[y_pred._aval]
-    labels = _labels(y_true, have)
+    labels = tensor(y_true, what="y_true")
+    if not _fit(labels._aval, y_pred._aval):
+        labels = _labels(labels, have)
     ignored = None
     if ignore_class is not None:
         ignored = labels == ignore_class
         labels = ops.where(ignored, 0, labels)
-    losses = _picked(labels, y_pred, have, from_logits)
+    losses = _picked(labels, y_pred, from_logits)
     return losses if ignored is None else ops.where(ignored, 0.0, losses)
 
 
-def _labels(y_true: Any, scores: Aval) -> Any:
+@functools.lru_cache(maxsize=1024)
+def _fit(labels: int, scores: int) -> bool:
+    """Labels of an aval are class numbers for scores of another as they are."""
+    return AVALS[labels].dtype.kind == "i" and AVALS[scores].ndim > 0 and (
+        AVALS[labels].shape == AVALS[scores].shape[:-1])
+
+
+def _labels(labels: Any, scores: Aval) -> Any:
     """Class numbers as integers of the shape of the scores without their last axis."""
-    labels = tensor(y_true, what="y_true")
     have = AVALS[labels._aval]
-    if have.code not in (INT32, INT64):
-        labels = ops.cast(labels, "int32")
+    if have.dtype.kind != "i":
+        labels = ops.cast(labels, "int32" if scores.size < 2**31 else "int64")
     if scores.ndim == 0 or have.shape != scores.shape[:-1]:
         if have.shape[-1:] == (1,) and have.shape[:-1] == scores.shape[:-1]:
-            return composite.reshape(labels, have.shape[:-1])
+            return ops.reshape(labels, have.shape[:-1])
         raise user_error(ValueError, f"sparse_categorical_crossentropy: labels of shape {have.shape} do not fit "
                                      f"y_pred of shape {scores.shape}, classes last")
     return labels
 
 
-def _picked(labels: Any, y_pred: Any, have: Aval, from_logits: bool) -> Any:
+@functools.lru_cache(maxsize=1024)
+def _rows(aval_id: int) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """Classes, their axis and the shape of one number a row, of scores of an aval."""
+    shape = AVALS[aval_id].shape
+    return shape[-1], (len(shape) - 1,), shape[:-1]
+
+
+def _picked(labels: Any, y_pred: Any, from_logits: bool) -> Any:
     """``-log(p)`` at the labels."""
-    classes, last = have.shape[-1], (have.ndim - 1,)
+    classes, last, shape = _rows(y_pred._aval)
     labels = ops.where(labels < 0, classes, labels)         # no class either way: indices would count from the end
     if from_logits:
         scores = y_pred - ops.reduce_max(ops.stop_gradient(y_pred), last)       # the axis stays, of length 1
-        total = ops.reshape(ops.reduce_sum(ops.exp(scores), last), have.shape[:-1])
+        total = ops.reshape(ops.reduce_sum(ops.exp(scores), last), shape)
     else:
         scores = _clipped(y_pred / ops.reduce_sum(y_pred, last))
     try:

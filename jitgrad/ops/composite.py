@@ -43,7 +43,7 @@ class Reduction(NamedTuple):
 
     groups: tuple[tuple[int, ...], ...]     # adjacent axes, the last group first
     shape: tuple[int, ...] | None           # to squeeze to, or None
-    count: int                              # type: ignore[assignment]   # how many elements meet in one
+    elements: float                         # how many meet in one
 
 
 @functools.lru_cache(maxsize=4096)
@@ -61,7 +61,7 @@ def _reduction(name: str, aval_id: int, axis: int | tuple[int, ...] | None, keep
             groups.append([a])
     count = math.prod(aval.shape[a] for a in axes)
     shape = None if keepdims or not axes else tuple(n for i, n in enumerate(aval.shape) if i not in axes)
-    return Reduction(tuple(tuple(group) for group in reversed(groups)) or ((),), shape, count)
+    return Reduction(tuple(tuple(group) for group in reversed(groups)) or ((),), shape, float(count))
 
 
 def reduction_of(name: str, x: Any, axis: Axis, keepdims: bool) -> Reduction:
@@ -98,9 +98,11 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Arithmetic mean over ``axis`` (all axes by default); of integers in the default float dtype. Of nothing: NaN."""
-    x = as_float(x)
+    x = tensor(x)
+    if AVALS[x._aval].code < FLOAT32:
+        x = as_float(x)
     how = reduction_of("mean", x, axis, keepdims)
-    return _reduce(ops.reduce_sum, x, how) / float(how.count)
+    return _reduce(ops.reduce_sum, x, how) / how.elements
 
 
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -117,7 +119,7 @@ def _extreme(name: str, op: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
     x = tensor(x)
     how = reduction_of(name, x, axis, keepdims)
     out = _reduce(op, x, how)
-    if how.count == 0 and aval_of(out).size:
+    if how.elements == 0 and aval_of(out).size:
         raise user_error(ValueError, f"{name}: no elements to choose from in shape {aval_of(x).shape}, axis {axis}")
     return out
 

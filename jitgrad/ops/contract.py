@@ -8,7 +8,7 @@ import numpy as np
 
 from jitgrad import ops
 from jitgrad.core.aval import Aval, aval
-from jitgrad.core.primitive import Kind, Linear, kernel, shape_error, uniform
+from jitgrad.core.primitive import Kind, Linear, kernel, several, shape_error, uniform
 from jitgrad.ops import composite
 
 
@@ -47,7 +47,11 @@ def _vjp(g: Any, ans: Any, x: Any, y: Any, *, ta: bool, tb: bool) -> tuple[Any, 
     return by_x, by_y
 
 
-@kernel(Kind.CONTRACT, vjp=_vjp, ref=_ref, samples=uniform((2, 3, 4), (2, 4, 5), ta=False, tb=False),
+_samples = several(uniform((2, 3, 4), (2, 4, 5), ta=False, tb=False), uniform((4, 3), (4, 5), ta=True, tb=False),
+                   uniform((3, 4), (5, 4), ta=False, tb=True), uniform((2, 1, 4, 3), (2, 1, 5, 4), ta=True, tb=True))
+
+
+@kernel(Kind.CONTRACT, vjp=_vjp, ref=_ref, samples=_samples,
         operands=("x", "y"), params=("ta", "tb"), defaults={"ta": False, "tb": False}, symbol="@",
         domain="number", linear=Linear.MULTI, ulp=16.0, aval=_aval,
         words=_words, general=_general)

@@ -23,7 +23,8 @@ def _gather_words(x: Aval, i: Aval, *, axis: int) -> tuple[int, ...]:
 
 
 def _samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-    return [((rng.normal(size=(3, 5, 2)), np.array([4, 0, 4, -1])), {"axis": 1})]
+    return [((rng.normal(size=(3, 5, 2)), np.array([4, 0, 4, -1])), {"axis": 1}),
+            ((rng.normal(size=(3, 2)), np.array([[2, 0], [0, -3]], np.int32)), {"axis": 0})]
 
 
 @kernel(Kind.INDEX, ref=lambda x, i, *, axis: np.take(x, i, axis), samples=_samples, operands=("x", "indices"),

@@ -18,12 +18,14 @@ from jitgrad.core.primitive import (
     kernel,
     movement,
     placement,
+    several,
     shape_error,
     uniform,
 )
 
 
-@movement(ref=lambda x, *, shape: np.reshape(x, shape), samples=uniform((3, 4), shape=(2, 6)),
+@movement(ref=lambda x, *, shape: np.reshape(x, shape),
+          samples=several(uniform((3, 4), shape=(2, 6)), uniform((), shape=(1, 1))),
           vjp=lambda g, ans, x, *, shape: (ops.reshape(g, shape=x.shape),))
 def reshape(x, *, shape):
     """The same elements in row-major order under another shape: a view."""
@@ -51,7 +53,8 @@ def _broadcast_vjp(g: Any, ans: Any, x: Any, *, shape: tuple[int, ...]) -> tuple
     return (ops.sum_to(g, x.shape),)
 
 
-@movement(ref=lambda x, *, shape: np.broadcast_to(x, shape), samples=uniform((3, 1), shape=(3, 4)),
+@movement(ref=lambda x, *, shape: np.broadcast_to(x, shape),
+          samples=several(uniform((3, 1), shape=(3, 4)), uniform((), shape=(2, 2)), uniform((3, 1), shape=(2, 3, 1))),
           vjp=_broadcast_vjp)
 def broadcast_to(x, *, shape):
     """``x`` repeated along new axes in front and along its axes of length 1."""
@@ -83,7 +86,7 @@ def _span_slices(spans: Spans) -> tuple[slice, ...]:
 
 
 @movement(name="slice", ref=lambda x, *, spans: x[_span_slices(spans)],
-          samples=uniform((5, 4), spans=((1, 2, 2), (3, 4, -1))),
+          samples=several(uniform((5, 4), spans=((1, 2, 2), (3, 4, -1))), uniform((5,), spans=((0, 0, 1),))),
           vjp=lambda g, ans, x, *, spans: (ops.embed(g, shape=x.shape, spans=spans),))
 def take_slice(x, *, spans):
     """Regular slices: per axis the first element, the count and the step."""

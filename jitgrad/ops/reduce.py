@@ -9,7 +9,7 @@ import numpy as np
 from jitgrad import ops
 from jitgrad.core import dtypes
 from jitgrad.core.aval import Aval, aval
-from jitgrad.core.primitive import Kind, Linear, kernel, reduction, uniform
+from jitgrad.core.primitive import Kind, Linear, kernel, reduction, several, uniform
 from jitgrad.ops import scalar
 
 
@@ -27,7 +27,7 @@ def _share_ties(g: Any, ans: Any, x: Any, *, axes: tuple[int, ...]) -> tuple[Any
 
 
 @reduction(init=0, linear=Linear.EACH, ref=lambda x, *, axes: np.sum(x, axes, keepdims=True), ulp=4.0,
-           samples=uniform((3, 4, 2), axes=(1, 2)),
+           samples=several(uniform((3, 4, 2), axes=(1, 2)), uniform((3, 4), axes=(0,)), uniform((3,), axes=())),
            vjp=lambda g, ans, x, *, axes: (ops.broadcast_to(g, shape=x.shape),))
 def reduce_sum(acc, x):
     """Sum over axes; float32 in chunks of 4,096 whose sums meet in float64."""
@@ -35,7 +35,7 @@ def reduce_sum(acc, x):
 
 
 @reduction(init=_least, domain="any", ref=lambda x, *, axes: np.max(x, axes, keepdims=True), ulp=0.0,
-           samples=uniform((3, 4), axes=(1,)), vjp=_share_ties)
+           samples=several(uniform((3, 4), axes=(1,)), uniform((3, 4), axes=(0,))), vjp=_share_ties)
 def reduce_max(acc, x):
     """Greatest over axes; NaN wins, ties share the gradient equally."""
     if x.dtype.kind == "b":
@@ -44,7 +44,7 @@ def reduce_max(acc, x):
 
 
 @reduction(init=_greatest, domain="any", ref=lambda x, *, axes: np.min(x, axes, keepdims=True), ulp=0.0,
-           samples=uniform((3, 4), axes=(1,)), vjp=_share_ties)
+           samples=several(uniform((3, 4), axes=(1,)), uniform((3, 4), axes=(0,))), vjp=_share_ties)
 def reduce_min(acc, x):
     """Least over axes; NaN wins, ties share the gradient equally."""
     if x.dtype.kind == "b":
@@ -61,11 +61,14 @@ def _position_words(x: Aval, *, axis: int) -> tuple[int, int, int]:
             int(np.prod(x.shape[axis + 1:], dtype=np.int64)))
 
 
+_along = several(uniform((3, 4), axis=1), uniform((3, 4, 2), axis=0))
+
+
 def _argmax_ref(x: Any, *, axis: int) -> Any:
     return np.argmax(x, axis)
 
 
-@kernel(Kind.OPAQUE, vjp=None, ref=_argmax_ref, samples=uniform((3, 4), axis=1), operands=("x",), params=("axis",),
+@kernel(Kind.OPAQUE, vjp=None, ref=_argmax_ref, samples=_along, operands=("x",), params=("axis",),
         domain="any", aval=_position_aval, words=_position_words)
 def argmax(out, x, outer, n, inner):
     """Index of the first greatest element along an axis; of the first NaN if there is one."""

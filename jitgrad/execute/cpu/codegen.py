@@ -17,6 +17,7 @@ from jitgrad.ops.scalar import FLOAT32, FLOAT64, Trace
 __all__ = ["CHUNK", "elementwise_ir", "module", "reduction_ir"]
 
 CHUNK = 4096  # elements summed in the dtype itself before partial results meet: part of the documented order
+SHORT = 2  # vectors that hold a short row whole
 FOLD = 4  # vectors of a full row of accumulators: 32 lanes
 
 
@@ -115,7 +116,8 @@ def reduction_ir(name: str, trace: Trace, init: float | Callable[[np.dtype[Any]]
     params = [outer, red, inner], slots = [output (outer, inner), operand (outer, red, inner)]. The order is fixed:
     chunks of 4096 along `red`; for inner = 1 element i of a chunk goes to accumulator i % 32, and accumulators meet by
     halves (j with j + 16, then 8, 4, 2, 1); for inner > 1 a chunk is folded in sequence. Accumulators start from init.
-    Chunks meet in sequence, float32 ones in float64. red = 0 gives init.
+    Chunks meet in sequence, float32 ones in float64. red = 0 gives init, which must be neutral: the body leaves an
+    accumulator that met an element as it is when it meets init.
     """
     return _Reduction(name, trace, init, np.dtype(dtype)).text.finish()
 
@@ -143,6 +145,11 @@ class _Reduction:
         text.set("mul i64 %red, %inner", "plane")
         text.branch(text.set("icmp eq i64 %inner, 1"), "rows", "columns")
         text.label("rows")
+        text.branch(text.set(f"icmp sle i64 %red, {SHORT * LANES}"), "short", "long")
+        text.label("short")
+        self.loop("line", "0", "%outer", 1, self.short_row)
+        text.do("ret i64 0")
+        text.label("long")
         self.loop("row", "0", "%outer", 1, self.row)
         text.do("ret i64 0")
         text.label("columns")
@@ -228,11 +235,32 @@ class _Reduction:
             return [self.halves(self.masked(accs, rest, remaining))]
 
         (result,) = self.chunks(1, partial)
+        self.put(result, row)
+        return []
+
+    def short_row(self, row: str) -> list[str]:
+        """A row that fills no more than the first accumulators: the others keep the neutral start, so meeting them
+        changes no bit and is left out."""
+        text, dtype = self.text, self.dtype
+        begin = text.set(f"mul i64 {row}, %red")
+        reach = text.set(f"sub i64 {text.set('mul i64 %outer, %red')}, {begin}")
+        buffer = text.stack(stored(dtype), SHORT * LANES)
+        place = self.inside(text.at("%x", begin, dtype), "0", SHORT * LANES, reach, "%red", buffer)
+        accs = []
+        for j in range(SHORT):
+            new = self.fold(self.init, text.load(text.at(place, str(LANES * j), dtype), dtype))
+            mask = text.first_lanes("%red", LANES * j)
+            accs.append(text.set(f"select {vector('i1')} {mask}, {self.kind} {new}, {self.kind} {self.init}"))
+        self.put(self.halves(accs), row)
+        return []
+
+    def put(self, result: str, row: str) -> None:
+        """Store lane 0 as the result of a row."""
+        text, dtype = self.text, self.dtype
         lane = text.set(f"extractelement {self.kind} {result}, i64 0")
         if dtype.kind == "b":
             lane = text.set(f"zext i1 {lane} to i8")
         text.do(f"store {stored(dtype)} {lane}, ptr {text.at('%out', row, dtype)}, align {dtype.itemsize}")
-        return []
 
     def masked(self, accs: list[str], rest: str, load: Callable[[], list[str]]) -> list[str]:
         """The last rest < 32 elements: only their own accumulators change."""

@@ -46,12 +46,15 @@ O_OPERANDS = 48                # how many leading arguments are operands
 O_LITERAL = 56                 # bit i: a Python int at position i is a parameter, not data
 O_SLOW = 64                    # Python callable for everything the cache has not seen
 O_OPERATOR = 72                # the same when an operator asks: NotImplemented for what is no operand
-O_SIZE = 80
+O_LAST = 80                    # the entry of the last hit
+O_SIZE = 88
 
-# An inline cache: CACHE_WAYS entries
-CACHE_WAYS = 64
+# An inline cache: CACHE_SETS sets of CACHE_WAYS entries
+CACHE_SETS, CACHE_WAYS = 32, 4
 C_KEY = 0                      # KEY_WORDS words: count, one word an argument, keyword names
 KEY_WORDS = 6
+# word i of a key is multiplied by MIX + i * MIX_STEP, which is odd
+MIX, MIX_STEP = -7046029254386353131, 0x5851F42D4C957F2C
 MAX_ARGS = 4
 C_FORM = 48                    # form struct
 C_POSITION = 56                # operand k stands at argument (word >> 8 * k) & 255
@@ -179,7 +182,9 @@ S_MISFIT = 304                 # a plan was given other inputs than its own
 S_ROW_MADE = 312               # under debug_lines: a row's output was made (0: off),
 S_WAS_READ = 320               # a number was read from a recorded Tensor (0: off)
 S_DESCRIBE = 328               # the static part of a typed buffer of an aval
-S_OPS = 336                    # Op objects behind the operator slots, in the order of SYMBOLS
+S_ASSIGN_ADD = 336             # Python callables: assignments out of the ordinary
+S_ASSIGN_SUB = 344
+S_OPS = 352                    # Op objects behind the operator slots, in the order of SYMBOLS
 SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^",
            "neg", "abs", "~", "<", "<=", "==", "!=", ">", ">=")
 FIRST_COMPARISON = SYMBOLS.index("<")

@@ -13,6 +13,7 @@ from jitgrad import config
 from jitgrad.core.aval import Aval
 from jitgrad.core.dtypes import DTYPES
 from jitgrad.core.form import Form
+from jitgrad.core.lock import TABLES
 from jitgrad.core.primitive import BY_NAME, Index, Kind, Primitive, contiguous_strides
 from jitgrad.execute.cpu import blas, cache, fingerprint, layout, llvm
 from jitgrad.execute.cpu.types import NATIVE
@@ -30,7 +31,8 @@ _structs: list[np.ndarray] = []      # params and form structs live as long as t
 def realise(f: Form) -> int:
     """Address of the form's struct, with its kernel compiled or loaded."""
     if not f.address:
-        f.address = _struct(f)
+        with TABLES:               # a fork waits for the compiler
+            f.address = f.address or _struct(f)
     return f.address
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes as C
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ class Machine:
     def op(self, prim: Primitive) -> Callable[..., Any]:
         """The op object of an entry, its inline cache empty."""
         op = types.OpType()
-        table = np.zeros(layout.CACHE_WAYS * layout.C_BYTES, np.uint8)
+        table = np.zeros(layout.CACHE_SETS * layout.CACHE_WAYS * layout.C_BYTES, np.uint8)
         variadic = prim.operands[0].startswith("*")
         slow = _slow(prim, op, operator=False)
         operator = _slow(prim, op, operator=True)
@@ -42,6 +43,7 @@ class Machine:
         poke(at + layout.O_LITERAL, 1 << len(prim.operands) - 1 if prim.literal else 0)
         poke(at + layout.O_SLOW, id(slow))
         poke(at + layout.O_OPERATOR, id(operator))
+        poke(at + layout.O_LAST, 0)
         poke(at + layout.O_VECTORCALL, types.NATIVE["op_vectorcall"])
         op.__name__ = op.__qualname__ = prim.name
         op.__doc__ = prim.doc
@@ -71,9 +73,9 @@ class Machine:
                 fixed.append((i, a))
         words.append(0)
         key = np.array(words, np.int64)
-        at = peek(id(op) + layout.O_CACHE) + layout.C_BYTES * types.key_hash(key.ctypes.data, len(args))
         struct = library.realise(form)
         with TABLES:             # or the key of one thread would meet the form of another
+            at = _entry(op, key)
             poke(at + layout.C_FORM, 0)
             _fixed[at] = fixed     # what the key points to lives as long as the entry
             C.memmove(at, key.ctypes.data, key.nbytes)
@@ -111,9 +113,29 @@ class Machine:
         from jitgrad.execute.cpu import compiled
         return compiled.compiled(function)
 
+    @staticmethod
+    def complete(methods: type) -> None:
+        """Tell the machine which Python methods do the assignments that it does not."""
+        types.callback(layout.S_ASSIGN_ADD, methods._assign_add)  # type: ignore[attr-defined]
+        types.callback(layout.S_ASSIGN_SUB, methods._assign_sub)  # type: ignore[attr-defined]
+
     def read(self, variable: Any) -> Any:
         """The Tensor a Variable holds; the tapes of this thread note the read."""
         return types.variable_read(variable)
+
+
+_turn = itertools.count()
+
+
+def _entry(op: Any, key: np.ndarray) -> int:
+    """The entry to fill: the key's own, an empty one of its set, or each of the set in turn."""
+    first = peek(id(op) + layout.O_CACHE) + (
+        layout.C_BYTES * layout.CACHE_WAYS * types.key_set(key.ctypes.data, int(key[0])))
+    ways = [first + layout.C_BYTES * way for way in range(layout.CACHE_WAYS)]
+    for at in ways:
+        if not peek(at + layout.C_FORM) or C.string_at(at, key.nbytes) == key.tobytes():
+            return at
+    return ways[next(_turn) % layout.CACHE_WAYS]
 
 
 def _slow(prim: Primitive, op: Any, *, operator: bool) -> Callable[..., Any]:

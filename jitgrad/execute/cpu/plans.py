@@ -156,17 +156,15 @@ class _Table:
         types.set_state(layout.S_PLANS, int(self.slots.ctypes.data))
         types.set_state(layout.S_PLAN_MASK, len(self.slots) - 1)
 
-    def add(self, plan: Plan) -> Plan:
-        """Enter a plan; the one that another thread entered meanwhile stays, if there is one."""
+    def add(self, plan: Plan) -> None:
+        """Enter a plan whose words no other has: `find_plan` and `find` must agree on which it is."""
         with TABLES:
-            if plan.words in self.by_words:
-                return self.by_words[plan.words]
+            assert plan.words not in self.by_words
             if len(self.plans) >= MAX_PLANS:
                 self._evict()
             self.plans.append(plan)
             self.by_words[plan.words] = plan
             self._insert(self.slots, plan)
-            return plan
 
     @staticmethod
     def _insert(slots: np.ndarray, plan: Plan) -> None:

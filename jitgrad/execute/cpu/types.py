@@ -33,12 +33,12 @@ class _Method(C.Structure):
     _fields_ = [("name", C.c_char_p), ("function", C.c_void_p), ("flags", C.c_int), ("doc", C.c_char_p)]
 
 
-_KEYWORDS, _NOARGS, _FASTCALL = 0x0002, 0x0004, 0x0080
-_DISALLOW_INSTANTIATION, _HAVE_VECTORCALL = 1 << 7, 1 << 11
+_KEYWORDS, _NOARGS, _O, _FASTCALL = 0x0002, 0x0004, 0x0008, 0x0080
+_DISALLOW_INSTANTIATION, _HAVE_VECTORCALL, _HAVE_GC = 1 << 7, 1 << 11, 1 << 14
 _T_OBJECT_EX, _T_LONGLONG, _T_SSIZE, _READONLY = 16, 17, 19, 1
 # slot numbers of CPython's typeslots.h (stable interface)
-_GET_BUFFER, _CALL, _DEALLOC, _HASH, _RICHCOMPARE, _METHODS, _NEW, _MEMBERS, _MATMUL = (
-    1, 50, 52, 59, 67, 64, 65, 72, 75)
+_GET_BUFFER, _CALL, _CLEAR, _DEALLOC, _HASH, _METHODS, _NEW = 1, 50, 51, 52, 59, 64, 65
+_RICHCOMPARE, _TRAVERSE, _MEMBERS, _MATMUL = 67, 71, 72, 75
 _NUMBER = {"abs": 6, "+": 7, "&": 8, "bool": 9, "float": 11, "//": 12, "index": 13, "int": 26, "~": 27, "<<": 28,
            "*": 29, "neg": 30, "|": 31, "**": 33, "%": 34, ">>": 35, "-": 36, "/": 37, "^": 38, "@": _MATMUL}
 _UNARY = {"neg", "abs", "~"}
@@ -117,9 +117,10 @@ def announce(what: str) -> None:
 _BUILTINS = ("run_form", "variable_read", "tape_start", "tape_stop", "tape_release", "tape_finish", "tape_watch",
              "tape_variables", "tape_reads", "tape_watches", "open_tapes", "thread_log", "log_rows", "log_row",
              "append_cut", "plan_run", "fill_rows", "gradient", "connect")
-_INNER = ("op_vectorcall", "key_hash", "compare_slot", "to_float", "to_int", "to_index", "to_bool", "get_buffer",
-          "tensor_dealloc", "variable_dealloc", "tape_dealloc", "tape_new", "tape_enter", "tape_exit", "tape_gradient",
-          "broadcast", "move", "place", "gemm")
+_INNER = ("op_vectorcall", "key_set", "compare_slot", "to_float", "to_int", "to_index", "to_bool", "get_buffer",
+          "tensor_dealloc", "variable_dealloc", "variable_assign_add", "variable_assign_sub",
+          "tape_dealloc", "tape_traverse", "tape_clear", "tape_new", "tape_enter",
+          "tape_exit", "tape_gradient", "broadcast", "move", "place", "gemm")
 
 
 def _load() -> dict[str, int]:
@@ -168,6 +169,14 @@ def _word(name: str, at: int, how: int = _READONLY) -> tuple[str, int, int, int]
     return (name, _T_LONGLONG, at, how)
 
 
+def _methods(*rows: tuple[str, str, int, str]) -> int:
+    """Address of a method table: Python's name, the function, the calling convention, the docstring."""
+    table = (_Method * (len(rows) + 1))(*[_Method(name.encode(), NATIVE[function], how, doc.encode())
+                                          for name, function, how, doc in rows])
+    _kept.append(table)
+    return C.addressof(table)
+
+
 Tensor: Any = _make(
     "jitgrad.Tensor", layout.T_PAYLOAD, 1, _DISALLOW_INSTANTIATION,
     {**_operators(), _GET_BUFFER: NATIVE["get_buffer"], _DEALLOC: NATIVE["tensor_dealloc"]},
@@ -177,7 +186,10 @@ Tensor: Any = _make(
 
 Variable: Any = _make(
     "jitgrad.Variable", layout.V_SIZE, 0, 0,
-    {**_operators(), _DEALLOC: NATIVE["variable_dealloc"]},
+    {**_operators(), _DEALLOC: NATIVE["variable_dealloc"], _METHODS: _methods(
+        ("assign_add", "variable_assign_add", _O, "Add to the value; returns the variable. Errors as of `assign`."),
+        ("assign_sub", "variable_assign_sub", _O,
+         "Subtract from the value; returns the variable. Errors as of `assign`."))},
     [_weak(layout.V_WEAK), _word("_flags", layout.V_FLAGS, 0), _word("_epoch", layout.V_EPOCH, 0),
      _word("_serial", layout.V_SERIAL, 0),
      ("_value", _T_OBJECT_EX, layout.V_VALUE, 0), ("name", _T_OBJECT_EX, layout.V_NAME, 0)])
@@ -187,19 +199,24 @@ OpType = _make(
     [("__vectorcalloffset__", _T_SSIZE, layout.O_VECTORCALL, _READONLY),
      ("__dictoffset__", _T_SSIZE, layout.O_DICT, _READONLY), _weak(layout.O_WEAK)])
 
-def _methods(*rows: tuple[str, str, int]) -> int:
-    """Address of a method table: Python's name, the function, the calling convention."""
-    table = (_Method * (len(rows) + 1))(*[_Method(name.encode(), NATIVE[function], how, None)
-                                          for name, function, how in rows])
-    _kept.append(table)
-    return C.addressof(table)
+_GRADIENT = """gradient(target, sources, output_gradients=None, unconnected_gradients=UnconnectedGradients.NONE)
 
+The gradient of ``target`` (summed over its elements, and over a nest of targets) in each source.
 
+``sources``: a nest of Tensors and Variables; the result has its structure, each leaf with the source's shape
+and dtype, or None where the target does not depend on it. ``output_gradients``: a nest like ``target`` of
+cotangents to start from (None for ones). ``unconnected_gradients``: None or zeros for unconnected sources.
+
+Raises RuntimeError at the second call unless the tape is persistent, ValueError for an unknown
+``unconnected_gradients``, LookupError where an operation on the way has no derivative rule.
+"""
 Tape = _make(
-    "jitgrad.GradientTape", layout.K_SIZE, 0, 0,
-    {_DEALLOC: NATIVE["tape_dealloc"], _NEW: NATIVE["tape_new"], _METHODS: _methods(
-        ("__enter__", "tape_enter", _NOARGS), ("__exit__", "tape_exit", _FASTCALL),
-        ("gradient", "tape_gradient", _FASTCALL | _KEYWORDS))},
+    "jitgrad.GradientTape", layout.K_SIZE, 0, _HAVE_GC,
+    {_TRAVERSE: NATIVE["tape_traverse"], _CLEAR: NATIVE["tape_clear"], _DEALLOC: NATIVE["tape_dealloc"],
+     _NEW: NATIVE["tape_new"], _METHODS: _methods(
+        ("__enter__", "tape_enter", _NOARGS, "Record from here."),
+        ("__exit__", "tape_exit", _FASTCALL, "Record no more."),
+        ("gradient", "tape_gradient", _FASTCALL | _KEYWORDS, _GRADIENT))},
     [_weak(layout.K_WEAK), _word("_flags", layout.K_FLAGS, 0)])
 
 
@@ -214,7 +231,7 @@ def _builtin(name: str) -> Callable[..., Any]:
 (run_form, variable_read, tape_start, tape_stop, tape_release, tape_finish, tape_watch, tape_variables, tape_reads,
  tape_watches, open_tapes, thread_log, log_rows, log_row, append_cut, plan_run, fill_rows, gradient,
  connect) = map(_builtin, _BUILTINS)
-key_hash = C.CFUNCTYPE(C.c_int64, C.c_int64, C.c_int64)(NATIVE["key_hash"])
+key_set = C.CFUNCTYPE(C.c_int64, C.c_int64, C.c_int64)(NATIVE["key_set"])
 
 _new_var = C.PYFUNCTYPE(C.py_object, C.py_object, C.c_ssize_t)(("_PyObject_NewVar", _API))
 

@@ -96,11 +96,12 @@ def natives() -> dict[str, Callable[..., Any]]:
     """Every function that the object file exports, by the name it gets there."""
     from jitgrad.execute.cpu.native import calls, drivers, gradient, inside, sweep, tapes, values
     exports = {
-        calls: "op_vectorcall run_form key_hash slot_binary slot_unary compare_slot",
-        values: "to_float to_int to_index to_bool get_buffer tensor_dealloc variable_dealloc variable_read",
+        calls: "op_vectorcall run_form key_set slot_binary slot_unary compare_slot",
+        values: "to_float to_int to_index to_bool get_buffer tensor_dealloc variable_dealloc variable_read "
+                "variable_assign_add variable_assign_sub",
         drivers: "broadcast move place gemm",
-        tapes: "tape_new tape_enter tape_exit tape_start tape_stop tape_release tape_watch tape_dealloc thread_log "
-               "append_cut",
+        tapes: "tape_new tape_enter tape_exit tape_start tape_stop tape_release tape_watch tape_dealloc "
+               "tape_traverse tape_clear thread_log append_cut",
         inside: "tape_variables tape_reads tape_watches open_tapes log_rows log_row",
         sweep: "plan_run fill_rows",
         gradient: "gradient connect tape_gradient tape_finish",

@@ -158,6 +158,55 @@ def same_tuples(entry, args, first, total):
 
 
 @njit
+def matches(entry, key, total):
+    """The entry was filled for this key."""
+    for i in range(total + 2):
+        if load(entry + 8 * i) != load(key + 8 * i):
+            return False
+    return load(entry + lay.C_FORM) != 0
+
+
+@njit
+def set_of(key, total):
+    """Which set of an op's entries a key belongs to."""
+    mixed, factor = 0, lay.MIX
+    for i in range(total + 2):
+        mixed += load(key + 8 * i) * factor
+        factor += lay.MIX_STEP
+    return (mixed >> 40) & (lay.CACHE_SETS - 1)
+
+
+@njit
+def find_entry(op, key, total):
+    """The entry for a key, or 0."""
+    entry = load(op + lay.O_LAST)
+    if entry != 0 and matches(entry, key, total):
+        return entry
+    entry = load(op + lay.O_CACHE) + lay.C_BYTES * lay.CACHE_WAYS * set_of(key, total)
+    for _ in range(lay.CACHE_WAYS):
+        if matches(entry, key, total):
+            store(op + lay.O_LAST, entry)
+            return entry
+        entry += lay.C_BYTES
+    return 0
+
+
+@njit
+def form_for(st, op, a, b):
+    """The form that an op has cached for two Tensors, or 0."""
+    tensor = load(st + lay.S_TENSOR)
+    if load(b + lay.TYPE) != tensor or load(a + lay.T_DATA) == 0 or load(b + lay.T_DATA) == 0:
+        return 0
+    key = frame_key()
+    store(key, 2)
+    store(key + 8, 2 * load(a + lay.T_AVAL) + 1)
+    store(key + 16, 2 * load(b + lay.T_AVAL) + 1)
+    store(key + 24, 0)
+    entry = find_entry(op, key, 2)
+    return load(entry + lay.C_FORM) if entry != 0 else 0
+
+
+@njit
 def op_call(op, args, n_positional, names, slow):
     """An op is called: look the argument kinds up in its inline cache, else ask Python."""
     st = state()
@@ -169,7 +218,6 @@ def op_call(op, args, n_positional, names, slow):
         n_operands, literal = load(op + lay.O_OPERANDS), load(op + lay.O_LITERAL)
         tensor, variable = load(st + lay.S_TENSOR), load(st + lay.S_VARIABLE)
         store(key, total)
-        mixed = total * 1000003
         known = True
         for i in range(total):
             a = load(args + 8 * i)
@@ -188,28 +236,19 @@ def op_call(op, args, n_positional, names, slow):
                     known = False
             store(resolved + 8 * i, a)
             store(key + 8 + 8 * i, word)
-            mixed = (mixed ^ word) * 1000003
         store(key + 8 + 8 * total, names)
-        mixed = (mixed ^ names) * -7046029254386353131
         if known:
-            entry = load(op + lay.O_CACHE) + lay.C_BYTES * ((mixed >> 32) & (lay.CACHE_WAYS - 1))
-            same = True
-            for i in range(total + 2):
-                same = same and load(entry + 8 * i) == load(key + 8 * i)
-            if same and load(entry + lay.C_FORM) != 0 and same_tuples(entry, args, n_operands, total):
+            entry = find_entry(op, key, total)
+            if entry != 0 and same_tuples(entry, args, n_operands, total):
                 result = run_cached(entry, key, resolved)
                 if result != -1:
                     return result
     return vectorcall(load(op + slow), args, n_positional, names)
 
 
-def key_hash(key, total):
-    """Where op_call looks: the slot for a key of ``total`` arguments (the installer in Python calls this)."""
-    mixed = total * 1000003
-    for i in range(total):
-        mixed = (mixed ^ load(key + 8 + 8 * i)) * 1000003
-    mixed = (mixed ^ load(key + 8 + 8 * total)) * -7046029254386353131
-    return (mixed >> 32) & (lay.CACHE_WAYS - 1)
+def key_set(key, total):
+    """`set_of` for the installer in Python."""
+    return set_of(key, total)
 
 
 def op_vectorcall(op, args, flagged, names):
@@ -222,11 +261,28 @@ def run_form(unused, args, count):
 
 
 @njit
+def repeated(st, op, a, b):
+    """The form that the op ran last if these two Tensors ask for it again, else 0: the commonest call, at once."""
+    entry = load(op + lay.O_LAST)
+    if entry == 0 or load(a + lay.TYPE) != load(st + lay.S_TENSOR) or load(b + lay.TYPE) != load(st + lay.S_TENSOR):
+        return 0
+    if (load(entry) != 2 or load(entry + 8) != 2 * load(a + lay.T_AVAL) + 1 or load(a + lay.T_DATA) == 0
+            or load(entry + 16) != 2 * load(b + lay.T_AVAL) + 1 or load(b + lay.T_DATA) == 0 or load(entry + 24) != 0):
+        return 0
+    return load(entry + lay.C_FORM)
+
+
+@njit
 def slot_binary_(index, a, b):
+    st = state()
+    op = load(st + lay.S_OPS + 8 * index)
     call = frame_call()
     store(call, a)
     store(call + 8, b)
-    return op_call(load(state() + lay.S_OPS + 8 * index), call, 2, 0, lay.O_OPERATOR)
+    form = repeated(st, op, a, b)
+    if form != 0:
+        return execute(form, call)
+    return op_call(op, call, 2, 0, lay.O_OPERATOR)
 
 
 def slot_binary(index, a, b):

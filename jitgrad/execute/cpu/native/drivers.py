@@ -51,6 +51,18 @@ def is_empty(dims, rank):
     return False
 
 
+@njit
+def lines(inner, params, pointers, strides, count, n):
+    """The inner kernel n times, its pointers moved by fixed steps."""
+    for _ in range(n):
+        status = call_kernel(inner, params, pointers)
+        if status != 0:
+            return status
+        for k in range(count):
+            store(pointers + 8 * k, load(pointers + 8 * k) + load(strides + 8 * k))
+    return 0
+
+
 def broadcast(params, slots):
     """params: inner kernel, outer rank, slots, outer dims, byte strides [slot][axis], the inner kernel's params."""
     inner, rank, count = load(params), load(params + 8), load(params + 16)
@@ -64,6 +76,8 @@ def broadcast(params, slots):
         store(counters + 8 * axis, 0)
     for k in range(count):
         store(pointers + 8 * k, load(slots + 8 * k))
+    if rank == 1:
+        return lines(inner, inner_params, pointers, strides, count, load(dims))
     while True:
         status = call_kernel(inner, inner_params, pointers)
         if status != 0:

@@ -75,6 +75,15 @@ def call_kernel(context, address, params, slots):  # type: ignore[no-untyped-def
     return types.int64(types.int64, types.int64, types.int64), emit
 
 
+@intrinsic
+def call_visit(context, visit, o, argument):  # type: ignore[no-untyped-def]
+    """Call a visitor of the garbage collector: ``int visit(object, void *)``."""
+    def emit(ctx, builder, signature, args):  # type: ignore[no-untyped-def]
+        kind = ir.FunctionType(i32, [i64, i64])
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+    return types.int32(types.int64, types.int64, types.int64), emit
+
+
 def pointer(dtype: Any) -> Callable[..., Any]:
     """A function that takes an address for a typed pointer."""
     kind = types.CPointer(from_dtype(np.dtype(dtype)))
@@ -105,6 +114,10 @@ decref = c_function("Py_DecRef", i64, result=None)
 object_new_var = c_function("_PyObject_NewVar", i64, i64)
 object_new = c_function("_PyObject_New", i64)
 object_free = c_function("PyObject_Free", i64, result=None)
+gc_new = c_function("_PyObject_GC_New", i64)
+gc_track = c_function("PyObject_GC_Track", i64, result=None)
+gc_untrack = c_function("PyObject_GC_UnTrack", i64, result=None)
+gc_free = c_function("PyObject_GC_Del", i64, result=None)
 clear_weak = c_function("PyObject_ClearWeakRefs", i64, result=None)
 float_new = c_function("PyFloat_FromDouble", f64)
 float_value = c_function("PyFloat_AsDouble", i64, result=f64)

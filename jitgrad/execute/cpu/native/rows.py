@@ -169,23 +169,52 @@ def settle(log):
 
 
 @njit
+def drop_all(log):
+    """Free every row. The references are taken out of the log first: a destructor may run Python, which may record."""
+    refs, count = load(log + lay.L_REFS), load(log + lay.L_REF_COUNT)
+    room = load(log + lay.L_REF_CAPACITY)
+    store(log + lay.L_REFS, 0)
+    store(log + lay.L_REF_CAPACITY, 0)
+    store(log + lay.L_REF_COUNT, 0)
+    store(log + lay.L_COUNT, 0)
+    for i in range(count):
+        o = load(refs + 8 * i)
+        if o != 0:
+            decref(o)
+    if load(log + lay.L_REFS) == 0:
+        store(log + lay.L_REFS, refs)
+        store(log + lay.L_REF_CAPACITY, room)
+    else:
+        release(refs)
+
+
+@njit
+def release_alone(tape, log):
+    """Free the rows of this tape that no other covers."""
+    for i in range(load(tape + lay.K_INTERVAL_COUNT)):
+        row = end_of(tape, i, log) - 1
+        start = load(load(tape + lay.K_INTERVALS) + lay.K_INTERVAL * i)
+        while row >= start:
+            if load(load(log + lay.L_FORMS) + 8 * row) != 0 and not covered(log, row, tape):
+                drop_row(log, row)
+            row -= 1
+    store(tape + lay.K_INTERVAL_COUNT, 0)
+    last = reach(log, tape)
+    if last < load(log + lay.L_COUNT):
+        store(log + lay.L_REF_COUNT, load(load(log + lay.L_FIRST) + 8 * last))
+        store(log + lay.L_COUNT, last)
+
+
+@njit
 def release_rows(tape):
     """Free the rows that only this tape covers and forget its intervals and watches."""
     log = load(tape + lay.K_LOG)
     if log != 0:
-        alone = load(load(log + lay.L_TAPES) + lay.K_NEXT) == 0
-        for i in range(load(tape + lay.K_INTERVAL_COUNT)):
-            row = end_of(tape, i, log) - 1
-            start = load(load(tape + lay.K_INTERVALS) + lay.K_INTERVAL * i)
-            while row >= start:
-                if load(load(log + lay.L_FORMS) + 8 * row) != 0 and (alone or not covered(log, row, tape)):
-                    drop_row(log, row)
-                row -= 1
-        store(tape + lay.K_INTERVAL_COUNT, 0)
-        last = reach(log, tape)
-        if last < load(log + lay.L_COUNT):
-            store(log + lay.L_REF_COUNT, load(load(log + lay.L_FIRST) + 8 * last))
-            store(log + lay.L_COUNT, last)
+        if load(load(log + lay.L_TAPES) + lay.K_NEXT) == 0:
+            store(tape + lay.K_INTERVAL_COUNT, 0)
+            drop_all(log)
+        else:
+            release_alone(tape, log)
         settle(log)
     count = load(tape + lay.K_WATCH_COUNT)
     store(tape + lay.K_WATCH_COUNT, 0)

@@ -6,15 +6,18 @@ from numba import njit
 
 from jitgrad.execute.cpu import layout as lay
 from jitgrad.execute.cpu.native.raw import (
+    call_visit,
     clear_weak,
     decref,
+    gc_free,
+    gc_new,
+    gc_track,
+    gc_untrack,
     incref,
     load,
     long_new,
     long_value,
     object_call,
-    object_free,
-    object_new,
     release,
     resize,
     stack,
@@ -25,7 +28,7 @@ from jitgrad.execute.cpu.native.raw import (
     tuple_size,
     vectorcall,
 )
-from jitgrad.execute.cpu.native.rows import forget_met, is_open, none, release_rows
+from jitgrad.execute.cpu.native.rows import covered, end_of, forget_met, is_open, none, release_rows
 from jitgrad.execute.cpu.native.tensors import any_tracked, append_row, current_log, ensure
 
 frame_call = stack(2)
@@ -109,11 +112,12 @@ def tape_new(kind, args, names):
 
 @njit
 def tape_make(kind, flags):
-    o = object_new(kind)
+    o = gc_new(kind)
     if o != 0:
         for word in range(lay.K_LOG, lay.K_WEAK + 8, 8):
             store(o + word, 0)
         store(o + lay.K_FLAGS, flags)
+        gc_track(o)
     return o
 
 
@@ -253,7 +257,29 @@ def append_cut(unused, args, count):
     return none()
 
 
+def tape_traverse(tape, visit, argument):
+    """tp_traverse: a custom gradient's rule may hold the tape. Rules of rows that other tapes cover too are theirs."""
+    status = call_visit(visit, load(tape + lay.TYPE), argument)
+    log = load(tape + lay.K_LOG)
+    if log == 0:
+        return status
+    forms, first, refs = load(log + lay.L_FORMS), load(log + lay.L_FIRST), load(log + lay.L_REFS)
+    for i in range(load(tape + lay.K_INTERVAL_COUNT)):
+        for row in range(load(load(tape + lay.K_INTERVALS) + lay.K_INTERVAL * i), end_of(tape, i, log)):
+            form = load(forms + 8 * row)
+            if status == 0 and form != 0 and load(form + lay.F_FLAGS) & lay.CUT and not covered(log, row, tape):
+                status = call_visit(visit, load(refs + 8 * (load(first + 8 * (row + 1)) - 1)), argument)
+    return status
+
+
+def tape_clear(tape):
+    """tp_clear: nothing reaches the tape any more but its own rows."""
+    release_rows(tape)
+    return 0
+
+
 def tape_dealloc(tape):
+    gc_untrack(tape)
     log = load(tape + lay.K_LOG)
     if load(tape + lay.K_WEAK) != 0:
         clear_weak(tape)
@@ -272,6 +298,6 @@ def tape_dealloc(tape):
     release(load(tape + lay.K_WATCHES))
     release(load(tape + lay.K_MET))
     kind = load(tape + lay.TYPE)
-    object_free(tape)
+    gc_free(tape)
     decref(kind)
     return 0

@@ -59,8 +59,7 @@ def tensor_new(aval, nbytes, size, dtype):
     store(o + lay.T_TRACKED, 0)
     store(o + lay.T_OWNER, 0)
     store(o + lay.T_WEAK, 0)
-    store(o + lay.T_EPOCH, 0)
-    store(o + lay.T_INDEX, 0)
+    store(o + lay.T_EPOCH, 0)            # T_INDEX means nothing without it
     store(o + lay.T_DTYPE, dtype)
     return o
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numba import njit
 
 from jitgrad.execute.cpu import layout as lay
-from jitgrad.execute.cpu.native.calls import note_read
+from jitgrad.execute.cpu.native.calls import form_for, note_read
 from jitgrad.execute.cpu.native.raw import (
     bool_new,
     buffer_fill,
@@ -27,8 +27,9 @@ from jitgrad.execute.cpu.native.raw import (
     store,
     vectorcall,
 )
-from jitgrad.execute.cpu.native.tensors import BOOL, FLOAT32, FLOAT64, INT32, item_bytes, tell
+from jitgrad.execute.cpu.native.tensors import BOOL, FLOAT32, FLOAT64, INT32, execute, item_bytes, tell
 
+ADD, SUBTRACT = lay.SYMBOLS.index("+"), lay.SYMBOLS.index("-")
 TO_FLOAT, TO_INT, TO_BOOL, TO_INDEX = 0, 1, 2, 3
 BUFFER_WRITABLE, BUFFER_FORMAT, BUFFER_ND, BUFFER_STRIDES = 1, 4, 8, 24
 frame_read = stack(2)
@@ -196,3 +197,37 @@ def variable_read(unused, args, count):
 
 def no_error():
     return 1 if error_occurred() == 0 else 0
+
+
+@njit
+def assign(variable, delta, operator, general):
+    """variable = variable operator delta, at once for a Tensor of its aval that nobody records."""
+    st = state()
+    if load(st + lay.S_RECORDERS) == 0:
+        value = load(variable + lay.V_VALUE)
+        form = form_for(st, load(st + lay.S_OPS + 8 * operator), value, delta)
+        if form != 0 and load(form + lay.F_OUT) == load(value + lay.T_AVAL):
+            call = frame_read()
+            store(call, value)
+            store(call + 8, delta)
+            new = execute(form, call)
+            if new != 0:
+                old = load(variable + lay.V_VALUE)       # other threads may have run
+                store(variable + lay.V_VALUE, new)
+                store(variable + lay.V_EPOCH, 0)
+                decref(old)
+                incref(variable)
+                new = variable
+            return new
+    call = frame_read()
+    store(call, variable)
+    store(call + 8, delta)
+    return vectorcall(load(st + general), call, 2, 0)
+
+
+def variable_assign_add(variable, delta):
+    return assign(variable, delta, ADD, lay.S_ASSIGN_ADD)
+
+
+def variable_assign_sub(variable, delta):
+    return assign(variable, delta, SUBTRACT, lay.S_ASSIGN_SUB)
