@@ -49,9 +49,9 @@ O_OPERATOR = 72                # the same when an operator asks: NotImplemented 
 O_LAST = 80                    # the entry of the last hit
 O_SIZE = 88
 
-# An inline cache: CACHE_SETS sets of CACHE_WAYS entries
+# An inline cache: CACHE_SETS sets of CACHE_WAYS entries. An entry begins with its key: count, one word an argument,
+# keyword names
 CACHE_SETS, CACHE_WAYS = 32, 4
-C_KEY = 0                      # KEY_WORDS words: count, one word an argument, keyword names
 KEY_WORDS = 6
 # word i of a key is multiplied by MIX + i * MIX_STEP, which is odd
 MIX, MIX_STEP = -7046029254386353131, 0x5851F42D4C957F2C
@@ -95,7 +95,6 @@ L_READ_COUNT = 72
 L_READ_CAPACITY = 80
 L_TAPES = 88                   # living tapes, a linked list
 L_ACTIVE = 96                  # how many of them are recording
-L_PAUSED = 104                 # depth of stop_recording
 L_BYTES = 104
 
 # A tape's machine half
