@@ -17,7 +17,7 @@ def _new_log(thread: int) -> int:
     with TABLES:
         count = types.get_state(layout.S_THREAD_COUNT)
         if count >= types.MAX_THREADS:
-            raise RuntimeError(f"more than {types.MAX_THREADS} threads have recorded on tapes")
+            return _idle_log(thread)
         struct = np.zeros(layout.L_BYTES // 8, np.int64)
         _logs.append(struct)
         address = int(struct.ctypes.data)
@@ -26,6 +26,17 @@ def _new_log(thread: int) -> int:
         types.poke(at + 8, address)
         types.set_state(layout.S_THREAD_COUNT, count + 1)
         return address
+
+
+def _idle_log(thread: int) -> int:
+    """The log of another thread state, which has no tape: that one gets a log again if it ever comes back."""
+    start = types.get_state(layout.S_THREADS)
+    for at in range(start, start + 16 * types.MAX_THREADS, 16):
+        log = types.peek(at + 8)
+        if not types.peek(log + layout.L_TAPES):
+            types.poke(at, thread)
+            return log
+    raise RuntimeError(f"more than {types.MAX_THREADS} threads hold tapes at one time")
 
 
 def _after_fork() -> None:

@@ -62,18 +62,28 @@ def find_plan(st):
 
 @njit
 def report(st, status):
-    """What Python needs to go on: (status, words, rows, values, hash), copied so that threads do not meet."""
-    values = tuple_new(load(st + lay.S_VALUE_COUNT))
-    for i in range(load(st + lay.S_VALUE_COUNT)):
+    """What Python needs to go on: (status, words, rows, values, hash).
+
+    The values are taken out of the shared scratch first: making a tuple can lead to other code that walks.
+    """
+    n, hashed = load(st + lay.S_VALUE_COUNT), load(st + lay.S_HASH)
+    taken = resize(0, 8 * n + 8)
+    for i in range(n):
         o = load(load(st + lay.S_VALUES) + 8 * i)
         incref(o)
-        tuple_set(values, i, o)
+        store(taken + 8 * i, o)
+    words = bytes_new(load(st + lay.S_WORDS), 8 * load(st + lay.S_WORD_COUNT))
+    rows = bytes_new(load(st + lay.S_ROWS), 8 * load(st + lay.S_ROW_COUNT))
+    values = tuple_new(n)
+    for i in range(n):
+        tuple_set(values, i, load(taken + 8 * i))
+    release(taken)
     out = tuple_new(5)
     tuple_set(out, 0, long_new(status))
-    tuple_set(out, 1, bytes_new(load(st + lay.S_WORDS), 8 * load(st + lay.S_WORD_COUNT)))
-    tuple_set(out, 2, bytes_new(load(st + lay.S_ROWS), 8 * load(st + lay.S_ROW_COUNT)))
+    tuple_set(out, 1, words)
+    tuple_set(out, 2, rows)
     tuple_set(out, 3, values)
-    tuple_set(out, 4, long_new(load(st + lay.S_HASH)))
+    tuple_set(out, 4, long_new(hashed))
     return out
 
 

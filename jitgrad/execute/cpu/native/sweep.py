@@ -97,11 +97,9 @@ def run_plan(plan, given, outs, results):
     if own and block == 0:
         status = -1
     elif free_threads:
-        store(plan + lay.P_BUSY, load(plan + lay.P_BUSY) + 1)
         thread = save_thread()
         status = sweep(load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT), table, arena)
         restore_thread(thread)
-        store(plan + lay.P_BUSY, load(plan + lay.P_BUSY) - 1)
     else:
         status = sweep(load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT), table, arena)
     if own:
@@ -132,16 +130,15 @@ def matters(plan, values):
 def run_recorded(plan, values, log):
     """A new list of results (None where the plan has none); in ``log``, if not 0, one `call` row for all.
 
-    ``values`` is indexed by the plan's input numbers and may change as soon as other threads run.
+    ``values`` is indexed by the plan's input numbers. It may change as soon as other code runs, which even the making
+    of a list can lead to (a collection, a destructor), so the inputs are taken out of it first.
     """
     st = state()
     n_in, n_out = load(plan + lay.P_INPUT_COUNT), load(plan + lay.P_OUTPUT_COUNT)
     tick = load(st + lay.S_TICK) + 1
     store(st + lay.S_TICK, tick)
     store(plan + lay.P_USED, tick)
-    results = list_new(n_out)
-    if results == 0:
-        return results
+    store(plan + lay.P_BUSY, load(plan + lay.P_BUSY) + 1)
     few = n_in + n_out <= SMALL_TABLE
     given = frame_given() if few else resize(0, 8 * (n_in + n_out))
     outs = given + 8 * n_in
@@ -151,7 +148,8 @@ def run_recorded(plan, values, log):
         store(given + 8 * i, o)
         if held:
             incref(o)
-    fine = run_plan(plan, given, outs, results)
+    results = list_new(n_out)
+    fine = results != 0 and run_plan(plan, given, outs, results)
     if fine and log != 0:
         made = 0
         for k in range(n_out):
@@ -163,7 +161,8 @@ def run_recorded(plan, values, log):
             decref(load(given + 8 * i))
     if not few:
         release(given)
-    if not fine:
+    store(plan + lay.P_BUSY, load(plan + lay.P_BUSY) - 1)
+    if results != 0 and not fine:
         decref(results)
         return 0
     return results
