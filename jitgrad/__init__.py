@@ -13,7 +13,7 @@ _backend.use(_Machine())
 from jitgrad import ops as _ops  # noqa: E402
 
 _ops.fill()
-globals().update(_ops.OPS)       # an op for each entry of the table; composites below go by the same names
+globals().update(_ops.public())  # an op for each entry of the table; composites below go by the same names
 
 from jitgrad import random as random  # noqa: E402
 from jitgrad.core.dtypes import bool_ as bool_  # noqa: E402
@@ -74,12 +74,10 @@ for _methods, _target in ((_Operations, Tensor), (_TensorMethods, Tensor), (_Ope
 _Machine.complete(_VariableMethods)
 
 
-
-
 def __getattr__(name: str) -> _Any:
-    if name in ("nn", "interop", "testing"):       # not needed by a loop that only differentiates
+    if name in ("nn", "interop"):       # not needed by a loop that only differentiates
         import importlib
         return importlib.import_module(f"jitgrad.{name}")
-    if name in _ops.OPS:
-        return _ops.OPS[name]
+    if name in _ops.public():                       # an entry that was added later
+        return _ops.public()[name]
     raise AttributeError(f"module 'jitgrad' has no attribute {name!r}")

@@ -119,7 +119,8 @@ class VariableMethods:
                 raise user_error(ValueError, f"{what}: a value of shape {new.shape} does not fit the variable "
                                              f"{self.name!r} of shape {have.shape}")
             value = tensor(value, have.code)
-        self._value = copied(value) if value._tracked or value._data == 0 else value
+        # a Tensor of its own, though not memory: two variables, or a variable and a Tensor, are different sources
+        self._value = copied(value) if value._data == 0 else OPS["stop_gradient"](value)
         self._epoch = 0
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from jitgrad.core.primitive import OPS as OPS
+from jitgrad.core.primitive import OPS, TABLE, Kind
 
 _FILES = ("elementwise", "logic", "reduce", "movement", "contract", "index", "random", "composite")
 
@@ -15,6 +15,11 @@ def fill() -> None:
     modules = [importlib.import_module(f"{__name__}.{name}") for name in _FILES]
     globals().update(OPS)
     globals()["sum_to"] = modules[-1].sum_to
+
+
+def public() -> dict[str, Any]:
+    """The ops that users may call: all but rows that hold Programs or Python rules."""
+    return {p.name: OPS[p.name] for p in TABLE if p.kind is not Kind.HIGHER}
 
 
 def __getattr__(name: str) -> Any:

@@ -46,7 +46,7 @@ class Reduction(NamedTuple):
     elements: float                         # how many meet in one
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=4096, typed=True)
 def _reduction(name: str, aval_id: int, axis: int | tuple[int, ...] | None, keepdims: bool) -> Reduction:
     aval = AVALS[aval_id]
     given = range(aval.ndim) if axis is None else as_axes(name, axis)
@@ -172,7 +172,8 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     kept = reduction_of("logsumexp", x, axis, True)
     top = _reduce(ops.reduce_max, ops.stop_gradient(x), kept)
     top = ops.where(ops.less(ops.abs(top), math.inf), top, 0)
-    out = ops.log(_reduce(ops.reduce_sum, ops.exp(x - top), kept)) + top
+    total = _reduce(ops.reduce_sum, ops.exp(x - top), kept)
+    out = ops.where(total == 0, -math.inf, ops.log(ops.where(total == 0, 1, total))) + top
     shape = reduction_of("logsumexp", x, axis, keepdims).shape
     return out if shape is None else ops.reshape(out, shape)
 
@@ -226,18 +227,24 @@ def squeeze(x: Any, axis: Axis = None) -> Any:
 def reshape(x: Any, shape: Any) -> Any:
     """``x`` under another shape; one length may be -1."""
     x = tensor(x)
-    try:
-        target = _target(x._aval, shape)
-    except TypeError:
-        target = _target(x._aval, tuple(shape) if hasattr(shape, "__iter__") else as_shape(shape))
+    if type(shape) is not tuple or any(type(n) is not int for n in shape):
+        shape = as_items(shape)
+    target = _target(x._aval, shape)
     return ops.reshape(x, target)
 
 
+def as_items(shape: Any) -> tuple[int, ...]:
+    """A shape as a user may write it, -1 included, as a tuple of ints."""
+    try:
+        return tuple(map(operator.index, (shape,) if hasattr(shape, "__index__") else shape))
+    except TypeError:
+        raise user_error(TypeError, f"reshape: the shape must be an int or a tuple of ints, got {shape!r}") from None
+
+
 @functools.lru_cache(maxsize=4096)
-def _target(aval_id: int, shape: Any) -> tuple[int, ...]:
+def _target(aval_id: int, items: tuple[int, ...]) -> tuple[int, ...]:
     """The shape asked for, with -1 worked out."""
     size = AVALS[aval_id].size
-    items = (shape,) if hasattr(shape, "__index__") else tuple(shape)
     if -1 in items:
         rest = math.prod(n for n in items if n != -1)
         if items.count(-1) > 1 or rest == 0 or size % rest:

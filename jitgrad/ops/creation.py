@@ -11,6 +11,7 @@ from jitgrad.core import backend
 from jitgrad.core.aval import AVALS, as_shape, aval
 from jitgrad.core.dtypes import CODES, DTYPES, INT32, INT64, code_of, default_float
 from jitgrad.core.errors import user_call, user_error
+from jitgrad.core.primitive import OPS
 from jitgrad.core.record import tensor
 
 
@@ -109,7 +110,12 @@ def asarray(obj: Any, dtype: Any = None, copy: bool | None = None) -> Any:
     Python floats become the default float (float32), ints int32 (int64 if out of range). Raises TypeError for
     strings and objects, ValueError for ragged sequences.
     """
-    return tensor(obj, None if dtype is None else code_of(dtype))
+    return _own(obj, tensor(obj, None if dtype is None else code_of(dtype)))
+
+
+def _own(given: Any, made: Any) -> Any:
+    """What was made of a Variable is a Tensor of its own."""
+    return OPS["reshape"](made, AVALS[made._aval].shape) if type(given) is backend.current().Variable else made
 
 
 def constant(value: Any, dtype: Any = None, shape: Any = None, name: str | None = None) -> Any:
@@ -120,7 +126,7 @@ def constant(value: Any, dtype: Any = None, shape: Any = None, name: str | None 
     <jg.Tensor: shape=(2,), dtype=int32, numpy=array([1, 2], dtype=int32)>
     """
     code = None if dtype is None else code_of(dtype)
-    made = tensor(value, code, "constant")
+    made = _own(value, tensor(value, code, "constant"))
     if shape is None:
         return made
     shape = as_shape(shape)

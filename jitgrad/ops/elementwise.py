@@ -38,8 +38,14 @@ def multiply(x, y):
     return x * y
 
 
+def _quotient_rule(g: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    """g / y and -g x / y^2; 0 where g is 0, also at y = 0."""
+    by_x = ops.xdivy(g, y)
+    return by_x, -ops.xdivy(by_x * x, y)
+
+
 @elementwise(symbol="/", domain="float", ref=np.divide, samples=uniform((3, 4), (3, 4), low=0.5), at=EDGES,
-             vjp=lambda g, ans, x, y: (g / y, -(g * ans) / y))
+             vjp=lambda g, ans, x, y: _quotient_rule(g, x, y))
 def divide(x, y):
     """Quotient ``x / y``; integers become the default float."""
     return x / y
@@ -68,12 +74,12 @@ def remainder(x, y):
 
 
 def _power_vjp(g: Any, ans: Any, x: Any, y: Any) -> tuple[Any, Any]:
-    """d/dx is y x^(y-1), 0 for y = 0 whatever x; d/dy is x^y log x where x > 0, else 0."""
+    """d/dx is y x^(y-1), 0 for y = 0 whatever x; d/dy is x^y log x where x > 0, else 0. Both are 0 where g is."""
     nonzero = y != 0
     by_x = ops.where(nonzero, y * ops.power(x, ops.where(nonzero, y - 1, 1)), 0)
     positive = x > 0
     by_y = ops.where(positive, ans * ops.log(ops.where(positive, x, 1)), 0)
-    return g * by_x, g * by_y
+    return ops.where(g == 0, 0, g * by_x), ops.where(g == 0, 0, g * by_y)
 
 
 @elementwise(symbol="**", ref=np.power, domain="float", samples=uniform((3, 4), (3, 4), low=0.5), ulp=4.0,
@@ -110,6 +116,8 @@ def _multiplied(x: Any, n: int) -> Any:
 def _power_rule(g: Any, x: Any, n: int) -> Any:
     if n == 0:
         return None
+    if n < 0:
+        return ops.xdivy(g * n, ops.integer_power(x, n=1 - n))     # 0 where g is 0, also at x = 0
     return g if n == 1 else g * (n * ops.integer_power(x, n=n - 1))
 
 
@@ -141,9 +149,9 @@ def square(x):
 
 
 @elementwise(domain="float", ref=np.sqrt, samples=uniform((3, 4), low=0.1), at=EDGES,
-             vjp=lambda g, ans, x: (ops.xdivy(0.5 * g, ans),))
+             vjp=lambda g, ans, x: (ops.where(ans == 0, 0, 0.5 * g / ans),))
 def sqrt(x):
-    """Square root, correctly rounded. Where the cotangent is 0 the gradient is 0, also at 0."""
+    """Square root, correctly rounded. The gradient at 0 is 0, so that norms have one there."""
     return scalar.sqrt(x)
 
 
@@ -153,7 +161,7 @@ def _xdivy(x: Any, y: Any) -> Any:
 
 
 @elementwise(domain="float", ref=_xdivy, samples=uniform((3, 4), (3, 4), low=0.5), at=EDGES,
-             vjp=lambda g, ans, x, y: (ops.xdivy(g, y), -ops.xdivy(g * ans, y)))
+             vjp=lambda g, ans, x, y: _quotient_rule(g, x, y))
 def xdivy(x, y):
     """``x / y``, but 0 where ``x`` is 0 whatever ``y``: a zero cotangent never meets an infinity."""
     return scalar.where(x == 0, 0, x / y)

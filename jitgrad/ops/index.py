@@ -9,12 +9,19 @@ import numpy as np
 
 from jitgrad import ops
 from jitgrad.core.aval import Aval, aval
+from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import Kind, Linear, kernel, shape_error
 
 _OUT_OF_RANGE = {1: "an index is out of range for the axis it picks from"}
 
 
+def _check_axis(name: str, x: Aval, axis: int, width: int = 1) -> None:
+    if type(axis) is not int or not 0 <= axis <= x.ndim - width:
+        raise user_error(ValueError, f"{name}: axis {axis!r} is out of range for shape {x.shape}")
+
+
 def _gather_aval(x: Aval, i: Aval, *, axis: int) -> Aval:
+    _check_axis("gather", x, axis)
     return aval(x.code, (*x.shape[:axis], *i.shape, *x.shape[axis + 1:]))
 
 
@@ -46,6 +53,9 @@ def gather(out, x, indices, outer, n, count, inner):
 
 
 def _scatter_aval(g: Aval, i: Aval, *, axis: int, n: int) -> Aval:
+    _check_axis("scatter_add", g, axis, i.ndim)
+    if g.shape[axis: axis + i.ndim] != i.shape or type(n) is not int or n < 0:
+        raise shape_error("scatter_add", (g, i), f"do not match at axis {axis}, or {n} is no length")
     return aval(g.code, (*g.shape[:axis], n, *g.shape[axis + i.ndim:]))
 
 
@@ -119,8 +129,8 @@ def _unpick_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dic
 
 
 def _unpick_aval(g: Aval, i: Aval, *, n: int) -> Aval:
-    if g.shape != i.shape:
-        raise shape_error("unpick", (g, i), "differ")
+    if g.shape != i.shape or type(n) is not int or n < 0:
+        raise shape_error("unpick", (g, i), f"differ, or {n} is no length")
     return aval(g.code, (*g.shape, n))
 
 

@@ -70,10 +70,22 @@ Spans = tuple[tuple[int, int, int], ...]        # per axis: first element, count
 
 
 def _span_index(shape: tuple[int, ...], spans: Spans) -> Index:
+    if len(spans) != len(shape) or not all(map(_inside, spans, shape)):
+        raise user_error(ValueError, f"slice: the spans {spans} (first element, count and step of each axis) do not "
+                                     f"lie in shape {shape}")
     strides = contiguous_strides(shape)
     return Index(tuple(count for _, count, _ in spans),
                  tuple(step * s for (_, _, step), s in zip(spans, strides, strict=True)),
                  sum(first * s for (first, count, _), s in zip(spans, strides, strict=True) if count))
+
+
+def _inside(span: tuple[int, int, int], n: int) -> bool:
+    """All elements of a span are among n, none twice."""
+    if type(span) is not tuple or len(span) != 3 or any(type(v) is not int for v in span):
+        return False
+    first, count, step = span
+    return count == 0 or (count > 0 and 0 <= first < n and 0 <= first + (count - 1) * step < n
+                          and (step != 0 or count == 1))
 
 
 def _span_slices(spans: Spans) -> tuple[slice, ...]:
@@ -93,6 +105,13 @@ def take_slice(x, *, spans):
     return _span_index(x.shape, spans)
 
 
+def _embed_aval(x: Aval, *, shape: tuple[int, ...], spans: Spans) -> Aval:
+    if _span_index(shape, spans).shape != x.shape:
+        raise user_error(ValueError, f"embed: the spans {spans} of shape {shape} do not take an operand of shape "
+                                     f"{x.shape}")
+    return aval(x.code, shape)
+
+
 def _embed_ref(x: Any, *, shape: tuple[int, ...], spans: Spans) -> Any:
     out = np.zeros(shape, x.dtype)
     out[_span_slices(spans)] = x
@@ -100,7 +119,7 @@ def _embed_ref(x: Any, *, shape: tuple[int, ...], spans: Spans) -> Any:
 
 
 @placement(ref=_embed_ref, samples=uniform((2, 4), shape=(5, 4), spans=((1, 2, 2), (3, 4, -1))),
-           params=("shape", "spans"), aval=lambda x, *, shape, spans: aval(x.code, shape),
+           params=("shape", "spans"), aval=_embed_aval,
            vjp=lambda g, ans, x, *, shape, spans: (ops.slice(g, spans=spans),))
 def embed(x, *, shape, spans):
     """Zeros of ``shape`` with ``x`` at regular slices: the transpose of `slice`."""

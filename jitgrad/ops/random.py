@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 
 from jitgrad.core import dtypes
-from jitgrad.core.aval import Aval, aval
+from jitgrad.core.aval import Aval, as_shape, aval
+from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import Kind, kernel
 
 
 def _aval(state: Aval, *, shape: tuple[int, ...], dtype: str) -> Aval:
-    return aval(dtypes.code_of(dtype), shape)
+    code = dtypes.code_of(dtype)
+    if state.shape != (2,) or state.code != dtypes.INT64:
+        raise user_error(ValueError, f"random_uniform: the state is two int64 numbers, seed and counter, got {state!r}")
+    if not dtypes.is_float(code):
+        raise user_error(TypeError, f"random_uniform: makes floats, not {dtypes.NAMES[code]}")
+    return aval(code, as_shape(shape))
 
 
 def _words(state: Aval, *, shape: tuple[int, ...], dtype: str) -> tuple[int]:

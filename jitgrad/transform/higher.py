@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from jitgrad.core.aval import AVALS, Aval
-from jitgrad.core.form import Form
+from jitgrad.core.form import Form, form
 from jitgrad.core.primitive import BY_NAME, Kind, define
 from jitgrad.core.program import Program
-from jitgrad.core.record import apply
+from jitgrad.core.record import dispatch
 from jitgrad.transform.vjp import vjp
 
 
@@ -28,7 +28,8 @@ def _vjp(g: Any, ans: Any, *operands: Any, program: Program, want: Sequence[int]
     back, kept = _pulled(program, tuple(want), live)
     out: list[Any] = [None] * len(operands)
     if kept:
-        pulled = apply(BY_NAME["call"], [*operands, *(gs[i] for i in live)], {"program": back})
+        given = [*operands, *(gs[i] for i in live)]        # of many dtypes, which stay: no promotion
+        pulled = dispatch(form(CALL, [AVALS[t._aval] for t in given], {"program": back}), given)
         for k, ct in zip(kept, pulled if isinstance(pulled, tuple) else (pulled,), strict=True):
             out[k] = ct
     return out

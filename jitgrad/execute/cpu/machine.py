@@ -172,6 +172,8 @@ def _too_large(form: int, _: int) -> None:
 
 
 def _slow_read(t: Any, what: int) -> Any:
+    if type(t) is Variable:
+        raise user_error(ValueError, "a Variable without a value was read: it was made past its constructor")
     aval = AVALS[t._aval]
     if t._data == 0:
         raise user_error(TypeError, "a number was read from a Tensor of a dry recording, which has none; "

@@ -19,6 +19,7 @@ from jitgrad.plan import memory
 from jitgrad.transform.higher import CALL, inlined, with_results
 
 _int = np.int64
+MAX_SLOTS = 64                 # of one instruction of the sweep
 MAX_PLANS = 2048               # least recently used ones go; a plan is a few hundred bytes a row
 
 
@@ -138,6 +139,7 @@ def _instructions(flat: Program) -> tuple[np.ndarray, int, int, int]:
             np.zeros(n_values + 1, _int), np.zeros(n_values + 1, _int), np.zeros(n_values + 2, _int),
             np.zeros(n_values + 2, _int), code, made)
         assert status == memory.DONE
+        assert (COLUMNS.inputs[attr] + COLUMNS.outputs[attr]).max(initial=0) <= MAX_SLOTS
         return code, int(made[memory.M_COUNT]), int(made[memory.M_ARENA]), int(_forms.work[attr].sum())
 
 

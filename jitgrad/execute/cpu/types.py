@@ -39,8 +39,8 @@ _T_OBJECT_EX, _T_LONGLONG, _T_SSIZE, _READONLY = 16, 17, 19, 1
 # slot numbers of CPython's typeslots.h (stable interface)
 _GET_BUFFER, _CALL, _CLEAR, _DEALLOC, _HASH, _METHODS, _NEW = 1, 50, 51, 52, 59, 64, 65
 _RICHCOMPARE, _TRAVERSE, _MEMBERS, _MATMUL = 67, 71, 72, 75
-_NUMBER = {"abs": 6, "+": 7, "&": 8, "bool": 9, "float": 11, "//": 12, "index": 13, "int": 26, "~": 27, "<<": 28,
-           "*": 29, "neg": 30, "|": 31, "**": 33, "%": 34, ">>": 35, "-": 36, "/": 37, "^": 38, "@": _MATMUL}
+_NUMBER = {"abs": 6, "+": 7, "&": 8, "bool": 9, "float": 11, "//": 12, "index": 13, "int": 26, "~": 27,
+           "*": 29, "neg": 30, "|": 31, "**": 33, "%": 34, "-": 36, "/": 37, "^": 38, "@": _MATMUL}
 _UNARY = {"neg", "abs", "~"}
 
 _kept: list[Any] = []          # specs, member tables and method tables live as long as the types
@@ -251,7 +251,7 @@ def new_tensor(aval_id: int, code: int, size: int, nbytes: int) -> Any:
 
 
 for _at, _value in ((layout.S_TENSOR, Tensor), (layout.S_VARIABLE, Variable), (layout.S_FLOAT, float),
-                    (layout.S_LONG, int), (layout.S_BOOL, bool), (layout.S_NOT_IMPLEMENTED, NotImplemented),
+                    (layout.S_LONG, int),
                     (layout.S_NONE, None), (layout.S_TUPLE, tuple), (layout.S_LIST, list), (layout.S_TAPE, Tape)):
     set_state(_at, id(_value))
 set_state(layout.S_RECORDER_TABLE, _recorders.ctypes.data)

@@ -48,6 +48,8 @@ frame_operands = stack(lay.MAX_ARGS)
 def note_read(st, variable):
     """The Tensor a Variable holds; if a tape of this thread may watch it, the log keeps the read."""
     value = load(variable + lay.V_VALUE)
+    if value == 0:                       # made past its constructor; the caller asks Python, which says so
+        return value
     if load(st + lay.S_RECORDERS) != 0 and load(variable + lay.V_FLAGS) & (lay.V_TRAINABLE | lay.V_WATCHED):
         log = current_log(st)
         if log != 0 and load(log + lay.L_EPOCH) != load(variable + lay.V_EPOCH):
@@ -227,7 +229,7 @@ def op_call(op, args, n_positional, names, slow):
                 if kind == variable:
                     a = note_read(st, a)
                     kind = tensor
-                word = key_of(a, kind, literal >> i & 1, st)
+                word = key_of(a, kind, literal >> i & 1, st) if a != 0 else 0
                 known = known and word != 0
             elif load(a + lay.TYPE) == load(st + lay.S_TUPLE):
                 word = object_hash(a)

@@ -39,7 +39,7 @@ frame_table = stack(SMALL_TABLE)
 def sweep(code, count, table, arena):
     """Instructions: kernel, params, n, then n slots: a byte offset into the arena, or -1 - i for table[i].
 
-    An instruction of more than 64 slots is not made (concat of many operands is split).
+    A Plan has no instruction of more than 64 slots.
     """
     slots = frame_slots()
     for _ in range(count):

@@ -188,8 +188,10 @@ def join(tape, log):
 
 
 def tape_start(unused, args, count):
-    """start(tape): record from here, in the calling thread's log if it has none yet."""
+    """start(tape): record from here, in the calling thread's log if it has none yet. One that records goes on."""
     tape = load(args)
+    if is_open(tape):
+        return none()
     if load(tape + lay.K_LOG) == 0:
         log = log_of_thread(state())
         if log == 0:

@@ -11,7 +11,6 @@ from jitgrad.execute.cpu.native.raw import (
     buffer_fill,
     clear_weak,
     decref,
-    error_occurred,
     float_new,
     incref,
     load,
@@ -40,6 +39,8 @@ def held(o):
     """The Tensor itself, or the one that a Variable holds (which notes the read)."""
     st = state()
     t = note_read(st, o) if load(o + lay.TYPE) == load(st + lay.S_VARIABLE) else o
+    if t == 0:
+        return o                         # no Tensor, which its reader finds out
     note_number(t)
     return t
 
@@ -66,7 +67,8 @@ def slow_read(o, what):
 
 @njit
 def is_scalar(t):
-    return load(t + lay.T_DATA) != 0 and load(t + lay.T_SIZE) == 1
+    is_tensor = load(t + lay.TYPE) == load(state() + lay.S_TENSOR)
+    return is_tensor and load(t + lay.T_DATA) != 0 and load(t + lay.T_SIZE) == 1
 
 
 @njit
@@ -191,20 +193,18 @@ def variable_dealloc(o):
 def variable_read(unused, args, count):
     """read(variable): the Tensor it holds, noted for the tapes of this thread."""
     value = note_read(state(), load(args))
+    if value == 0:
+        return slow_read(load(args), TO_FLOAT)
     incref(value)
     return value
-
-
-def no_error():
-    return 1 if error_occurred() == 0 else 0
 
 
 @njit
 def assign(variable, delta, operator, general):
     """variable = variable operator delta, at once for a Tensor of its aval that nobody records."""
     st = state()
-    if load(st + lay.S_RECORDERS) == 0:
-        value = load(variable + lay.V_VALUE)
+    value = load(variable + lay.V_VALUE)
+    if value != 0 and load(st + lay.S_RECORDERS) == 0:
         form = form_for(st, load(st + lay.S_OPS + 8 * operator), value, delta)
         if form != 0 and load(form + lay.F_OUT) == load(value + lay.T_AVAL):
             call = frame_read()

@@ -19,10 +19,6 @@ NUMBER = 256
 SEVERAL = 1
 
 
-# marks: flags below, number + 1 above
-TRACKED, FROM_SOURCE, SOURCE, NEEDED = 1, 2, 4, 8
-
-
 @njit
 def flags_of(o, epoch):
     return load(o + lay.T_INDEX) if load(o + lay.T_EPOCH) == epoch else 0

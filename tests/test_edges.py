@@ -1,0 +1,163 @@
+"""Edges of derivatives, sources that share memory, parameters that point outside: what must not be wrong or crash."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import jitgrad as jg
+
+
+def gradient(f: Callable[[Any], Any], x: Any) -> np.ndarray:
+    x = jg.constant(x)
+    with jg.GradientTape() as tape:
+        tape.watch(x)
+        y = jg.sum(f(x))
+    return tape.gradient(y, x).numpy()
+
+
+def second(f: Callable[[Any], Any], x: Any) -> np.ndarray:
+    """The gradient of the summed gradient, by two tapes."""
+    x = jg.constant(x)
+    with jg.GradientTape() as outer:
+        outer.watch(x)
+        with jg.GradientTape() as inner:
+            inner.watch(x)
+            y = jg.sum(f(x))
+        g = inner.gradient(y, x)
+    return outer.gradient(g, x).numpy()
+
+
+@pytest.mark.parametrize(("f", "want"), [
+    (lambda x: jg.where(x > 0., x**3, x), [6., 12.]),
+    (lambda x: x**3 * jg.constant([1., 2.], dtype="float64"), [6., 24.]),
+    (lambda x: jg.astype(x, "float64") * jg.astype(x, "float64") * x, [6., 12.]),
+    (lambda x: jg.take(x, jg.constant([1, 1]))**3, [0., 24.]),
+    (lambda x: x[[1, 0]]**3, [6., 12.]),
+], ids=["where", "float64", "cast", "take", "index"])
+def test_second_order_through_operands_of_several_dtypes(f, want):
+    np.testing.assert_allclose(second(f, [1., 2.]), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("f", "x", "want"), [
+    (lambda x: jg.where(x > 0, x**0.5, 0.), [0., 4.], [0., .25]),
+    (lambda x: jg.where(x > 0, x**-1, 0.), [0., 4.], [0., -.0625]),
+    (lambda x: jg.where(x > 0, jg.power(x, jg.constant(-1.)), 0.), [0., 4.], [0., -.0625]),
+    (lambda x: jg.where(x > 0, 1 / x, 0.), [0., 4.], [0., -.0625]),
+    (lambda x: jg.where(x > 0, jg.log(x), 0.), [0., 4.], [0., .25]),
+    (lambda x: jg.where(x > 0, jg.sqrt(x), 0.), [0., 4.], [0., .25]),
+    (lambda x: jg.sqrt(jg.sum(x * x)), [0., 0.], [0., 0.]),
+    (lambda x: jg.logsumexp(x, axis=1), [[-math.inf, -math.inf], [0., 0.]], [[0., 0.], [.5, .5]]),
+], ids=["sqrt by power", "reciprocal by literal", "reciprocal by power", "divide", "log", "sqrt", "norm", "logsumexp"])
+def test_a_gradient_that_was_not_asked_for_is_zero_and_not_nan(f, x, want):
+    np.testing.assert_allclose(gradient(f, x), want, rtol=1e-6)
+
+
+def test_variables_with_one_value_are_two_sources():
+    a, b = jg.Variable([1., 2.]), jg.Variable([0., 0.])
+    b.assign(a)
+    with jg.GradientTape() as tape:
+        y = jg.sum(a * 3 + b * 5)
+    for g, want in zip(tape.gradient(y, [a, b]), (3, 5), strict=True):
+        np.testing.assert_array_equal(g.numpy(), [want, want])
+
+
+def test_an_assigned_tensor_is_no_source_of_the_variable():
+    v, z = jg.Variable([1., 2.]), jg.zeros(2)
+    v.assign(z)
+    with jg.GradientTape(persistent=True) as tape:
+        tape.watch(z)
+        through_variable, through_tensor = v * 2, z * 3
+    assert tape.gradient(through_variable, z) is None
+    assert tape.gradient(through_tensor, v) is None
+
+
+def test_a_constant_of_a_variable_is_a_tensor_of_its_own():
+    v = jg.Variable([1., 2.])
+    c = jg.constant(v)
+    with jg.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(c)
+        y = v * 2
+    assert tape.gradient(y, c) is None
+
+
+@pytest.mark.parametrize("call", [
+    lambda: jg.slice(jg.ones(3), ((0, 20, 1),)),
+    lambda: jg.slice(jg.ones(3), ((10**9, 2, 1),)),
+    lambda: jg.slice(jg.ones(3), ((0, -5, 1),)),
+    lambda: jg.embed(jg.ones(3), (3,), ((10**9, 3, 1),)),
+    lambda: jg.embed(jg.ones(2), (3,), ((0, 3, 1),)),
+    lambda: jg.gather(jg.ones((2, 2)), jg.constant([0, 0]), -1),
+    lambda: jg.gather(jg.ones((2, 3)), jg.constant([0]), 7),
+    lambda: jg.scatter_add(jg.ones((2, 3)), jg.zeros(100000, "int32"), 0, 10),
+    lambda: jg.unpick(jg.ones(2), jg.zeros(2, "int32"), -1),
+    lambda: jg.random_uniform(jg.constant([1], "int64"), (3,), "float32"),
+], ids=["span too long", "span outside", "span negative", "embed outside", "embed unlike", "gather axis -1",
+        "gather axis 7", "scatter unlike", "unpick", "random state"])
+def test_parameters_that_point_outside_are_refused(call):
+    with pytest.raises(ValueError, match=r"(?s)^\w+: .*test_edges\.py:\d+\)$"):
+        call()
+
+
+def test_a_variable_made_past_its_constructor_is_refused():
+    empty = object.__new__(jg.Variable)
+    for use in (lambda: empty + 1, lambda: float(empty), lambda: bool(empty)):
+        with pytest.raises(ValueError, match="without a value"):
+            use()
+
+
+def test_equal_parameters_of_other_types_are_refused_at_every_call():
+    x = jg.ones((2, 3))
+    for _ in range(2):
+        assert jg.sum(x, axis=1).shape == (2,)
+        assert jg.reshape(x, (3, 2)).shape == (3, 2)
+        with pytest.raises(TypeError, match="axis must be"):
+            jg.sum(x, axis=1.0)
+        with pytest.raises(TypeError, match="shape must be"):
+            jg.reshape(x, (3.0, 2))
+
+
+def test_numbers_of_a_users_own_type_are_numbers():
+    class Mine(float):
+        pass
+    assert (jg.constant([1.], dtype="float64") + Mine(0.1)).numpy()[0] == 1.1
+
+
+def test_a_tape_entered_inside_its_pause_stops():
+    x = jg.constant(2.)
+    with jg.GradientTape() as tape:
+        tape.watch(x)
+        with tape.stop_recording():
+            tape.__enter__()
+    before = tape.nbytes
+    _ = x * x
+    assert tape.nbytes == before
+
+
+def test_shapes_that_share_a_place_in_the_inline_cache_stay_right():
+    for k in range(200):
+        n = k % 40 + 1
+        a = jg.constant(np.arange(n, dtype="float32"))
+        np.testing.assert_array_equal((a + a).numpy(), 2 * np.arange(n))
+        np.testing.assert_array_equal(jg.reshape(a, (n, 1)).numpy(), np.arange(n)[:, None])
+
+
+def test_a_rule_that_holds_its_tape_is_collected():
+    import gc
+    import weakref
+
+    def run() -> weakref.ref:
+        v = jg.Variable(2.0)
+        with jg.GradientTape(persistent=True) as tape:
+            @jg.custom_gradient
+            def f(x):
+                return x * 2., lambda dy: dy if tape else dy
+            assert f(v) is not None
+        return weakref.ref(tape)
+    seen = run()
+    gc.collect()
+    assert seen() is None
