@@ -155,7 +155,7 @@ def test_a_rule_that_holds_its_tape_is_collected():
         with jg.GradientTape(persistent=True) as tape:
             @jg.custom_gradient
             def f(x):
-                return x * 2., lambda dy: dy if tape else dy
+                return x * 2., lambda dy: (dy, tape)[0]
             assert f(v) is not None
         return weakref.ref(tape)
     seen = run()
