@@ -9,6 +9,7 @@ import numpy as np
 
 from jitgrad.core.aval import AVALS
 from jitgrad.core.errors import user_error
+from jitgrad.core.record import tensor
 
 
 class TensorMethods:
@@ -141,7 +142,6 @@ class Reference:
 
 def from_numpy(array: np.ndarray) -> Any:
     """A Tensor from a pickled array."""
-    from jitgrad.core.record import tensor
     return tensor(array)
 
 

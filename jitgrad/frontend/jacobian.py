@@ -11,13 +11,13 @@ from jitgrad.core.aval import AVALS, aval
 from jitgrad.core.errors import user_error
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.layout import ALONE, HAS_CUT
+from jitgrad.execute.cpu.plans import plan_for
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.ops import composite, creation
 
 
 def jacobian(tape: Any, target: Any, sources: list[Any], per_example: bool) -> list[Any]:
     """One Jacobian (or None) per source; ``per_example``: the first axis of target and source is the batch."""
-    from jitgrad.frontend.tape import plan_for
     if type(target) is Variable:
         sources = [target._value if s is target else s for s in sources]
         target = target._value

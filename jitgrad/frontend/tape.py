@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from typing import Any
-
-import numpy as np
 
 from jitgrad.core import nest
 from jitgrad.core.aval import AVALS
 from jitgrad.core.dtypes import CODES, FLOAT32
 from jitgrad.core.errors import user_error
 from jitgrad.core.form import FORMS
-from jitgrad.core.lock import TABLES
 from jitgrad.core.tensor import install
 from jitgrad.core.variable import WATCHED
 from jitgrad.execute.cpu import types as machine
@@ -33,7 +30,7 @@ from jitgrad.execute.cpu.layout import (
     S_REENTERED,
     S_TAPE_FLAGS,
 )
-from jitgrad.execute.cpu.plans import TABLE, Plan
+from jitgrad.execute.cpu.plans import TABLE, plan_for
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.frontend import (
     explain,
@@ -42,7 +39,6 @@ from jitgrad.frontend import (
     pieces,
 )
 from jitgrad.ops import creation
-from jitgrad.transform.signature import backward_of
 
 _logger = logging.getLogger("jitgrad")
 
@@ -255,18 +251,6 @@ class TapeMethods:
     def explain(self, target: Any, source: Any) -> str:
         """In words, why the gradient of ``target`` in ``source`` is None, or which operations connect them."""
         return explain.explain(self, target, source)
-
-
-def plan_for(words: bytes, values: Sequence[Any], hashed: int, n_targets: int, with_seeds: bool,
-             n_sources: int) -> Plan:
-    """The plan of a walk's backward Program, made and entered in the table at its first sight."""
-    with TABLES:
-        plan = TABLE.find(words)
-        if plan is None:
-            back, saved = backward_of(np.frombuffer(words, np.int64), list(values), n_targets, with_seeds, n_sources)
-            plan = Plan(back, saved, words, hashed)
-            TABLE.add(plan)
-    return plan
 
 
 def _ends(target: Any, output_gradients: Any) -> list[tuple[Any, Any]]:

@@ -17,6 +17,7 @@ from jitgrad.core.aval import AVALS, Aval, as_shape, broadcast_shapes
 from jitgrad.core.dtypes import FLOAT32, NAMES, code_of, default_float, is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
+from jitgrad.ops.creation import arange
 
 Axis = int | Sequence[int] | None
 
@@ -314,7 +315,6 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Any:
 
 def one_hot(indices: Any, depth: int, dtype: Any = None) -> Any:
     """1 at each index along a new last axis of length ``depth``, else 0; an index out of range gives zeros."""
-    from jitgrad.ops.creation import arange
     indices = tensor(indices)
     (depth,) = as_shape(depth, "one_hot: depth")
     if is_float(aval_of(indices).code):

@@ -17,6 +17,7 @@ from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.types import NATIVE, peek, poke
 from jitgrad.plan import memory
 from jitgrad.transform.higher import CALL, inlined, with_results
+from jitgrad.transform.signature import backward_of
 
 _int = np.int64
 MAX_SLOTS = 64                 # of one instruction of the sweep
@@ -205,3 +206,15 @@ types.callback(layout.S_MISFIT, _misfit)
 def plan_of(program: Program) -> Plan:
     """The plan that runs a Program on its inputs in their order."""
     return Plan(program, range(len(program.inputs)))
+
+
+def plan_for(words: bytes, values: Sequence[Any], hashed: int, n_targets: int, with_seeds: bool,
+             n_sources: int) -> Plan:
+    """The plan of a walk's backward Program, made and entered in the table at its first sight."""
+    with TABLES:
+        plan = TABLE.find(words)
+        if plan is None:
+            back, saved = backward_of(np.frombuffer(words, np.int64), list(values), n_targets, with_seeds, n_sources)
+            plan = Plan(back, saved, words, hashed)
+            TABLE.add(plan)
+    return plan
