@@ -119,7 +119,7 @@ def cotangents_of(made: Form, g: Any, ans: Any, args: Sequence[Any], want: Seque
     if isinstance(rule, Missing):
         raise user_error(LookupError, f"{made.prim.name}: has no derivative rule (operands "
                                       f"{' and '.join(map(repr, made.avals))})")
-    if rule is None:            # a row of a Program that no tape would have recorded: sign, floor_divide, stop_gradient...
+    if rule is None:            # a row of a Program that no tape would have recorded: sign, stop_gradient...
         return [None] * len(args)
     extra = {"want": tuple(want)} if made.prim.partial else {}
     given = list(rule(g, ans, *args, **made.params, **extra))
