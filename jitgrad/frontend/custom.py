@@ -19,6 +19,7 @@ from jitgrad.core.record import tensor
 from jitgrad.execute.cpu import layout, library
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.types import Tensor, Variable
+from jitgrad.frontend.log import aside
 from jitgrad.ops import composite
 
 _NUMBERS = (bool, int, float, np.ndarray, np.generic)
@@ -139,19 +140,15 @@ def _rule(name: str, grad_fn: Callable[..., Any], count: int, variables: Sequenc
 @contextmanager
 def _aside() -> Iterator[Any]:
     """Run a block that the open tapes do not record; yields the tape that records it in their place."""
-    open_tapes = machine.open_tapes(machine.thread_log())
-    for core in open_tapes:
-        machine.tape_stop(core)
-    inner = machine.Tape()
-    if open_tapes:
-        machine.tape_start(inner)
-    try:
-        yield inner
-    finally:
-        machine.tape_release(inner)
-        machine.tape_stop(inner)
-        for core in reversed(open_tapes):
-            machine.tape_start(core)
+    with aside() as open_tapes:
+        inner = machine.Tape()
+        if open_tapes:
+            machine.tape_start(inner)
+        try:
+            yield inner
+        finally:
+            machine.tape_release(inner)
+            machine.tape_stop(inner)
 
 
 def stop_gradient(x: Any) -> Any:

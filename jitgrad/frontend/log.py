@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +53,19 @@ def _after_fork() -> None:
             types.poke(start + 16 * i, thread)
             types.poke(start + 16 * i + 8, log)
         types.set_state(count, len(own[:1]))
+
+
+@contextmanager
+def aside() -> Iterator[list[Any]]:
+    """Run a block that the open tapes of this thread do not record; yields those tapes."""
+    tapes = types.open_tapes(types.thread_log())
+    for tape in tapes:
+        types.tape_stop(tape)
+    try:
+        yield tapes
+    finally:
+        for tape in reversed(tapes):
+            types.tape_start(tape)
 
 
 types.callback(layout.S_NEW_LOG, _new_log)

@@ -10,6 +10,7 @@ from jitgrad.core.aval import AVALS, Aval
 from jitgrad.core.record import Recorder
 from jitgrad.execute.cpu import layout, types
 from jitgrad.execute.cpu.plans import Plan
+from jitgrad.frontend.log import aside
 
 _recorders = types.STATE[layout.S_RECORDERS // layout.WORD:].data        # [0]: how many threads record now
 _data_of = attrgetter("_data")
@@ -54,12 +55,6 @@ class Update:
 
 def _unrecorded(address: int, values: tuple[Any, ...]) -> list[Any]:
     """A run of a plan that the open tapes of this thread do not see."""
-    tapes = types.open_tapes(types.thread_log())
-    for tape in tapes:
-        types.tape_stop(tape)
-    try:
+    with aside():
         results: list[Any] = types.plan_run(address, values)
-    finally:
-        for tape in reversed(tapes):
-            types.tape_start(tape)
     return results
