@@ -36,7 +36,7 @@ class Initializer:
 
     def draw(self, shape: tuple[int, ...]) -> np.ndarray:
         """The numbers, as a NumPy array."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define draw")
 
     def stream(self) -> random.Generator | Any:
         """Where ``uniform`` and ``normal`` numbers come from."""
