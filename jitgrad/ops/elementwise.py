@@ -10,7 +10,7 @@ from jitgrad import ops
 from jitgrad.core import dtypes
 from jitgrad.core.aval import Aval, aval
 from jitgrad.core.primitive import Linear, elementwise, uniform
-from jitgrad.ops import maths, scalar, trig
+from jitgrad.ops import maths, scalar
 
 INF, NAN = float("inf"), float("nan")
 MULTIPLIED = 8                 # integer powers of floats beyond this would lose more than 4 ulp as products
@@ -198,14 +198,14 @@ def log1p(x):
              vjp=lambda g, ans, x: (g * ops.cos(x),))
 def sin(x):
     """Sine of an angle in radians, of any size."""
-    return trig.sin(x)
+    return maths.sin(x)
 
 
 @elementwise(domain="float", ref=np.cos, samples=uniform((3, 4)), ulp=2.0, at=EDGES,
              vjp=lambda g, ans, x: (-g * ops.sin(x),))
 def cos(x):
     """Cosine of an angle in radians, of any size."""
-    return trig.cos(x)
+    return maths.cos(x)
 
 
 @elementwise(domain="float", ref=np.tanh, samples=uniform((3, 4)), ulp=4.0, at=EDGES,

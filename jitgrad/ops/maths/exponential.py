@@ -1,16 +1,10 @@
-"""Elementary functions in the scalar language, for float32 and float64.
-
-Polynomials are minimax fits by Remez exchange on the relative error of the function (60 digits), their coefficients
-then rounded to the dtype. Every contraction is an explicit fmuladd, so all backends give the same bits; the stated
-errors suppose hardware fused multiply-add. Arguments that overflow, underflow, or leave the domain are settled inside
-`rarely`, off the fast lane. Errors are the largest found on a million random and structured
-arguments against a wider format.
-"""
+"""exp, log and what is made of them: expm1, log1p, tanh, sigmoid, pow."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from jitgrad.ops.maths.polynomials import polynomial
 from jitgrad.ops.scalar import (
     FLOAT32,
     FLOAT64,
@@ -27,9 +21,6 @@ from jitgrad.ops.scalar import (
     rint,
     where,
 )
-from jitgrad.ops.trig import cos, polynomial, sin
-
-__all__ = ["cos", "exp", "expm1", "log", "log1p", "pow", "sigmoid", "sin", "tanh"]
 
 LOG2_E = 1.4426950408889634
 

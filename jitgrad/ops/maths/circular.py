@@ -10,10 +10,11 @@ multiply-add; without it the absolute error near multiples of pi is that of x.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from jitgrad.ops.maths.polynomials import polynomial
 from jitgrad.ops.scalar import (
     FLOAT32,
     FLOAT64,
@@ -75,14 +76,6 @@ _TWO_OVER_PI = """
 """.split()
 _WORDS32 = tuple(int(w, 16) for w in _TWO_OVER_PI[1:10])
 _WORDS64 = tuple(int(a + b, 16) for a, b in zip(_TWO_OVER_PI[::2], _TWO_OVER_PI[1::2], strict=True))
-
-
-def polynomial(x: Scalar, coefficients: tuple[float, ...]) -> Any:
-    """Horner's scheme in fmuladd, highest power first."""
-    value: Any = coefficients[0]
-    for c in coefficients[1:]:
-        value = fmuladd(value, x, c)
-    return value
 
 
 def _reduce(x: Scalar) -> tuple[Scalar, Scalar]:
