@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jitgrad import config
 from jitgrad.execute.cpu import cache, llvm
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -33,7 +34,7 @@ def _digest(*places: str) -> str:
 @functools.cache
 def natives() -> str:
     """Of the code written in native/, and of what wraps other functions in the same way."""
-    return _digest("execute/cpu/native", "execute/cpu/layout.py")
+    return cache.digest(_digest("execute/cpu/native", "execute/cpu/layout.py"), str(config.numba_kernels()))
 
 
 @functools.cache

@@ -24,7 +24,7 @@ from jitgrad.core.dtypes import CODES
 from jitgrad.core.primitive import Kind, Primitive
 from jitgrad.execute.cpu import llvm
 from jitgrad.execute.cpu.codegen import CHUNK, reduction_init
-from jitgrad.execute.cpu.native import build, drivers
+from jitgrad.execute.cpu.native import by_numba, drivers
 from jitgrad.execute.cpu.types import NATIVE
 from jitgrad.ops.scalar import DTYPES, FLOAT32, FLOAT64, Node, Trace
 
@@ -306,7 +306,7 @@ def own_kernel(prim: Primitive, dtype: np.dtype[Any]) -> Kernel:
     """The kernel of an entry that is neither elementwise nor a reduction, for float (or other) operands of a dtype."""
     if prim.kind in (Kind.MOVE, Kind.PLACE):
         name = prim.kind.value
-        text = build.exported(name, getattr(drivers, name))
+        text = by_numba.exported(name, getattr(drivers, name))
         return Kernel(prim.name, inspect.getsource(getattr(drivers, name)), NATIVE[name], name, text, None)
     arrays, params = prim.samples(np.random.default_rng(0))[0]  # type: ignore[misc]
     kinds = [np.dtype(np.int64) if domain == "index" else dtype for domain in prim.domains]
@@ -314,6 +314,6 @@ def own_kernel(prim: Primitive, dtype: np.dtype[Any]) -> Kernel:
     out = prim.aval(*avals, **params)
     assert isinstance(out, Aval) and prim.words is not None
     symbol = f"numba_{prim.name}_{dtype.name}"
-    text = build.own_kernel(symbol, prim.body, (out.dtype, *kinds), len(prim.words(*avals, **params)))
+    text = by_numba.own_kernel(symbol, prim.body, (out.dtype, *kinds), len(prim.words(*avals, **params)))
     address = llvm.link(llvm.emit(text, optimise=True), [symbol])[symbol]
     return Kernel(prim.name, inspect.getsource(prim.body), address, symbol, text, None)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad.execute.cpu import cache, fingerprint, layout, llvm
+from jitgrad.execute.cpu.native import exports
 
 _API = C.pythonapi
 
@@ -103,7 +104,7 @@ def _slots_of(arity: int) -> list[tuple[int, str]]:
 def _build() -> bytes:
     from jitgrad.execute.cpu.native import build
     announce("compiling the machine code of Tensors and tapes, once for this machine")
-    texts = [build.exported(name, function) for name, function in build.natives().items()]
+    texts = build.natives()
     texts += [build.trampolines(_slots_of(2), "slot_binary", 2), build.trampolines(_slots_of(1), "slot_unary", 1)]
     return llvm.emit(texts, optimise=True)
 
@@ -113,20 +114,10 @@ def announce(what: str) -> None:
     print(f"jitgrad: {what}", file=sys.stderr)
 
 
-# functions of the object file, by what they become
-_BUILTINS = ("run_form", "variable_read", "tape_start", "tape_stop", "tape_release", "tape_finish", "tape_watch",
-             "tape_variables", "tape_reads", "tape_watches", "open_tapes", "thread_log", "log_rows", "log_row",
-             "append_cut", "plan_run", "fill_rows", "gradient", "connect")
-_INNER = ("op_vectorcall", "key_set", "compare_slot", "to_float", "to_int", "to_index", "to_bool", "get_buffer",
-          "tensor_dealloc", "variable_dealloc", "variable_assign_add", "variable_assign_sub",
-          "tape_dealloc", "tape_traverse", "tape_clear", "tape_new", "tape_enter",
-          "tape_exit", "tape_gradient", "broadcast", "move", "place", "gemm")
-
-
 def _load() -> dict[str, int]:
     obj = cache.fetch("native", fingerprint.natives(), _build)
     slots = [name for n in (1, 2) for _, name in _slots_of(n)]
-    return llvm.link(obj, [*_BUILTINS, *_INNER, *slots], {"jitgrad_state": _state})
+    return llvm.link(obj, [*exports.names(), *slots], {"jitgrad_state": _state})
 
 
 NATIVE = _load()
@@ -228,9 +219,17 @@ def _builtin(name: str) -> Callable[..., Any]:
     return made
 
 
-(run_form, variable_read, tape_start, tape_stop, tape_release, tape_finish, tape_watch, tape_variables, tape_reads,
- tape_watches, open_tapes, thread_log, log_rows, log_row, append_cut, plan_run, fill_rows, gradient,
- connect) = map(_builtin, _BUILTINS)
+_builtins = {name: _builtin(name) for names in exports.BUILTINS.values() for name in names}
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    """The builtins of the object file are attributes of this module."""
+    if name not in _builtins:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = _builtins[name]
+    return _builtins[name]
+
+
 key_set = C.CFUNCTYPE(C.c_int64, C.c_int64, C.c_int64)(NATIVE["key_set"])
 
 _new_var = C.PYFUNCTYPE(C.py_object, C.py_object, C.c_ssize_t)(("_PyObject_NewVar", _API))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from jitgrad.execute.cpu import layout as lay
 from jitgrad.execute.cpu.native.raw import (
     decref,
@@ -44,7 +42,6 @@ frame_key = stack(lay.KEY_WORDS)
 frame_operands = stack(lay.MAX_ARGS)
 
 
-@njit
 def note_read(st, variable):
     """The Tensor a Variable holds; if a tape of this thread may watch it, the log keeps the read."""
     value = load(variable + lay.V_VALUE)
@@ -67,7 +64,6 @@ def note_read(st, variable):
     return value
 
 
-@njit
 def scalar_new(number, kind, dtype):
     """A 0-d Tensor of ``dtype`` from a Python number; 0 without an exception if it does not fit."""
     if dtype == FLOAT32 or dtype == FLOAT64:
@@ -103,7 +99,6 @@ def scalar_new(number, kind, dtype):
     return o
 
 
-@njit
 def key_of(argument, kind, literal, st):
     """The word an operand contributes to an inline cache's key, or 0 for what only Python understands."""
     if kind == load(st + lay.S_TENSOR):
@@ -115,7 +110,6 @@ def key_of(argument, kind, literal, st):
     return 0
 
 
-@njit
 def run_cached(entry, key, resolved):
     """A hit: convert Python numbers, run the form; -1 if a number does not fit its dtype."""
     form, positions = load(entry + lay.C_FORM), load(entry + lay.C_POSITION)
@@ -143,7 +137,6 @@ def run_cached(entry, key, resolved):
     return result
 
 
-@njit
 def same_tuples(entry, args, first, total):
     """Parameters that are tuples have equal items of the same types: the words of a key say equal hashes only."""
     for i in range(first, total):
@@ -159,7 +152,6 @@ def same_tuples(entry, args, first, total):
     return True
 
 
-@njit
 def matches(entry, key, total):
     """The entry was filled for this key."""
     for i in range(total + 2):
@@ -168,7 +160,6 @@ def matches(entry, key, total):
     return load(entry + lay.C_FORM) != 0
 
 
-@njit
 def set_of(key, total):
     """Which set of an op's entries a key belongs to."""
     mixed, factor = 0, lay.MIX
@@ -178,7 +169,6 @@ def set_of(key, total):
     return (mixed >> 40) & (lay.CACHE_SETS - 1)
 
 
-@njit
 def find_entry(op, key, total):
     """The entry for a key, or 0."""
     entry = load(op + lay.O_LAST)
@@ -193,7 +183,6 @@ def find_entry(op, key, total):
     return 0
 
 
-@njit
 def form_for(st, op, a, b):
     """The form that an op has cached for two Tensors, or 0."""
     tensor = load(st + lay.S_TENSOR)
@@ -208,7 +197,6 @@ def form_for(st, op, a, b):
     return load(entry + lay.C_FORM) if entry != 0 else 0
 
 
-@njit
 def op_call(op, args, n_positional, names, slow):
     """An op is called: look the argument kinds up in its inline cache, else ask Python."""
     st = state()
@@ -262,7 +250,6 @@ def run_form(unused, args, count):
     return execute(long_value(load(args)), args + 8)
 
 
-@njit
 def repeated(st, op, a, b):
     """The form that the op ran last if these two Tensors ask for it again, else 0: the commonest call, at once."""
     entry = load(op + lay.O_LAST)
@@ -274,7 +261,6 @@ def repeated(st, op, a, b):
     return load(entry + lay.C_FORM)
 
 
-@njit
 def slot_binary_(index, a, b):
     st = state()
     op = load(st + lay.S_OPS + 8 * index)

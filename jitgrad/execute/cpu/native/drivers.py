@@ -5,20 +5,14 @@ All have the kernel interface ``i64 kernel(i64 *params, ptr *slots)``, outputs f
 
 from __future__ import annotations
 
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
-
 from jitgrad.execute.cpu.native.raw import (
     call_kernel,
     copy,
-    f32,
-    f64,
-    i32,
-    i64,
+    dgemm,
     load,
     load_i8,
     load_i32,
+    sgemm,
     stack,
     store,
     store_i8,
@@ -29,7 +23,6 @@ from jitgrad.execute.cpu.native.raw import (
 frame_counters, frame_pointers = stack(16), stack(16)
 
 
-@njit
 def advance(counters, dims, rank):
     """The next index of a nested loop; the axis that moved, or -1 at the end."""
     axis = rank - 1
@@ -43,7 +36,6 @@ def advance(counters, dims, rank):
     return -1
 
 
-@njit
 def is_empty(dims, rank):
     for axis in range(rank):
         if load(dims + 8 * axis) == 0:
@@ -51,7 +43,6 @@ def is_empty(dims, rank):
     return False
 
 
-@njit
 def lines(inner, params, pointers, strides, count, n):
     """The inner kernel n times, its pointers moved by fixed steps."""
     for _ in range(n):
@@ -92,7 +83,6 @@ def broadcast(params, slots):
             store(pointers + 8 * k, load(pointers + 8 * k) + step)
 
 
-@njit
 def copy_line(to, to_step, source, source_step, n, width):
     """n items of ``width`` bytes at byte steps."""
     if to_step == width and source_step == width:
@@ -108,7 +98,6 @@ def copy_line(to, to_step, source, source_step, n, width):
             store_i8(to + i * to_step, load_i8(source + i * source_step))
 
 
-@njit
 def strided(dense, sparse, params, gather):
     """Between a dense array and a strided one. params: width, rank, offset, dims, byte strides."""
     width, rank = load(params), load(params + 8)
@@ -153,23 +142,7 @@ def place(params, slots):
     return strided(load(slots + 8), load(slots), params + 8, False)
 
 
-def _cblas(real):
-    @intrinsic
-    def gemm(context, function, ta, tb, m, n, k, a, lda, b, ldb, c, ldc):  # type: ignore[no-untyped-def]
-        def emit(ctx, builder, signature, args):  # type: ignore[no-untyped-def]
-            kinds = [i32, i32, i32, i64, i64, i64, real, i64, i64, i64, i64, real, i64, i64]
-            function, ta, tb, m, n, k, a, lda, b, ldb, c, ldc = args
-            callee = builder.inttoptr(function, ir.FunctionType(ir.VoidType(), kinds).as_pointer())
-            one, nought, row_major = ir.Constant(real, 1.0), ir.Constant(real, 0.0), ir.Constant(i32, 101)
-            ta, tb = builder.trunc(ta, i32), builder.trunc(tb, i32)
-            builder.call(callee, [row_major, ta, tb, m, n, k, one, a, lda, b, ldb, nought, c, ldc])
-            return ctx.get_dummy_value()
-        return types.void(*[types.int64] * 12), emit
-    return gemm
-
-
-sgemm, dgemm = _cblas(f32), _cblas(f64)
-NO_TRANSPOSE, TRANSPOSE = 111, 112
+ROW_MAJOR, NO_TRANSPOSE, TRANSPOSE = 101, 111, 112
 
 
 def gemm(params, slots):
@@ -187,9 +160,9 @@ def gemm(params, slots):
     tb = TRANSPOSE if tb else NO_TRANSPOSE
     for _ in range(batch):
         if width == 4:
-            sgemm(function, ta, tb, m, n, k, x, lda, y, ldb, out, n)
+            sgemm(function, ROW_MAJOR, ta, tb, m, n, k, 1.0, x, lda, y, ldb, 0.0, out, n)
         else:
-            dgemm(function, ta, tb, m, n, k, x, lda, y, ldb, out, n)
+            dgemm(function, ROW_MAJOR, ta, tb, m, n, k, 1.0, x, lda, y, ldb, 0.0, out, n)
         x += m * k * width
         y += k * n * width
         out += m * n * width

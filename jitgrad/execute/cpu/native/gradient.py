@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from jitgrad.execute.cpu import layout as lay
 from jitgrad.execute.cpu.native.raw import (
     bytes_new,
@@ -34,17 +32,14 @@ frame_sources = stack(MANY)
 frame_status = stack(1)
 
 
-@njit
 def item(sequence, i):
     return list_get(sequence, i) if load(sequence + lay.TYPE) == load(state() + lay.S_LIST) else tuple_get(sequence, i)
 
 
-@njit
 def length(sequence):
     return list_size(sequence) if load(sequence + lay.TYPE) == load(state() + lay.S_LIST) else tuple_size(sequence)
 
 
-@njit
 def find_plan(st):
     """The plan whose signature is the last walk's, or 0."""
     table, mask, hashed = load(st + lay.S_PLANS), load(st + lay.S_PLAN_MASK), load(st + lay.S_HASH)
@@ -60,7 +55,6 @@ def find_plan(st):
         at = (at + 1) & mask
 
 
-@njit
 def report(st, status):
     """What Python needs to go on: (status, words, rows, values, hash).
 
@@ -87,7 +81,6 @@ def report(st, status):
     return out
 
 
-@njit
 def spread(sequence):
     """The items of a list or tuple in a block of their own (released by the caller)."""
     n = length(sequence)
@@ -110,7 +103,6 @@ def connect(unused, args, count):
     return report(st, obstacle if obstacle != 0 else lay.MISS)
 
 
-@njit
 def answer(st, obstacle, status):
     """After a walk: run its plan. With another status than lay.HIT nothing ran and Python has to act."""
     store(status, obstacle if obstacle != 0 else lay.MISS)
@@ -145,7 +137,6 @@ def gradient(unused, args, count):
     return report(st, load(status)) if load(status) != lay.HIT else results
 
 
-@njit
 def known_kinds(st, items, n):
     """Every item is a Tensor or a Variable."""
     for i in range(n):
@@ -192,7 +183,6 @@ def tape_gradient(tape, args, n_positional, names):
     return results
 
 
-@njit
 def let_go(tape):
     """After a set of gradients: a tape that is not persistent frees its rows."""
     if load(tape + lay.K_FLAGS) & lay.K_PERSISTENT == 0:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from jitgrad.execute.cpu import layout as lay
 from jitgrad.execute.cpu.native.raw import (
     decref,
@@ -95,7 +93,6 @@ def log_row(unused, args, count):
     return row_tuple(log, row, load(load(log + lay.L_FORMS) + 8 * row))
 
 
-@njit
 def row_tuple(log, row, form):
     first = load(load(log + lay.L_FIRST) + 8 * row)
     n = load(load(log + lay.L_FIRST) + 8 * (row + 1)) - first

@@ -1,112 +1,50 @@
-"""What compiled code may do beyond arithmetic: touch memory, call C, call a kernel. Addresses are int64."""
+"""What compiled code may do beyond arithmetic: touch memory, call C, call a kernel. Addresses are int64.
+
+Each operation is data, which `translate` turns into LLVM text and `by_numba` into an intrinsic.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
-from numba.np.numpy_support import from_dtype
-
-i64, i32, i8, f32, f64 = ir.IntType(64), ir.IntType(32), ir.IntType(8), ir.FloatType(), ir.DoubleType()
-_NUMBA = {i64: types.int64, i32: types.int32, i8: types.int8, f32: types.float32, f64: types.float64}
+i64, i32, i8, f32, f64 = "i64", "i32", "i8", "f32", "f64"
 
 
-def _loader(kind: ir.Type) -> Callable[..., Any]:
-    @intrinsic
-    def load(context, address):  # type: ignore[no-untyped-def]
-        def emit(ctx, builder, signature, args):  # type: ignore[no-untyped-def]
-            return builder.load(builder.inttoptr(args[0], kind.as_pointer()))
-        return _NUMBA[kind](types.int64), emit
-    return load
+class Raw(NamedTuple):
+    """One operation. Narrow integers that it gives are widened at once."""
+
+    how: str                     # load, store, stack, state, c (a function by its symbol), call (of an address)
+    name: str
+    arguments: tuple[str, ...] = ()
+    result: str | None = None
+    words: int = 0               # of a stack frame
 
 
-def _storer(kind: ir.Type) -> Callable[..., Any]:
-    @intrinsic
-    def store(context, address, value):  # type: ignore[no-untyped-def]
-        def emit(ctx, builder, signature, args):  # type: ignore[no-untyped-def]
-            builder.store(args[1], builder.inttoptr(args[0], kind.as_pointer()))
-            return ctx.get_dummy_value()
-        return types.void(types.int64, _NUMBA[kind]), emit
-    return store
+load, load_i32, load_i8, load_f32, load_f64 = (Raw("load", "load", (i64,), kind) for kind in (i64, i32, i8, f32, f64))
+store, store_i32, store_i8, store_f32, store_f64 = (
+    Raw("store", "store", (i64, kind)) for kind in (i64, i32, i8, f32, f64))
+state = Raw("state", "jitgrad_state", (), i64)      # address of the process's state table, bound by the linker
+call_kernel = Raw("call", "kernel", (i64, i64, i64), i64)      # address, params, slots
+call_visit = Raw("call", "visit", (i64, i64, i64), i32)        # a visitor of the garbage collector, object, argument
+_gemm = (i64, i32, i32, i32, i64, i64, i64)         # function, order, transpose x and y, m, n, k
 
 
-load, load_i32, load_i8, load_f32, load_f64 = (_loader(k) for k in (i64, i32, i8, f32, f64))
-store, store_i32, store_i8, store_f32, store_f64 = (_storer(k) for k in (i64, i32, i8, f32, f64))
+def _cblas(real: str) -> Raw:
+    """alpha, a, lda, b, ldb, beta, c, ldc follow."""
+    return Raw("call", "gemm", (*_gemm, real, i64, i64, i64, i64, real, i64, i64))
 
 
-def c_function(symbol: str, *arguments: ir.Type, result: ir.Type | None = i64) -> Callable[..., Any]:
-    """A function of CPython's C API or of the C library, called by its symbol."""
-    signature_ = (_NUMBA[result] if result else types.void)(*(_NUMBA[a] for a in arguments))
-
-    def make(context: Any, *args: Any) -> Any:
-        def emit(ctx, builder, signature, args):  # type: ignore[no-untyped-def]
-            kind = ir.FunctionType(result or ir.VoidType(), arguments)
-            out = builder.call(cgutils.get_or_insert_function(builder.module, kind, symbol), args)
-            return out if result else ctx.get_dummy_value()
-        return signature_, emit
-    # @intrinsic wants a function of fixed arity
-    names = ", ".join(f"a{i}" for i in range(len(arguments)))
-    scope: dict[str, Any] = {"make": make}
-    exec(f"def {symbol}(context, {names}): return make(context, {names})", scope)
-    return intrinsic(scope[symbol])
+sgemm, dgemm = _cblas(f32), _cblas(f64)
 
 
-@intrinsic
-def state(context):  # type: ignore[no-untyped-def]
-    """Address of the process's state table, a symbol resolved when the object file is linked."""
-    def emit(ctx, builder, signature, args):  # type: ignore[no-untyped-def]
-        module = builder.module
-        table = module.globals.get("jitgrad_state") or ir.GlobalVariable(module, i8, "jitgrad_state")
-        return builder.ptrtoint(table, i64)
-    return types.int64(), emit
+def stack(words: int) -> Raw:
+    """Gives so many 64-bit words of the caller's stack frame."""
+    return Raw("stack", "frame", (), i64, words)
 
 
-@intrinsic
-def call_kernel(context, address, params, slots):  # type: ignore[no-untyped-def]
-    """Call ``i64 kernel(i64 *params, ptr *slots)`` by address."""
-    def emit(ctx, builder, signature, args):  # type: ignore[no-untyped-def]
-        kind = ir.FunctionType(i64, [i64, i64])
-        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
-    return types.int64(types.int64, types.int64, types.int64), emit
-
-
-@intrinsic
-def call_visit(context, visit, o, argument):  # type: ignore[no-untyped-def]
-    """Call a visitor of the garbage collector: ``int visit(object, void *)``."""
-    def emit(ctx, builder, signature, args):  # type: ignore[no-untyped-def]
-        kind = ir.FunctionType(i32, [i64, i64])
-        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
-    return types.int32(types.int64, types.int64, types.int64), emit
-
-
-def pointer(dtype: Any) -> Callable[..., Any]:
-    """A function that takes an address for a typed pointer."""
-    kind = types.CPointer(from_dtype(np.dtype(dtype)))
-
-    @intrinsic
-    def convert(context, address):  # type: ignore[no-untyped-def]
-        def emit(ctx, builder, signature, args):  # type: ignore[no-untyped-def]
-            return builder.inttoptr(args[0], ctx.get_value_type(kind))
-        return kind(types.int64), emit
-    return convert
-
-
-def stack(words: int) -> Callable[..., Any]:
-    """A function that returns ``words`` 64-bit words of this call's stack frame."""
-    @intrinsic
-    def frame(context):  # type: ignore[no-untyped-def]
-        def emit(ctx, builder, signature, args):  # type: ignore[no-untyped-def]
-            with builder.goto_entry_block():
-                block = builder.alloca(ir.ArrayType(i64, words))
-                block.align = 64
-            return builder.ptrtoint(block, i64)
-        return types.int64(), emit
-    return frame
+def c_function(symbol: str, *arguments: str, result: str | None = i64) -> Raw:
+    """A function of CPython's C API or of the C library."""
+    return Raw("c", symbol, arguments, result)
 
 
 incref = c_function("Py_IncRef", i64, result=None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from jitgrad.execute.cpu import layout as lay
 from jitgrad.execute.cpu.native.raw import copy, decref, incref, load, move_bytes, release, resize, state, store
 from jitgrad.execute.cpu.native.tensors import ensure
@@ -11,14 +9,12 @@ from jitgrad.execute.cpu.native.tensors import ensure
 MANY_DEAD = 256                # rows; fewer are not worth moving the others
 
 
-@njit
 def none():
     r = load(state() + lay.S_NONE)
     incref(r)
     return r
 
 
-@njit
 def drop_row(log, row):
     """Release what a row owns; the row stays, empty."""
     store(load(log + lay.L_FORMS) + 8 * row, 0)
@@ -31,21 +27,18 @@ def drop_row(log, row):
             decref(o)
 
 
-@njit
 def is_open(tape):
     """The tape records now."""
     n = load(tape + lay.K_INTERVAL_COUNT)
     return n > 0 and load(load(tape + lay.K_INTERVALS) + lay.K_INTERVAL * (n - 1) + 8) < 0
 
 
-@njit
 def end_of(tape, interval, log):
     """One past the last row of an interval; an open one reaches to the present."""
     end = load(load(tape + lay.K_INTERVALS) + lay.K_INTERVAL * interval + 8)
     return load(log + lay.L_COUNT) if end < 0 else end
 
 
-@njit
 def covers(tape, row, log):
     for i in range(load(tape + lay.K_INTERVAL_COUNT)):
         if load(load(tape + lay.K_INTERVALS) + lay.K_INTERVAL * i) <= row < end_of(tape, i, log):
@@ -53,7 +46,6 @@ def covers(tape, row, log):
     return False
 
 
-@njit
 def covered(log, row, but):
     other = load(log + lay.L_TAPES)
     while other != 0:
@@ -63,7 +55,6 @@ def covered(log, row, but):
     return False
 
 
-@njit
 def reach(log, but):
     """One past the last row that a living tape other than ``but`` covers or may still extend from."""
     last = 0
@@ -77,7 +68,6 @@ def reach(log, but):
     return last
 
 
-@njit
 def first_read(log):
     """The first noted read that a living tape's interval includes."""
     first = load(log + lay.L_READ_COUNT)
@@ -89,7 +79,6 @@ def first_read(log):
     return first
 
 
-@njit
 def end_of_reads(log):
     """One past the last noted read that a living tape's interval includes or may yet include."""
     last = 0
@@ -101,7 +90,6 @@ def end_of_reads(log):
     return last
 
 
-@njit
 def shift(log, rows, reads):
     """Living tapes count rows and reads from new origins."""
     tape = load(log + lay.L_TAPES)
@@ -123,7 +111,6 @@ def shift(log, rows, reads):
         store(at, max(load(at) - rows, 0))
 
 
-@njit
 def dead_prefix(log):
     """How many rows at the front to cut: all if none lives, else only once they are half of the log."""
     count, forms = load(log + lay.L_COUNT), load(log + lay.L_FORMS)
@@ -133,7 +120,6 @@ def dead_prefix(log):
     return n if n == count or (n >= MANY_DEAD and 2 * n >= count) else 0
 
 
-@njit
 def cut_rows(log, n):
     count = load(log + lay.L_COUNT) - n
     forms, first, refs = load(log + lay.L_FORMS), load(log + lay.L_FIRST), load(log + lay.L_REFS)
@@ -146,7 +132,6 @@ def cut_rows(log, n):
     store(log + lay.L_REF_COUNT, load(log + lay.L_REF_COUNT) - base)
 
 
-@njit
 def settle(log):
     """After rows died: forget reads that no living tape includes and give the room at the front back."""
     reads, rows, kept = first_read(log), dead_prefix(log), end_of_reads(log)
@@ -168,7 +153,6 @@ def settle(log):
     release(gone)
 
 
-@njit
 def drop_all(log):
     """Free every row. The references are taken out of the log first: a destructor may run Python, which may record."""
     refs, count = load(log + lay.L_REFS), load(log + lay.L_REF_COUNT)
@@ -188,7 +172,6 @@ def drop_all(log):
         release(refs)
 
 
-@njit
 def release_alone(tape, log):
     """Free the rows of this tape that no other covers."""
     for i in range(load(tape + lay.K_INTERVAL_COUNT)):
@@ -205,7 +188,6 @@ def release_alone(tape, log):
         store(log + lay.L_COUNT, last)
 
 
-@njit
 def release_rows(tape):
     """Free the rows that only this tape covers and forget its intervals and watches."""
     log = load(tape + lay.K_LOG)
@@ -222,7 +204,6 @@ def release_rows(tape):
         decref(load(load(tape + lay.K_WATCHES) + 16 * i))
 
 
-@njit
 def meet(tape, variable):
     """Remember a Variable that this tape watched, once in a row."""
     n = load(tape + lay.K_MET_COUNT)
@@ -235,7 +216,6 @@ def meet(tape, variable):
         store(tape + lay.K_MET_COUNT, n + 1)
 
 
-@njit
 def meet_all(tape):
     """Before rows are let go: `watched_variables` still answers afterwards."""
     log = load(tape + lay.K_LOG)
@@ -253,7 +233,6 @@ def meet_all(tape):
             meet(tape, o)
 
 
-@njit
 def last_read(log, interval):
     """One past the last noted read of an interval that is still there."""
     last = load(interval + 24)
@@ -261,7 +240,6 @@ def last_read(log, interval):
     return count if last < 0 or last > count else last
 
 
-@njit
 def forget_met(tape):
     n = load(tape + lay.K_MET_COUNT)
     store(tape + lay.K_MET_COUNT, 0)

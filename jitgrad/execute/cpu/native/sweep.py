@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from jitgrad.execute.cpu import layout as lay
 from jitgrad.execute.cpu.native.raw import (
     call_kernel,
@@ -35,7 +33,6 @@ frame_slots = stack(64)
 frame_table = stack(SMALL_TABLE)
 
 
-@njit
 def sweep(code, count, table, arena):
     """Instructions: kernel, params, n, then n slots: a byte offset into the arena, or -1 - i for table[i].
 
@@ -54,7 +51,6 @@ def sweep(code, count, table, arena):
     return 0
 
 
-@njit
 def run_plan(plan, given, outs, results):
     """Compute ``results`` (a new list) from the input Tensors ``given``; ``outs`` gets the Tensors among them.
 
@@ -111,7 +107,6 @@ def run_plan(plan, given, outs, results):
     return status == 0
 
 
-@njit
 def matters(plan, values):
     """The log to record a run of this plan in, or 0."""
     st = state()
@@ -126,7 +121,6 @@ def matters(plan, values):
     return 0
 
 
-@njit
 def run_recorded(plan, values, log):
     """A new list of results (None where the plan has none); in ``log``, if not 0, one `call` row for all.
 
@@ -168,7 +162,6 @@ def run_recorded(plan, values, log):
     return results
 
 
-@njit
 def fits(plan, given):
     """A tuple of Tensors with elements, of the avals that the plan's inputs have."""
     n = load(plan + lay.P_INPUT_COUNT)

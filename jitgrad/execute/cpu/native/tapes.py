@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from jitgrad.execute.cpu import layout as lay
 from jitgrad.execute.cpu.native.raw import (
     call_visit,
@@ -34,7 +32,6 @@ from jitgrad.execute.cpu.native.tensors import any_tracked, append_row, current_
 frame_call = stack(2)
 
 
-@njit
 def next_epoch():
     st = state()
     tick = load(st + lay.S_TICK) + 1
@@ -42,7 +39,6 @@ def next_epoch():
     return tick
 
 
-@njit
 def start_thread(log):
     """This thread records into ``log`` from now on."""
     st = state()
@@ -53,7 +49,6 @@ def start_thread(log):
     store(st + lay.S_RECORDERS, n + 1)
 
 
-@njit
 def stop_thread(log):
     st = state()
     table, n = load(st + lay.S_RECORDER_TABLE), load(st + lay.S_RECORDERS)
@@ -65,7 +60,6 @@ def stop_thread(log):
             return
 
 
-@njit
 def open_interval(tape, log):
     n = load(tape + lay.K_INTERVAL_COUNT)
     if not ensure(tape, lay.K_INTERVALS, n + 1, lay.K_INTERVAL_CAPACITY, lay.K_INTERVAL):
@@ -83,7 +77,6 @@ def open_interval(tape, log):
     return True
 
 
-@njit
 def close_interval(tape, log):
     n = load(tape + lay.K_INTERVAL_COUNT)
     if n == 0 or not is_open(tape):
@@ -110,7 +103,6 @@ def tape_new(kind, args, names):
     return tape_make(kind, flags)
 
 
-@njit
 def tape_make(kind, flags):
     o = gc_new(kind)
     if o != 0:
@@ -121,7 +113,6 @@ def tape_make(kind, flags):
     return o
 
 
-@njit
 def log_of_thread(st):
     """The calling thread's log, made at its first use; 0 with an exception."""
     me = thread_state()
@@ -175,7 +166,6 @@ def tape_exit(tape, args, count):
     return none()
 
 
-@njit
 def join(tape, log):
     """The tape becomes one of the log's living tapes."""
     head = load(log + lay.L_TAPES)

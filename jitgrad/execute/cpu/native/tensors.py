@@ -6,8 +6,6 @@ set a Python exception.
 
 from __future__ import annotations
 
-from numba import njit
-
 from jitgrad.execute.cpu import layout as lay
 from jitgrad.execute.cpu.native.raw import (
     call_kernel,
@@ -37,14 +35,12 @@ frame_call = stack(4)
 frame_slots = stack(16)
 
 
-@njit
 def item_bytes(dtype):
     if dtype == BOOL:
         return 1
     return 4 if dtype == INT32 or dtype == FLOAT32 else 8
 
 
-@njit
 def tensor_new(aval, nbytes, size, dtype):
     extra = nbytes + lay.LINE if nbytes >= lay.LARGE else nbytes
     o = object_new_var(load(state() + lay.S_TENSOR), extra)
@@ -64,7 +60,6 @@ def tensor_new(aval, nbytes, size, dtype):
     return o
 
 
-@njit
 def view_new(aval, size, dtype, operand, offset):
     o = tensor_new(aval, 0, size, dtype)
     if o != 0:
@@ -77,7 +72,6 @@ def view_new(aval, size, dtype, operand, offset):
     return o
 
 
-@njit
 def current_log(st):
     """The log of the calling thread if it records now, else 0."""
     table = load(st + lay.S_RECORDER_TABLE)
@@ -88,7 +82,6 @@ def current_log(st):
     return 0
 
 
-@njit
 def ensure(log, column, count, capacity, width):
     """Room for ``count`` items of ``width`` bytes in a growing column; False if memory is out."""
     room = load(log + capacity)
@@ -103,7 +96,6 @@ def ensure(log, column, count, capacity, width):
     return True
 
 
-@njit
 def append_row(log, form, operands, n_in, outs, n_out, rule):
     """Append a row that owns its operands, outputs and (of a cut) its rule."""
     count, refs = load(log + lay.L_COUNT), load(log + lay.L_REF_COUNT)
@@ -145,7 +137,6 @@ def append_row(log, form, operands, n_in, outs, n_out, rule):
     return True
 
 
-@njit
 def tell(note, o):
     """Let a Python callable note something about an object; it raises nothing."""
     call = frame_call()
@@ -157,7 +148,6 @@ def tell(note, o):
         error_clear()
 
 
-@njit
 def any_tracked(operands, n_in):
     for i in range(n_in):
         if load(load(operands + 8 * i) + lay.T_TRACKED) != 0:
@@ -165,7 +155,6 @@ def any_tracked(operands, n_in):
     return False
 
 
-@njit
 def fail(callable_, first, second):
     """Let a Python callable raise the exception that says it in words."""
     call = frame_call()
@@ -179,13 +168,11 @@ def fail(callable_, first, second):
     return 0
 
 
-@njit
 def out_of_memory(form):
     error_clear()
     return fail(load(state() + lay.S_TOO_LARGE), load(form + lay.F_ID), 0)
 
 
-@njit
 def run_kernel(form, slots):
     """Call the kernel; a long one lets other Python threads run (the caller holds what it reads and writes)."""
     if load(form + lay.F_FLAGS) & lay.LONG:
@@ -196,7 +183,6 @@ def run_kernel(form, slots):
     return call_kernel(load(form + lay.F_KERNEL), load(form + lay.F_PARAMS), slots)
 
 
-@njit
 def record(form, operands, n_in, outs, n_out, rule):
     """Append the row if this thread records and an operand matters to some tape; False on an exception."""
     st = state()
@@ -215,7 +201,6 @@ def record(form, operands, n_in, outs, n_out, rule):
     return False
 
 
-@njit
 def execute_one(form, operands, n_in):
     """Run a form with one output on exact Tensors: allocate, compute, record."""
     out = form + lay.F_OUT
@@ -246,7 +231,6 @@ def execute_one(form, operands, n_in):
     return o
 
 
-@njit
 def execute_many(form, operands, n_in, n_out):
     """The same for several outputs: a tuple."""
     slots = resize(0, 8 * (n_in + 2 * n_out))
@@ -275,7 +259,6 @@ def execute_many(form, operands, n_in, n_out):
     return 0
 
 
-@njit
 def execute(form, operands):
     n_in, n_out = load(form + lay.F_INPUTS), load(form + lay.F_OUTPUTS)
     held = load(form + lay.F_FLAGS) & lay.LONG

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from jitgrad.execute.cpu import layout as lay
 from jitgrad.execute.cpu.native.calls import form_for, note_read
 from jitgrad.execute.cpu.native.raw import (
@@ -34,7 +32,6 @@ BUFFER_WRITABLE, BUFFER_FORMAT, BUFFER_ND, BUFFER_STRIDES = 1, 4, 8, 24
 frame_read = stack(2)
 
 
-@njit
 def held(o):
     """The Tensor itself, or the one that a Variable holds (which notes the read)."""
     st = state()
@@ -45,7 +42,6 @@ def held(o):
     return t
 
 
-@njit
 def note_number(t):
     """Under debug_lines: a number leaves the tape here."""
     note = load(state() + lay.S_WAS_READ)
@@ -53,7 +49,6 @@ def note_number(t):
         tell(note, t)
 
 
-@njit
 def slow_read(o, what):
     """Python converts (or refuses) what is not one concrete element."""
     call = frame_read()
@@ -65,13 +60,11 @@ def slow_read(o, what):
     return r
 
 
-@njit
 def is_scalar(t):
     is_tensor = load(t + lay.TYPE) == load(state() + lay.S_TENSOR)
     return is_tensor and load(t + lay.T_DATA) != 0 and load(t + lay.T_SIZE) == 1
 
 
-@njit
 def as_float(t):
     data, dtype = load(t + lay.T_DATA), load(t + lay.T_DTYPE)
     if dtype == FLOAT32:
@@ -81,7 +74,6 @@ def as_float(t):
     return float(as_int(t))
 
 
-@njit
 def as_int(t):
     data, dtype = load(t + lay.T_DATA), load(t + lay.T_DTYPE)
     if dtype == BOOL:
@@ -199,7 +191,6 @@ def variable_read(unused, args, count):
     return value
 
 
-@njit
 def assign(variable, delta, operator, general):
     """variable = variable operator delta, at once for a Tensor of its aval that nobody records."""
     st = state()

@@ -6,8 +6,6 @@ Marks live in the Tensors themselves (walk epoch, flags, number), so no table of
 
 from __future__ import annotations
 
-from numba import njit
-
 from jitgrad.execute.cpu import layout as lay
 from jitgrad.execute.cpu.native.raw import load, store
 from jitgrad.execute.cpu.native.rows import end_of, last_read
@@ -19,19 +17,16 @@ NUMBER = 256
 SEVERAL = 1
 
 
-@njit
 def flags_of(o, epoch):
     return load(o + lay.T_INDEX) if load(o + lay.T_EPOCH) == epoch else 0
 
 
-@njit
 def mark(o, epoch, flags):
     old = flags_of(o, epoch)
     store(o + lay.T_EPOCH, epoch)
     store(o + lay.T_INDEX, old | flags)
 
 
-@njit
 def word(st, value):
     n = load(st + lay.S_WORD_COUNT)
     if ensure(st, lay.S_WORDS, n + 1, lay.S_WORD_CAPACITY, 8):
@@ -40,7 +35,6 @@ def word(st, value):
         store(st + lay.S_HASH, (load(st + lay.S_HASH) ^ value) * 1099511628211)
 
 
-@njit
 def number(st, o, epoch):
     """The canonical number of a value: the next one if it has none."""
     m = flags_of(o, epoch)
@@ -55,7 +49,6 @@ def number(st, o, epoch):
     return n
 
 
-@njit
 def note_source(st, o, epoch):
     if load(o + lay.TYPE) == load(st + lay.S_VARIABLE):
         store(o + lay.V_SOURCE, epoch)
@@ -64,7 +57,6 @@ def note_source(st, o, epoch):
         mark(o, epoch, SOURCE)
 
 
-@njit
 def leaf(value, epoch):
     """A watched value; integers have no gradient."""
     if load(value + lay.T_DTYPE) < FLOAT32:
@@ -73,7 +65,6 @@ def leaf(value, epoch):
     mark(value, epoch, TRACKED | (FROM_SOURCE if m & SOURCE else 0))
 
 
-@njit
 def read_event(tape, at, epoch):
     """A Variable was read: its Tensor is a leaf if this tape watches the Variable."""
     variable, value = load(at), load(at + 8)
@@ -90,7 +81,6 @@ def read_event(tape, at, epoch):
     leaf(value, epoch)
 
 
-@njit
 def watch_event(st, o, epoch):
     if load(o + lay.TYPE) == load(st + lay.S_VARIABLE):
         store(o + lay.V_EXPLICIT, epoch)
@@ -98,7 +88,6 @@ def watch_event(st, o, epoch):
         leaf(o, epoch)
 
 
-@njit
 def forward(st, tape, epoch):
     """Mark what depends on a watched value and on a source; list the rows that depend on a source."""
     log = load(tape + lay.K_LOG)
@@ -124,7 +113,6 @@ def forward(st, tape, epoch):
         watch += 1
 
 
-@njit
 def visit(st, row, form, at, epoch):
     n_in, n_out = load(form + lay.F_INPUTS), load(form + lay.F_OUTPUTS)
     flags = 0
@@ -143,7 +131,6 @@ def visit(st, row, form, at, epoch):
             store(st + lay.S_ROW_COUNT, n + 1)
 
 
-@njit
 def backward(st, tape, epoch):
     """Keep the listed rows that a target needs. Needed values are marked; returns whether a cut is among the rows."""
     log = load(tape + lay.K_LOG)
@@ -175,7 +162,6 @@ def backward(st, tape, epoch):
     return cut
 
 
-@njit
 def numbering(st, tape, epoch):
     """Signature words of the rows: form, then operand numbers. Outputs take the next numbers, so they are implied."""
     log = load(tape + lay.K_LOG)
@@ -193,7 +179,6 @@ def numbering(st, tape, epoch):
             number(st, load(at + 8 * k), epoch)
 
 
-@njit
 def source_words(st, tape, o, epoch):
     """How many leaves a source has here (a Variable assigned in between has several), and their numbers."""
     if load(o + lay.TYPE) != load(st + lay.S_VARIABLE):
@@ -225,7 +210,6 @@ def source_words(st, tape, o, epoch):
     word(st, -3 - found)
 
 
-@njit
 def walk(st, tape, targets, n_targets, sources, n_sources, seeds):
     """Words: rows; -1; per target its number or -1, then with seeds 1 + the seed's number or 0; -1; per source its
     leaves; the avals of the values that no row has.

@@ -1,0 +1,25 @@
+"""What the native object file defines for others, by the module where it is written."""
+
+from __future__ import annotations
+
+BUILTINS = {                     # become builtins of Python, called as (self, args, count)
+    "calls": ("run_form",),
+    "values": ("variable_read",),
+    "tapes": ("tape_start", "tape_stop", "tape_release", "tape_watch", "thread_log", "append_cut"),
+    "inside": ("tape_variables", "tape_reads", "tape_watches", "open_tapes", "log_rows", "log_row"),
+    "sweep": ("plan_run", "fill_rows"),
+    "gradient": ("gradient", "connect", "tape_finish"),
+}
+INNER = {                        # slots and methods of types, kernels, functions called by address
+    "calls": ("op_vectorcall", "key_set", "slot_binary", "slot_unary", "compare_slot"),
+    "values": ("to_float", "to_int", "to_index", "to_bool", "get_buffer", "tensor_dealloc", "variable_dealloc",
+               "variable_assign_add", "variable_assign_sub"),
+    "drivers": ("broadcast", "move", "place", "gemm"),
+    "tapes": ("tape_new", "tape_enter", "tape_exit", "tape_dealloc", "tape_traverse", "tape_clear"),
+    "gradient": ("tape_gradient",),
+}
+
+
+def names() -> list[str]:
+    """Every symbol."""
+    return [name for table in (BUILTINS, INNER) for group in table.values() for name in group]
