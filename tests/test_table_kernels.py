@@ -36,8 +36,8 @@ def chosen(kinds):
     """Both floats, and one of the other dtypes (another for each entry): every Numba kernel costs a tenth of a second."""
     out = []
     for prim, dtype in cases(ENTRIES, kinds):
-        others = [d for d in dtypes_of(prim) if d.kind != "f"]
-        if dtype.kind == "f" or dtype == others[prim.code % len(others)]:
+        others = [d for d in dtypes_of(prim) if d is None or d.kind != "f"]
+        if dtype is not None and dtype.kind == "f" or dtype == others[prim.code % len(others)]:
             out.append((prim, dtype))
     return out
 
@@ -107,16 +107,32 @@ def large(prim, dtype, rng):
         yield [(a * rng.uniform(0.5, 1.5, a.shape)).astype(dtype) for a in big], params
 
 
-@pytest.mark.parametrize("prim, dtype", cases(ENTRIES, (Kind.CONTRACT, Kind.INDEX, Kind.OPAQUE)), ids=ident)
+OWN = (Kind.CONTRACT, Kind.INDEX, Kind.OPAQUE)
+
+
+@pytest.mark.parametrize("prim, dtype", cases(ENTRIES, OWN), ids=ident)
 def test_own_kernel_against_the_reference(prim, dtype, rng):
     """The kernel alone, writing over garbage: nothing relies on memory that was zero."""
     for arrays, params in samples(prim, dtype, rng):
-        made = form_of(prim, arrays, params)
-        address, words = kernel_of(made)
-        out = np.full(made.outs[0].shape, 7, made.outs[0].dtype)
-        call(address, words, out, *arrays)
+        out = of_own_kernel(prim, arrays, params)
         assert error(prim, out, arrays, params) <= prim.ulp
         assert out.shape == reference(prim, arrays, params).shape
+
+
+@pytest.mark.parametrize("prim, dtype", chosen((Kind.INDEX, Kind.OPAQUE)), ids=ident)
+def test_own_kernel_builds_agree(prim, dtype, rng, monkeypatch):
+    arrays, params = next(iter(samples(prim, dtype, rng)))
+    translated = of_own_kernel(prim, arrays, params)
+    monkeypatch.setenv("JITGRAD_KERNELS", "numba")
+    assert_same_bits(of_own_kernel(prim, arrays, params), translated)
+
+
+def of_own_kernel(prim, arrays, params):
+    made = form_of(prim, arrays, params)
+    address, words = kernel_of(made)
+    out = np.full(made.outs[0].shape, 7, made.outs[0].dtype)
+    call(address, words, out, *arrays)
+    return out
 
 
 RUN = """

@@ -25,7 +25,7 @@ def compiled(function: Callable[..., int]) -> Callable[..., int]:
 
     def build() -> bytes:
         from jitgrad.execute.cpu.native import build
-        return llvm.emit(build.array_function(symbol, function, len(names)), optimise=True)
+        return llvm.emit(build.array_function(symbol, function, len(names)), optimise="branches")
 
     key = cache.digest(fingerprint.natives(), inspect.getsource(module), function.__name__)
     address = llvm.link(cache.fetch(symbol, key, build), [symbol])[symbol]

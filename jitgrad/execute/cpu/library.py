@@ -177,13 +177,13 @@ def _own(f: Form) -> Kernel:
     def text(symbol: str) -> str:
         from jitgrad.execute.cpu.native import build
         return build.own_kernel(symbol, f.prim.body, dtypes, len(words))
-    return _kernel(f.prim, (*dtypes, len(words)), (), text, optimise=True), [*sizes, *words]
+    return _kernel(f.prim, (*dtypes, len(words)), (), text, optimise="loops"), [*sizes, *words]
 
 
 # ---- one kernel: Numba's or the vector build --------------------------------------------------------
 
 def _kernel(prim: Primitive, dtypes: tuple[Any, ...], params: tuple[tuple[str, Any], ...],
-            text: Callable[[str], str], optimise: bool = False) -> int:
+            text: Callable[[str], str], optimise: str = "") -> int:
     key = (prim.name, dtypes, params, config.numba_kernels())
     address = _addresses.get(key)
     if address is None:

@@ -315,5 +315,5 @@ def own_kernel(prim: Primitive, dtype: np.dtype[Any]) -> Kernel:
     assert isinstance(out, Aval) and prim.words is not None
     symbol = f"numba_{prim.name}_{dtype.name}"
     text = by_numba.own_kernel(symbol, prim.body, (out.dtype, *kinds), len(prim.words(*avals, **params)))
-    address = llvm.link(llvm.emit(text, optimise=True), [symbol])[symbol]
+    address = llvm.link(llvm.emit(text, optimise="loops"), [symbol])[symbol]
     return Kernel(prim.name, inspect.getsource(prim.body), address, symbol, text, None)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jitgrad import config
 from jitgrad.execute.cpu import cache, fingerprint, layout, llvm
 from jitgrad.execute.cpu.native import exports
 
@@ -106,7 +107,7 @@ def _build() -> bytes:
     announce("compiling the machine code of Tensors and tapes, once for this machine")
     texts = build.natives()
     texts += [build.trampolines(_slots_of(2), "slot_binary", 2), build.trampolines(_slots_of(1), "slot_unary", 1)]
-    return llvm.emit(texts, optimise=True)
+    return llvm.emit(texts, optimise="loops" if config.numba_kernels() else "branches")
 
 
 def announce(what: str) -> None:

@@ -41,14 +41,15 @@ def own_kernel(symbol: str, body: Callable[..., int], dtypes: Sequence[Any], wor
     """An entry's own kernel: its body over flat arrays, behind the kernel interface. params = sizes, words."""
     if not config.numba_kernels():
         try:
-            return _own_kernel(symbol, body, dtypes, words)
+            return translated(symbol, body, dtypes, words)
         except Unsupported:
             pass                         # of a user's kernel, say: Numba knows more of Python
     from jitgrad.execute.cpu.native import by_numba
     return by_numba.own_kernel(symbol, body, dtypes, words)
 
 
-def _own_kernel(symbol: str, body: Any, dtypes: Sequence[Any], words: int) -> str:
+def translated(symbol: str, body: Any, dtypes: Sequence[Any], words: int) -> str:
+    """The direct build of an own kernel; raises Unsupported for a body that leaves the language."""
     lines = ["  %params = inttoptr i64 %a0 to ptr", "  %slots = inttoptr i64 %a1 to ptr"]
     given = []
     for i, dtype in enumerate(dtypes):
