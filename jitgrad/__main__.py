@@ -1,19 +1,26 @@
-"""The command line: ``jitgrad demo``, or ``python -m jitgrad demo``."""
+"""The command line: ``jitgrad info``, or ``python -m jitgrad info``, and so on."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 from jitgrad._version import __version__
 
-COMMANDS = {"demo": "train a classifier of handwritten digits, beside the same one in NumPy, and draw the result"}
+COMMANDS = {                   # name: (module, what it does)
+    "info": ("jitgrad.commands.info", "versions, processor, BLAS, object cache, switches, CUDA"),
+    "cache": ("jitgrad.commands.cache", "what the object cache holds; 'jitgrad cache clear' empties it"),
+    "ops": ("jitgrad.commands.ops", "the table of operations; 'jitgrad ops NAME' for all about one"),
+    "demo": ("jitgrad.demo", "train a classifier of handwritten digits, beside the same one in NumPy, and draw it"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    listed = "\n".join(f"  {name:<8} {what}" for name, what in COMMANDS.items())
+    listed = "\n".join(f"  {name:<8} {what}" for name, (_, what) in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="jitgrad", description="Automatic differentiation for fast CPU training loops.",
         epilog=f"commands:\n{listed}\n\n'jitgrad COMMAND --help' tells the options of a command.",
@@ -27,9 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if args.command not in COMMANDS:
         parser.exit(2, f"jitgrad: there is no command {args.command!r}; the commands are {', '.join(COMMANDS)}\n")
-    from jitgrad import demo  # a command imports what it needs, and no more
-
-    return demo.main(args.options)
+    command = importlib.import_module(COMMANDS[args.command][0])   # a command imports what it needs, and no more
+    try:
+        status: int = command.main(args.options)
+        sys.stdout.flush()
+    except BrokenPipeError:                     # the reader of a pipe has seen enough: `jitgrad ops | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(f"\njitgrad: {args.command} was interrupted", file=sys.stderr)
+        return 130
+    return status
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from jitgrad.core.primitive import BY_NAME
 PACKAGE = Path(jg.__file__).parent
 ORDER = ["core", "ops", "transform", "plan", "execute", "frontend", "nn", "interop"]
 BELOW_ALL = {"config", "_version"}
-SIDE = {"random": "ops", "testing": "interop", "demo": "interop", "__main__": "interop"}     # files at the top, by layer
+SIDE = {"random": "ops", "testing": "interop", "demo": "interop", "__main__": "interop",
+        "commands": "interop"}     # files at the top, by layer
 MOST_LINES = 450
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -6,6 +6,7 @@ import ctypes
 import glob
 import os
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,12 @@ from jitgrad.execute.cpu.types import NATIVE
 @cache
 def functions() -> dict[str, int]:
     """Addresses of 64-bit-integer cblas sgemm and dgemm in NumPy's own OpenBLAS, checked by a small product."""
+    return _found()[1]
+
+
+@cache
+def _found() -> tuple[str, dict[str, int]]:
+    """The library's path and the addresses in it, or '' and none."""
     folder = os.path.join(os.path.dirname(np.__file__), os.pardir, "numpy.libs")
     for path in glob.glob(os.path.join(folder, "*openblas*")):
         library = ctypes.CDLL(path)
@@ -25,8 +32,29 @@ def functions() -> dict[str, int]:
                 if hasattr(library, symbol):
                     found[real] = ctypes.cast(getattr(library, symbol), ctypes.c_void_p).value or 0
         if set(found) == {"s", "d"} and _works(found):
-            return found
-    return {}
+            return os.path.abspath(path), found
+    return "", {}
+
+
+def described() -> tuple[str, str, int] | None:
+    """The library behind matrix products: path, how it was built and its threads ('' and 0 if it does not say)."""
+    path, _ = _found()
+    if not path:
+        return None
+    library = ctypes.CDLL(path)
+    built, threads = (_said(library, f"openblas_{name}64_", kind)
+                      for name, kind in (("get_config", ctypes.c_char_p), ("get_num_threads", ctypes.c_int)))
+    return path, (built or b"").decode(errors="replace").strip(), threads or 0
+
+
+def _said(library: ctypes.CDLL, symbol: str, kind: Any) -> Any:
+    """What one of OpenBLAS's own functions without arguments answers, or None."""
+    for name in (f"scipy_{symbol}", symbol):
+        if hasattr(library, name):
+            function = getattr(library, name)
+            function.restype = kind
+            return function()
+    return None
 
 
 def _works(found: dict[str, int]) -> bool:

@@ -40,6 +40,11 @@ def host() -> str:
                      llvm.get_host_cpu_features().flatten(), llvmlite.__version__))
 
 
+def processor() -> tuple[str, list[str]]:
+    """LLVM's name of this CPU, and the features that code is built for."""
+    return llvm.get_host_cpu_name(), sorted(name for name, there in llvm.get_host_cpu_features().items() if there)
+
+
 def emit(ir: str | Iterable[str], *, optimise: str = "") -> bytes:
     """Object bytes of IR text (several texts are linked into one module).
 
