@@ -75,7 +75,7 @@ _Machine.complete(_VariableMethods)
 
 
 def __getattr__(name: str) -> _Any:
-    if name in ("nn", "interop"):       # not needed by a loop that only differentiates
+    if name in ("nn", "interop", "testing"):       # not needed by a loop that only differentiates
         import importlib
         return importlib.import_module(f"jitgrad.{name}")
     if name in _ops.public():                       # an entry that was added later

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-# Two float programs of some tens of rows that round differently: each row adds an error of about one ulp, and a
-# badly conditioned one multiplies by some tens. float32 2^-23 * 64 is 8e-6, float64 2^-52 * 64 is 1.4e-14.
-RTOL = {np.dtype("float32"): 1e-5, np.dtype("float64"): 2e-14}
+from jitgrad.testing import tolerances
 
 # Central differences in float64 with the step below: the truncation h^2 f'''/6f' is 1e-9 where f'''/f' is below 600,
 # as it is for the samples of the table; rounding, eps/h, is 1e-11.
@@ -47,7 +45,7 @@ def assert_close(got: object, want: object, rtol: float | None = None) -> None:
     if a.dtype.kind != "f":
         np.testing.assert_array_equal(a, b)
         return
-    rtol = RTOL[a.dtype] if rtol is None else rtol
+    rtol = tolerances(a.dtype).values if rtol is None else rtol
     finite = np.abs(b[np.isfinite(b)])
     np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * float(finite.max(initial=0)))
 

@@ -23,3 +23,10 @@ def rebuild(structure: Any, leaves: list[Any]) -> Any:
         return leaves[0]
     import optree
     return optree.tree_unflatten(structure, leaves)
+
+
+def named(nest: Any, name: str) -> list[tuple[str, Any]]:
+    """Leaves with the expressions that lead to them from ``name``, for errors."""
+    import optree
+    accessors, leaves, _ = optree.tree_flatten_with_accessor(nest, none_is_leaf=True)
+    return [(accessor.codify(name), leaf) for accessor, leaf in zip(accessors, leaves, strict=True)]
