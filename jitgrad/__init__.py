@@ -30,6 +30,7 @@ from jitgrad.execute.cpu.library import kernels as kernels  # noqa: E402
 from jitgrad.frontend.custom import custom_gradient as custom_gradient  # noqa: E402
 from jitgrad.frontend.custom import stop_gradient as stop_gradient  # noqa: E402
 from jitgrad.frontend.lines import debug_lines as debug_lines  # noqa: E402
+from jitgrad.frontend.nans import debug_nans as debug_nans  # noqa: E402
 from jitgrad.frontend.tape import GradientTape as GradientTape  # noqa: E402
 from jitgrad.frontend.tape import UnconnectedGradients as UnconnectedGradients  # noqa: E402
 from jitgrad.ops.composite import argmax as argmax  # noqa: E402

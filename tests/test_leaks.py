@@ -191,7 +191,20 @@ def conversions(rng):
     jg.asarray([POOL[2], POOL[6]]), jg.concat([POOL[0], POOL[5]]), jg.matmul(POOL[1], POOL[0]), jg.mean(POOL[3])
 
 
-WORK = [unrecorded, long_operations, errors, errors_while_recording, gradient, used_twice, second_order, jacobians,
+def under_debug_nans(rng):
+    with jg.debug_nans():
+        gradient(rng)
+        second_order(rng)
+        with pytest.raises(FloatingPointError):
+            jg.sqrt(-POOL[rng.choice([0, 1, 5])])
+        with jg.GradientTape() as tape:
+            tape.watch(POOL[0])
+            y = POOL[0] * 0.0
+        with pytest.raises(FloatingPointError):
+            tape.gradient(y, POOL[0], output_gradients=jg.constant([np.inf, 1.0, 1.0]))
+
+
+WORK = [under_debug_nans, unrecorded, long_operations, errors, errors_while_recording, gradient, used_twice, second_order, jacobians,
         released_in_odd_orders, reset_while_recording, dropped_while_recording, views, custom, variables, conversions]
 
 

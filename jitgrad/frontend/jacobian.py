@@ -13,6 +13,7 @@ from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.layout import ALONE, HAS_CUT
 from jitgrad.execute.cpu.plans import plan_for
 from jitgrad.execute.cpu.types import Tensor, Variable
+from jitgrad.frontend import nans
 from jitgrad.ops import composite, creation
 
 
@@ -31,7 +32,7 @@ def jacobian(tape: Any, target: Any, sources: list[Any], per_example: bool) -> l
     if seed is None:
         return [None] * len(sources)
     status, words, _, values, hashed = machine.connect(tape, (target,), sources, (seed,))
-    if status in (HAS_CUT, ALONE) or _matters(values):
+    if status in (HAS_CUT, ALONE) or _matters(values) or nans.checking():
         return _row_by_row(tape, target, sources, shape, per_example, n)
     plan = plan_for(words, values, hashed, 1, True, len(sources))
     inputs = tuple(values[i] for i in plan.inputs)

@@ -12,6 +12,7 @@ import numpy as np
 
 from jitgrad.core.form import FORMS
 from jitgrad.execute.cpu import types as machine
+from jitgrad.frontend import nans
 from jitgrad.ops import creation
 from jitgrad.transform.fragment import cotangents_of
 from jitgrad.transform.signature import leaves_of
@@ -40,11 +41,15 @@ def gradient(core: Any, words: bytes, rows: bytes, values: Sequence[Any], target
         if all(g is None for g in gs):
             continue
         want = [k for k, t in enumerate(operands) if id(t) in reached]
-        if len(refs) > n + len(made.outs):
-            pulled = refs[-1](*(g if g is not None else creation.zeros_like(o) for g, o in zip(gs, outs, strict=True)))
-        else:
-            many = len(outs) > 1
-            pulled = cotangents_of(made, tuple(gs) if many else gs[0], tuple(outs) if many else outs[0], operands, want)
+        with nans.rule_of(made, outs) as check:
+            if len(refs) > n + len(made.outs):
+                full = (g if g is not None else creation.zeros_like(o) for g, o in zip(gs, outs, strict=True))
+                pulled = refs[-1](*full)
+            else:
+                many = len(outs) > 1
+                pulled = cotangents_of(made, tuple(gs) if many else gs[0], tuple(outs) if many else outs[0], operands,
+                                       want)
+            check([pulled[k] for k in want])
         for k in want:
             if pulled[k] is not None:
                 _accumulate(cotangents, operands[k], pulled[k])

@@ -36,6 +36,7 @@ from jitgrad.frontend import (
     explain,
     jacobian,
     log,  # noqa: F401  (its callbacks serve the machine)
+    nans,
     pieces,
 )
 from jitgrad.ops import creation
@@ -141,13 +142,16 @@ class TapeMethods:
 
     def _results(self, targets: list[Any], sources: list[Any], seeds: list[Any] | None) -> list[Any]:
         """Cotangents of Tensors and Variables by the machine, which asks for what it lacks."""
-        found = machine.gradient(self, targets, sources, seeds)
+        checking = nans.checking()
+        run = machine.connect if checking else machine.gradient
+        found = run(self, targets, sources, seeds)
         while type(found) is tuple:
             status, words, rows, values, hashed = found
             if status == ALONE:
                 return self._with_lone(targets, sources, seeds)
-            if status == HAS_CUT:
-                return pieces.gradient(self, words, rows, values, targets, seeds, len(sources))
+            if status == HAS_CUT or checking:
+                with nans.backward_pass():
+                    return pieces.gradient(self, words, rows, values, targets, seeds, len(sources))
             if status == NEEDS_CALL:
                 plan = TABLE.find(words)
                 if plan is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -64,6 +65,9 @@ def _copy_params(nbytes: int) -> int:
     return library.keep([1, 1, 0, nbytes, 1])
 
 
+AT: WeakValueDictionary[int, Plan] = WeakValueDictionary()      # plans by the address of their struct
+
+
 class Plan:
     """A Program ready to run: instructions, arena size, constants, and the struct that the machine reads."""
 
@@ -86,6 +90,7 @@ class Plan:
         struct = np.zeros(layout.P_BYTES // 8, _int)
         self.struct = struct
         self.address = int(struct.ctypes.data)
+        AT[self.address] = self
         for word, value in (
                 (layout.P_HASH, hashed), (layout.P_WORDS, self._words.ctypes.data),
                 (layout.P_WORD_COUNT, len(self._words)), (layout.P_CODE, self._code.ctypes.data),

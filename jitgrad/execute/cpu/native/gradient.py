@@ -149,7 +149,8 @@ def known_kinds(st, items, n):
 def tape_gradient(tape, args, n_positional, names):
     """GradientTape.gradient: the ordinary call at once, everything else in Python."""
     st = state()
-    if n_positional == 2 and names == 0 and load(tape + lay.K_FLAGS) & lay.K_USED == 0 and not is_open(tape):
+    if (n_positional == 2 and names == 0 and load(tape + lay.K_FLAGS) & lay.K_USED == 0 and not is_open(tape)
+            and load(st + lay.S_CHECK) == 0):
         sources = load(args + 8)
         kind = load(sources + lay.TYPE)
         several = kind == load(st + lay.S_LIST)

@@ -180,6 +180,12 @@ def plan_run(unused, args, count):
     plan, given = long_value(load(args)), load(args + 8)
     if not fits(plan, given):
         return vectorcall(load(state() + lay.S_MISFIT), args, 2, 0)
+    check = load(state() + lay.S_CHECK_PLAN)
+    if check != 0:
+        r = vectorcall(check, args, 2, 0)
+        if r == 0:
+            return 0
+        decref(r)
     inputs, n = load(plan + lay.P_INPUTS), load(plan + lay.P_INPUT_COUNT)
     room = 0
     for i in range(n):

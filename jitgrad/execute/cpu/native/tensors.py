@@ -201,6 +201,23 @@ def record(form, operands, n_in, outs, n_out, rule):
     return False
 
 
+def checked(form, operands, n_in, outs, n_out):
+    """Under debug_nans: Python looks at what a form made; False with an exception if it is not to be."""
+    block = resize(0, 8 * (1 + n_in + n_out))
+    store(block, long_new(load(form + lay.F_ID)))
+    for i in range(n_in):
+        store(block + 8 * (1 + i), load(operands + 8 * i))
+    for k in range(n_out):
+        store(block + 8 * (1 + n_in + k), load(outs + 8 * k))
+    r = vectorcall(load(state() + lay.S_CHECK), block, 1 + n_in + n_out, 0)
+    decref(load(block))
+    release(block)
+    if r == 0:
+        return False
+    decref(r)
+    return True
+
+
 def execute_one(form, operands, n_in):
     """Run a form with one output on exact Tensors: allocate, compute, record."""
     out = form + lay.F_OUT
@@ -222,6 +239,12 @@ def execute_one(form, operands, n_in):
         if status != 0:
             decref(o)
             return fail(load(state() + lay.S_KERNEL_FAILED), load(form + lay.F_ID), status)
+    if load(state() + lay.S_CHECK) != 0:
+        outs = frame_call()
+        store(outs, o)
+        if not checked(form, operands, n_in, outs, 1):
+            decref(o)
+            return 0
     if load(state() + lay.S_RECORDERS) != 0:
         outs = frame_call()
         store(outs, o)
@@ -249,7 +272,8 @@ def execute_many(form, operands, n_in, n_out):
     for i in range(n_in):
         store(slots + 8 * (n_out + i), load(load(operands + 8 * i) + lay.T_DATA))
     status = run_kernel(form, slots)
-    fine = status == 0 and record(form, operands, n_in, outs, n_out, 0)
+    fine = status == 0 and (load(state() + lay.S_CHECK) == 0 or checked(form, operands, n_in, outs, n_out))
+    fine = fine and record(form, operands, n_in, outs, n_out, 0)
     release(slots)
     if fine:
         return result
@@ -261,8 +285,8 @@ def execute_many(form, operands, n_in, n_out):
 
 def execute(form, operands):
     n_in, n_out = load(form + lay.F_INPUTS), load(form + lay.F_OUTPUTS)
-    held = load(form + lay.F_FLAGS) & lay.LONG
-    if held:                             # another thread may let go of an operand meanwhile
+    held = load(form + lay.F_FLAGS) & lay.LONG != 0 or load(state() + lay.S_CHECK) != 0
+    if held:                             # another thread, or Python, may let go of an operand meanwhile
         for i in range(n_in):
             incref(load(operands + 8 * i))
     result = execute_one(form, operands, n_in) if n_out == 1 else execute_many(form, operands, n_in, n_out)
