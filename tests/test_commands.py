@@ -70,10 +70,10 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
 # ---- info ----------------------------------------------------------------------------------------
 
 def test_info_tells_what_runs_here(tmp_path: Path) -> None:
-    done = process("info", JITGRAD_KERNELS="numba", JITGRAD_TURBO="on")
+    done = process("info", JITGRAD_DEBUG_NANS="inf", JITGRAD_TURBO="on")
     assert done.returncode == 0 and done.stderr == ""
     for words in (f"jitgrad   {__version__}", "numpy", "llvmlite", sys.executable, cache.folder(), "vectors", "threads",
-                  "JITGRAD_KERNELS=numba (", "JITGRAD_TURBO=on (jitgrad knows no such switch)", "numba-cuda"):
+                  "JITGRAD_DEBUG_NANS=inf (", "JITGRAD_TURBO=on (jitgrad knows no such switch)", "numba-cuda"):
         assert words in done.stdout
     import llvmlite
     import numpy
