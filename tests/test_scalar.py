@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from jitgrad.execute.cpu import llvm, loops
-from jitgrad.execute.cpu.codegen import elementwise_ir, module, reduction_ir
+from jitgrad.execute.cpu.codegen import WIDE, elementwise_ir, module, reduction_ir
+from jitgrad.execute.cpu.lanes import LANES
 from jitgrad.ops import maths, scalar
 from jitgrad.ops.scalar import convert, fmuladd, rarely, trace, where
 
 FLOATS = ("float32", "float64")
-SIZES = (0, 1, 7, 8, 9, 31, 32, 33, 4095, 4096, 4097, 10000)
+SIZES = (0, 1, 7, 8, 9, 31, 32, 33, 255, 256, 257, 4095, 4096, 4097, 10000)
 ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
 INF, NAN = math.inf, math.nan
 
@@ -44,12 +45,14 @@ _built = {}
 
 
 def function(name, dtype):
-    """Addresses of the vector and the Numba build of a function of `maths`."""
+    """Addresses of a function of `maths`: the Numba build, and the vector builds of both widths."""
     if (name, dtype) not in _built:
         traced = trace(getattr(maths, name), (dtype,) * (2 if name == "pow" else 1))
+        texts = [elementwise_ir("kernel", traced, lanes) for lanes in (LANES, WIDE)]
         numba_built = loops.elementwise_kernel("kernel", traced)
-        _built[name, dtype] = vector(elementwise_ir("kernel", traced)), numba_built.address, numba_built
-    return _built[name, dtype][:2]
+        _built[name, dtype] = numba_built.address, *map(vector, texts), numba_built
+    return _built[name, dtype][:3]
+
 
 
 # ---- elementary functions ------------------------------------------------------------------------------------------
@@ -117,7 +120,7 @@ def ulps(got, want):
 @pytest.mark.parametrize("name", ULP)
 def test_error_in_ulp(name, dtype):
     xs = arguments(name, dtype)
-    got = apply(function(name, dtype)[0], *xs)
+    got = apply(function(name, dtype)[2], *xs)
     with np.errstate(all="ignore"):
         want = exact(name, *[x.astype(np.longdouble) for x in xs])
     error = ulps(got, want)
@@ -140,19 +143,19 @@ POINTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("build", (0, 1), ids=("vector", "numba"))
+@pytest.mark.parametrize("build", range(3), ids=("numba", "narrow", "wide"))
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("name", POINTS)
 def test_special_points(name, dtype, build):
-    points, values = np.array([*POINTS[name], (NAN, NAN)], np.float64).T.astype(dtype, order="C")
+    points, values = np.array([*POINTS[name], (NAN, NAN)] * 50, np.float64).T.astype(dtype, order="C")
     got = apply(function(name, dtype)[build], points)
     assert same_bits(got, values), list(zip(points, got, strict=True))
 
 
-@pytest.mark.parametrize("build", (0, 1), ids=("vector", "numba"))
+@pytest.mark.parametrize("build", range(3), ids=("numba", "narrow", "wide"))
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_pow_edges(dtype, build):
-    values = [0.0, 0.5, 1.0, 2.0, 3.0, 2.5, 1e300, 1e-310, INF]
+    values = [0.0, 0.5, 1.0, 2.0, 3.0, 2.5, 1e300, 1e-310, INF]  # 361 pairs: enough for wide vectors
     with np.errstate(over="ignore"):
         values = np.array([*values, *[-v for v in values], NAN]).astype(dtype)
     x, y = (np.ascontiguousarray(a).ravel() for a in np.meshgrid(values, values))
@@ -173,8 +176,9 @@ def test_builds_agree(name, dtype):
     count = 2 if name == "pow" else 1
     patterns = [np.frombuffer(rng.bytes(width * 20000), dtype) for _ in range(count)]  # every kind of float
     xs = [np.concatenate(pair) for pair in zip(arguments(name, dtype, 5000), patterns, strict=True)]
-    first, second = (apply(address, *xs) for address in function(name, dtype))
-    assert same_bits(first, second)
+    first, *others = (apply(address, *xs) for address in function(name, dtype))
+    for other in others:
+        assert same_bits(first, other)
 
 
 # ---- loops -----------------------------------------------------------------------------------------------------------
@@ -190,7 +194,7 @@ def three_operands():
 
     traced = trace(body, ("float32", "float32", "int32"))
     built = loops.elementwise_kernel("kernel", traced)
-    return vector(elementwise_ir("kernel", traced)), built.address, built
+    return *(vector(elementwise_ir("kernel", traced, lanes)) for lanes in (LANES, WIDE)), built.address, built
 
 
 @pytest.mark.parametrize("steps", list(itertools.product((0, 1), repeat=3)))
@@ -202,7 +206,7 @@ def test_elementwise_sizes_and_steps(three_operands, steps):
         i = rng.integers(-99, 99, lengths[2]).astype(np.int32)
         a, b = np.where(x > 1.5, x * y, x + y), np.where(x > 1.5, y - x, y)
         want = a.astype(np.float64) * b + i  # rounded once; the product is exact in float64
-        for address in three_operands[:2]:
+        for address in three_operands[:3]:
             values, flags = np.full(n + 8, 7, np.float32), np.full(n + 8, 7, np.uint8)
             run(address, [n, *steps], values, flags, x, y, i)
             assert (values[n:] == 7).all() and (flags[n:] == 7).all()
@@ -210,12 +214,12 @@ def test_elementwise_sizes_and_steps(three_operands, steps):
             np.testing.assert_array_equal(flags[:n], np.broadcast_to((i & 3) == 1, (n,)))
             if address == three_operands[0]:
                 first = values
-        assert same_bits(first, values)
+            assert same_bits(first, values)
 
 
 def test_elementwise_in_place(three_operands):
     rng = np.random.default_rng(4)
-    for n, address in itertools.product(SIZES, three_operands[:2]):
+    for n, address in itertools.product(SIZES, three_operands[:3]):
         x, y = rng.standard_normal((2, n)).astype(np.float32)
         i, flags = np.zeros(n, np.int32), np.empty(n, np.uint8)
         want = np.empty_like(x)

@@ -11,32 +11,53 @@ from typing import Any
 
 import numpy as np
 
-from jitgrad.execute.cpu.lanes import LANES, Text, emit, module, register, splat, stored, vector
+from jitgrad.execute.cpu import llvm
+from jitgrad.execute.cpu.lanes import LANES, Text, emit, module, register, splat, stored
 from jitgrad.ops.scalar import FLOAT32, FLOAT64, Trace
 
-__all__ = ["CHUNK", "elementwise_ir", "module", "reduction_ir"]
+__all__ = ["CHUNK", "elementwise_ir", "module", "reduction_ir", "width"]
 
 CHUNK = 4096  # elements summed in the dtype itself before partial results meet: part of the documented order
 SHORT = 2  # vectors that hold a short row whole
 FOLD = 4  # vectors of a full row of accumulators: 32 lanes
+WIDE = 16  # lanes of a long float32 body where registers have 512 bits
+LONG_BODY = 12  # nodes; a shorter body waits for memory anyway
+MANY = 256  # elements from which on wide vectors are used: one 512-bit operation slows its neighbours in small calls
 
 
-def elementwise_ir(name: str, trace: Trace) -> str:
-    """Text of the kernel `name` that maps the body over n elements: one loop, entered once more for the last few.
+def width(trace: Trace) -> int:
+    """The lanes to build an elementwise body with; any number gives the same bits."""
+    always, branches = [], 0
+    for node in trace.nodes:
+        branches += (node.op == "branch") - (node.op == "merge" and node.immediate[1] == 0)
+        if not branches:
+            always.append(node)
+    long = sum(node.op not in ("const", "argument") for node in always) >= LONG_BODY
+    narrow = all(node.dtype.itemsize <= 4 for node in always)
+    return WIDE if long and narrow and llvm.has_feature("avx512f") else LANES
+
+
+def elementwise_ir(name: str, trace: Trace, lanes: int | None = None) -> str:
+    """Text of the kernel `name` that maps the body over n elements: one loop, entered once more for the last few, and
+    before it one of wider vectors where there are many elements and that is faster.
 
     params = [n, step_0, ..., step_k-1]: step 1 walks the operand, step 0 holds its one value. slots = outputs,
     operands. An output may be exactly the memory of an operand, since a vector is loaded whole before one is stored.
     """
     text = Text(name)
+    wide = lanes or width(trace)
     outputs = [f"%o{j}" for j in range(len(trace.results))]
     operands = [f"%a{k}" for k in range(len(trace.arguments))]
+    _given(text, trace, outputs, operands, ".all" if wide > LANES else "")
+    if wide > LANES:
+        _wide_loop(text, trace, outputs, operands, wide)
     buffers = [text.stack(stored(dtype), LANES) for dtype in (*trace.dtypes, *trace.arguments)]
     targets, sources = buffers[: len(outputs)], buffers[len(outputs) :]
 
-    text.set("load i64, ptr %params, align 8", "n")
     text.branch(text.set("icmp sgt i64 %n, 0"), "start", "exit")
     text.label("start")
-    _pointers(text, trace, outputs, operands, sources)
+    for k, dtype in enumerate(trace.arguments):
+        _source(text, k, operands[k], dtype, sources[k])
     text.set(f"and i64 %n, {-LANES}", "whole")
     text.set("sub i64 %n, %whole", "rest")
     text.set(f"sdiv exact i64 %whole, {LANES}", "rounds")
@@ -46,10 +67,10 @@ def elementwise_ir(name: str, trace: Trace) -> str:
     text.label("tail")
     mask = text.first_lanes("%rest")
     for k, dtype in enumerate(trace.arguments):
-        walks = text.set(f"select i1 %fixed{k}, {vector('i1')} zeroinitializer, {vector('i1')} {mask}")
+        walks = text.set(f"select i1 %fixed{k}, {text.vector('i1')} zeroinitializer, {text.vector('i1')} {mask}")
         place = text.at(operands[k], text.set(f"mul i64 %whole, %step{k}"), dtype)
         last = text.load_some(place, walks, f"%first{k}", dtype)
-        text.do(f"store {vector(stored(dtype))} {last}, ptr {sources[k]}, align 8")
+        text.do(f"store {text.vector(stored(dtype))} {last}, ptr {sources[k]}, align 8")
     text.goto("ready")
     text.label("ready")
     text.goto("loop")
@@ -93,21 +114,62 @@ def elementwise_ir(name: str, trace: Trace) -> str:
     return text.finish()
 
 
-def _pointers(text: Text, trace: Trace, outputs: list[str], operands: list[str], sources: list[str]) -> None:
-    """Read the slots; fill each operand's buffer with its first value, which is where step 0 reads from."""
+def _given(text: Text, trace: Trace, outputs: list[str], operands: list[str], suffix: str) -> None:
+    """Read the params and slots; the suffix is of the names of what a wide loop would advance."""
+    text.set("load i64, ptr %params, align 8", "n" + suffix)
     for j, pointer in enumerate([*outputs, *operands]):
         slot = text.set(f"getelementptr ptr, ptr %slots, i64 {j}")
-        text.set(f"load ptr, ptr {slot}, align 8", pointer[1:])
-    for k, dtype in enumerate(trace.arguments):
+        text.set(f"load ptr, ptr {slot}, align 8", pointer[1:] + suffix)
+    for k in range(len(trace.arguments)):
         word = text.set(f"getelementptr i64, ptr %params, i64 {1 + k}")
         text.set(f"load i64, ptr {word}, align 8", f"step{k}")
-        lane = stored(dtype)
-        first = text.set(f"load {lane}, ptr {operands[k]}, align {dtype.itemsize}")
-        text.broadcast(first, lane, f"first{k}")
-        text.do(f"store {vector(lane)} %first{k}, ptr {sources[k]}, align 8")
-        text.set(f"icmp eq i64 %step{k}, 0", f"fixed{k}")
-        text.set(f"select i1 %fixed{k}, ptr {sources[k]}, ptr {operands[k]}", f"from{k}")
-        text.set(f"mul i64 %step{k}, {LANES * dtype.itemsize}", f"stride{k}")
+
+
+def _source(text: Text, k: int, operand: str, dtype: np.dtype[Any], buffer: str, stem: str = "") -> None:
+    """Where operand k is read, %from (step 0: a buffer full of its first value), and the %stride between vectors."""
+    lane = stored(dtype)
+    first = text.set(f"load {lane}, ptr {operand}, align {dtype.itemsize}")
+    text.broadcast(first, lane, f"{stem}first{k}")
+    text.do(f"store {text.vector(lane)} %{stem}first{k}, ptr {buffer}, align 8")
+    text.set(f"icmp eq i64 %step{k}, 0", f"{stem}fixed{k}")
+    text.set(f"select i1 %{stem}fixed{k}, ptr {buffer}, ptr {operand}", f"{stem}from{k}")
+    text.set(f"mul i64 %step{k}, {text.lanes * dtype.itemsize}", f"{stem}stride{k}")
+
+
+def _wide_loop(text: Text, trace: Trace, outputs: list[str], operands: list[str], lanes: int) -> None:
+    """Whole vectors of so many lanes; names %n and the pointers of what they leave."""
+    before, text.lanes = text.block, lanes
+    text.branch(text.set(f"icmp sge i64 %n.all, {MANY}"), "wide", "narrow")
+    text.label("wide")
+    text.set(f"and i64 %n.all, {-lanes}", "wide.whole")
+    for k, dtype in enumerate(trace.arguments):
+        _source(text, k, f"{operands[k]}.all", dtype, text.stack(stored(dtype), lanes), "wide.")
+    walk = [(o, f"{o}.all", str(lanes * dtype.itemsize)) for o, dtype in zip(outputs, trace.dtypes, strict=True)]
+    walk += [(a, f"%wide.from{k}", f"%wide.stride{k}") for k, a in enumerate(operands)]
+    text.goto("wide.loop")
+    text.label("wide.loop")
+    at = len(text.lines)
+    loaded = [text.load(f"{a}.at", dtype) for a, dtype in zip(operands, trace.arguments, strict=True)]
+    for result, o, dtype in zip(emit(text, trace, loaded), outputs, trace.dtypes, strict=True):
+        text.store(result, f"{o}.at", dtype)
+    for pointer, _, stride in walk:
+        text.set(f"getelementptr i8, ptr {pointer}.at, i64 {stride}", f"{pointer[1:]}.on")
+    text.set(f"sub i64 %wide.left, {lanes}", "wide.rest")
+    last = text.block
+    phis = [f"  {p}.at = phi ptr [{first}, %wide], [{p}.on, %{last}]" for p, first, _ in walk]
+    text.lines[at:at] = [f"  %wide.left = phi i64 [%wide.whole, %wide], [%wide.rest, %{last}]", *phis]
+    text.branch(text.set("icmp ne i64 %wide.rest, 0"), "wide.loop", "wide.end")
+    text.label("wide.end")
+    for k, a in enumerate(operands):
+        text.set(f"select i1 %wide.fixed{k}, ptr {a}.all, ptr {a}.on", f"{a[1:]}.end")
+    text.set("sub i64 %n.all, %wide.whole", "n.end")
+    text.goto("narrow")
+    text.label("narrow")
+    text.lanes = LANES
+    text.set(f"phi i64 [%n.all, %{before}], [%n.end, %wide.end]", "n")
+    for pointers, end in ((outputs, "on"), (operands, "end")):
+        for p in pointers:
+            text.set(f"phi ptr [{p}.all, %{before}], [{p}.{end}, %wide.end]", p[1:])
 
 
 def reduction_ir(name: str, trace: Trace, init: float | Callable[[np.dtype[Any]], float], dtype: Any) -> str:
@@ -137,7 +199,7 @@ class _Reduction:
         self.across = trace.at(self.wide, self.wide) if dtype == FLOAT32 else trace
         self.init = splat(reduction_init(init, dtype), dtype)
         self.wide_init = splat(reduction_init(init, self.wide), self.wide)
-        self.kind, self.wide_kind = vector(register(dtype)), vector(register(self.wide))
+        self.kind, self.wide_kind = text.vector(register(dtype)), text.vector(register(self.wide))
         for i, word in enumerate(("outer", "red", "inner")):
             text.set(f"load i64, ptr {text.set(f'getelementptr i64, ptr %params, i64 {i}')}, align 8", word)
         text.set("load ptr, ptr %slots, align 8", "out")
@@ -250,7 +312,7 @@ class _Reduction:
         for j in range(SHORT):
             new = self.fold(self.init, text.load(text.at(place, str(LANES * j), dtype), dtype))
             mask = text.first_lanes("%red", LANES * j)
-            accs.append(text.set(f"select {vector('i1')} {mask}, {self.kind} {new}, {self.kind} {self.init}"))
+            accs.append(text.set(f"select {text.vector('i1')} {mask}, {self.kind} {new}, {self.kind} {self.init}"))
         self.put(self.halves(accs), row)
         return []
 
@@ -272,7 +334,7 @@ class _Reduction:
         for j, (acc, x) in enumerate(zip(accs, load(), strict=True)):
             mask = text.first_lanes(rest, LANES * j)
             new = self.fold(acc, x)
-            updated.append(text.set(f"select {vector('i1')} {mask}, {self.kind} {new}, {self.kind} {acc}"))
+            updated.append(text.set(f"select {text.vector('i1')} {mask}, {self.kind} {new}, {self.kind} {acc}"))
         last = text.block
         text.goto(join)
         text.label(join)

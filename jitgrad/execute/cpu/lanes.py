@@ -1,7 +1,8 @@
-"""A Trace as LLVM text on explicit vectors of eight lanes: fast without any optimisation pass.
+"""A Trace as LLVM text on explicit vectors: fast without any optimisation pass.
 
-Loads and stores are unaligned, booleans are bytes 0/1 in memory and `<8 x i1>` in registers. No instruction carries a
-fast-math flag: the bits are those of the body.
+The number of lanes is a choice of the build and changes no bit of a result. Loads and stores are unaligned, booleans
+are bytes 0/1 in memory and `<n x i1>` in registers. No instruction carries a fast-math flag: the bits are those of the
+body.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from jitgrad.ops.scalar import COMPARISONS, Node, Trace
 
-LANES = 8
+LANES = 8  # of what has no reason to be wider
 _REGISTER = {"bool": "i1", "int32": "i32", "int64": "i64", "float32": "float", "float64": "double"}
 _FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INT_OPS = {
@@ -32,10 +33,6 @@ def register(dtype: np.dtype[Any]) -> str:
 def stored(dtype: np.dtype[Any]) -> str:
     """Type of one element in memory."""
     return "i8" if dtype.kind == "b" else _REGISTER[dtype.name]
-
-
-def vector(lane: str) -> str:
-    return f"<{LANES} x {lane}>"
 
 
 def literal(value: float, dtype: np.dtype[Any]) -> str:
@@ -57,12 +54,17 @@ class Text:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.lanes = LANES  # of the vectors written now
         self.lines: list[str] = []
         self.entry: list[str] = []  # allocas: they belong to the entry block
         self.declarations: dict[str, None] = {}
         self.tables: dict[str, str] = {}
         self.block = "entry"
         self._count = 0
+
+    def vector(self, lane: str) -> str:
+        """A vector type."""
+        return f"<{self.lanes} x {lane}>"
 
     def fresh(self, stem: str = "v") -> str:
         self._count += 1
@@ -103,40 +105,40 @@ class Text:
         return self.tables.setdefault(text, f"@{self.name}.table{len(self.tables)}")
 
     def load(self, pointer: str, dtype: np.dtype[Any]) -> str:
-        """Eight elements as lanes."""
-        raw = self.set(f"load {vector(stored(dtype))}, ptr {pointer}, align {dtype.itemsize}")
+        """As many elements as there are lanes."""
+        raw = self.set(f"load {self.vector(stored(dtype))}, ptr {pointer}, align {dtype.itemsize}")
         if dtype.kind != "b":
             return raw
-        return self.set(f"icmp ne {vector('i8')} {raw}, zeroinitializer")
+        return self.set(f"icmp ne {self.vector('i8')} {raw}, zeroinitializer")
 
     def store(self, value: str, pointer: str, dtype: np.dtype[Any]) -> None:
         if dtype.kind == "b":
-            value = self.set(f"zext {vector('i1')} {value} to {vector('i8')}")
-        self.do(f"store {vector(stored(dtype))} {value}, ptr {pointer}, align {dtype.itemsize}")
+            value = self.set(f"zext {self.vector('i1')} {value} to {self.vector('i8')}")
+        self.do(f"store {self.vector(stored(dtype))} {value}, ptr {pointer}, align {dtype.itemsize}")
 
     def broadcast(self, scalar: str, lane: str, name: str | None = None) -> str:
-        kind = vector(lane)
+        kind = self.vector(lane)
         one = self.set(f"insertelement {kind} poison, {lane} {scalar}, i64 0")
-        return self.set(f"shufflevector {kind} {one}, {kind} poison, <{LANES} x i32> zeroinitializer", name)
+        return self.set(f"shufflevector {kind} {one}, {kind} poison, <{self.lanes} x i32> zeroinitializer", name)
 
     def first_lanes(self, count: str, base: int = 0) -> str:
         """The mask of the lanes j with base + j < count; in 32 bits, as one 512-bit operation slows its neighbours."""
-        lanes = ", ".join(f"i32 {base + j}" for j in range(LANES))
+        lanes = ", ".join(f"i32 {base + j}" for j in range(self.lanes))
         limit = self.broadcast(self.set(f"trunc i64 {count} to i32"), "i32")
-        return self.set(f"icmp slt {vector('i32')} <{lanes}>, {limit}")
+        return self.set(f"icmp slt {self.vector('i32')} <{lanes}>, {limit}")
 
     def load_some(self, pointer: str, mask: str, other: str, dtype: np.dtype[Any]) -> str:
         """Elements in memory form where the mask holds, else lanes of `other`; nothing else is touched."""
-        kind, masks = vector(stored(dtype)), vector("i1")
-        suffix = f"v{LANES}{'f' if dtype.kind == 'f' else 'i'}{8 * dtype.itemsize}.p0"
+        kind, masks = self.vector(stored(dtype)), self.vector("i1")
+        suffix = f"v{self.lanes}{'f' if dtype.kind == 'f' else 'i'}{8 * dtype.itemsize}.p0"
         name = self.declare(kind, f"llvm.masked.load.{suffix}", "ptr", "i32", masks, kind)
         align = f"i32 {dtype.itemsize}"
         return self.set(f"call {kind} @{name}(ptr {pointer}, {align}, {masks} {mask}, {kind} {other})")
 
     def store_some(self, pointer: str, mask: str, buffer: str, dtype: np.dtype[Any]) -> None:
         """Copy the elements of a buffer where the mask holds."""
-        kind, masks = vector(stored(dtype)), vector("i1")
-        suffix = f"v{LANES}{'f' if dtype.kind == 'f' else 'i'}{8 * dtype.itemsize}.p0"
+        kind, masks = self.vector(stored(dtype)), self.vector("i1")
+        suffix = f"v{self.lanes}{'f' if dtype.kind == 'f' else 'i'}{8 * dtype.itemsize}.p0"
         name = self.declare("void", f"llvm.masked.store.{suffix}", kind, "ptr", "i32", masks)
         value = self.set(f"load {kind}, ptr {buffer}, align 8")
         self.do(f"call void @{name}({kind} {value}, ptr {pointer}, i32 {dtype.itemsize}, {masks} {mask})")
@@ -182,7 +184,7 @@ def module(kernels: Iterable[str]) -> str:
 
 
 def emit(text: Text, trace: Trace, arguments: Sequence[str]) -> list[str]:
-    """Append the body for eight lanes; returns the names of the results."""
+    """Append the body for all lanes; returns the names of the results."""
     names: list[str] = []
     joins: dict[int, tuple[str, str]] = {}  # branch -> (block before, join label)
     for i, node in enumerate(trace.nodes):
@@ -211,7 +213,7 @@ def _instruction(text: Text, node: Node, operands: list[str], dtypes: list[np.dt
     """Nodes that are one LLVM instruction."""
     op, dtype = node.op, dtypes[-1]
     real = dtype.kind == "f"
-    kind = vector(register(dtype))
+    kind = text.vector(register(dtype))
     if op in COMPARISONS:
         if real:
             predicate = "fcmp " + ("une" if op == "ne" else "o" + op)
@@ -220,22 +222,22 @@ def _instruction(text: Text, node: Node, operands: list[str], dtypes: list[np.dt
             predicate = f"icmp {sign}{op}"
         return text.set(f"{predicate} {kind} {operands[0]}, {operands[1]}")
     if op == "select":
-        return text.set(f"select {vector('i1')} {operands[0]}, {kind} {operands[1]}, {kind} {operands[2]}")
+        return text.set(f"select {text.vector('i1')} {operands[0]}, {kind} {operands[1]}, {kind} {operands[2]}")
     if op == "neg":
         return text.set(f"fneg {kind} {operands[0]}" if real else f"sub {kind} zeroinitializer, {operands[0]}")
     if op == "not":
         return text.set(f"xor {kind} {operands[0]}, splat ({register(dtype)} {'true' if dtype.kind == 'b' else -1})")
     if op in ("bits", "from_bits"):
-        return text.set(f"bitcast {kind} {operands[0]} to {vector(register(node.dtype))}")
+        return text.set(f"bitcast {kind} {operands[0]} to {text.vector(register(node.dtype))}")
     if op in _INTRINSICS:
-        suffix = f"v{LANES}f{8 * dtype.itemsize}"
+        suffix = f"v{text.lanes}f{8 * dtype.itemsize}"
         name = text.declare(kind, f"llvm.{op}.{suffix}", *[kind] * len(operands))
         return text.set(f"call {kind} @{name}({', '.join(f'{kind} {x}' for x in operands)})")
     return text.set(f"{(_FLOAT_OPS if real else _INT_OPS)[op]} {kind} {operands[0]}, {operands[1]}")
 
 
 def _convert(text: Text, value: str, old: np.dtype[Any], new: np.dtype[Any]) -> str:
-    a, b = vector(register(old)), vector(register(new))
+    a, b = text.vector(register(old)), text.vector(register(new))
     if new.kind == "b":
         return text.set(f"{'fcmp une' if old.kind == 'f' else 'icmp ne'} {a} {value}, zeroinitializer")
     wider = new.itemsize > old.itemsize
@@ -248,10 +250,10 @@ def _convert(text: Text, value: str, old: np.dtype[Any], new: np.dtype[Any]) -> 
 
 def _gather(text: Text, node: Node, index: str, dtype: np.dtype[Any]) -> str:
     constants = text.table(node.immediate, node.dtype)
-    lane, kind = register(node.dtype), vector(register(node.dtype))
+    lane, kind = register(node.dtype), text.vector(register(node.dtype))
     result = "poison"
-    for i in range(LANES):
-        at = text.set(f"extractelement {vector(register(dtype))} {index}, i64 {i}")
+    for i in range(text.lanes):
+        at = text.set(f"extractelement {text.vector(register(dtype))} {index}, i64 {i}")
         pointer = text.set(f"getelementptr {lane}, ptr {constants}, {register(dtype)} {at}")
         element = text.set(f"load {lane}, ptr {pointer}, align {node.dtype.itemsize}")
         result = text.set(f"insertelement {kind} {result}, {lane} {element}, i64 {i}")
@@ -259,9 +261,9 @@ def _gather(text: Text, node: Node, index: str, dtype: np.dtype[Any]) -> str:
 
 
 def _open_branch(text: Text, condition: str) -> tuple[str, str]:
-    mask = text.set(f"bitcast {vector('i1')} {condition} to i{LANES}")
+    mask = text.set(f"bitcast {text.vector('i1')} {condition} to i{text.lanes}")
     slow, join, before = text.fresh("slow"), text.fresh("join"), text.block
-    text.branch(text.set(f"icmp ne i{LANES} {mask}, 0"), slow, join)
+    text.branch(text.set(f"icmp ne i{text.lanes} {mask}, 0"), slow, join)
     text.label(slow)
     return before, join
 
@@ -271,9 +273,9 @@ def _close_branch(text: Text, trace: Trace, first: int, names: list[str], joins:
     before, join = joins[trace.nodes[first].immediate[0]]
     chosen = []
     for node in trace.merges(first):
-        kind = vector(register(node.dtype))
+        kind = text.vector(register(node.dtype))
         condition, slow, fast = (names[j] for j in node.operands)
-        value = text.set(f"select {vector('i1')} {condition}, {kind} {slow}, {kind} {fast}")
+        value = text.set(f"select {text.vector('i1')} {condition}, {kind} {slow}, {kind} {fast}")
         chosen.append(f"phi {kind} [{fast}, %{before}], [{value}, %{text.block}]")
     text.goto(join)
     text.label(join)

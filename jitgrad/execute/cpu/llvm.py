@@ -40,6 +40,12 @@ def host() -> str:
                      llvm.get_host_cpu_features().flatten(), llvmlite.__version__))
 
 
+@cache
+def has_feature(name: str) -> bool:
+    """Whether the CPU has a feature, by LLVM's name."""
+    return bool(llvm.get_host_cpu_features().get(name))
+
+
 def processor() -> tuple[str, list[str]]:
     """LLVM's name of this CPU, and the features that code is built for."""
     return llvm.get_host_cpu_name(), sorted(name for name, there in llvm.get_host_cpu_features().items() if there)
