@@ -13,7 +13,7 @@ from jitgrad.core.record import tensor
 from tolerance import ulps, wider
 
 ENTRIES = [p for p in TABLE if p.kind is not Kind.HIGHER]
-ACCUMULATING = (Kind.REDUCE, Kind.CONTRACT, Kind.INDEX)      # errors count against the sum of magnitudes
+ACCUMULATING = (Kind.REDUCE, Kind.SCAN, Kind.CONTRACT, Kind.INDEX)      # errors count against the sum of magnitudes
 _FIXED = ("bool", "index")                                  # domains of operands whose dtype is no choice
 _KINDS = {"float": "f", "number": "fi", "logical": "bi", "any": "bif"}
 

@@ -82,6 +82,22 @@ def test_reduction_builds_agree(prim, dtype, rng):
         assert_same_bits(vector, scalar)
 
 
+@pytest.mark.parametrize("prim, dtype", chosen((Kind.SCAN,)), ids=ident)
+def test_scan_builds_agree(prim, dtype, rng):
+    """Columns in whole blocks, single vectors and a ragged rest; rows four at a time and alone; both directions."""
+    by_numba = numba_kernel(prim, (dtype,), {}).address
+    for shape, axis in (((3, 37), 1), ((37, 3), 0), ((2, 1001, 1), 1), ((7, 5, 91), 1), ((2, 3, 64), 1), ((5, 0), 1)):
+        arrays, _ = drawn(prim, dtype, rng, [shape] * len(prim.domains))
+        for exclusive, reverse in ((False, False), (False, True), (True, False), (True, True)):
+            made = form_of(prim, arrays, {"axis": axis, "exclusive": exclusive, "reverse": reverse})
+            address, words = kernel_of(made)
+            vector, scalar = (np.full(made.outs[0].shape, 7, dtype) for _ in range(2))
+            call(address, words, vector, *arrays)
+            call(by_numba, words, scalar, *arrays)
+            assert address != by_numba
+            assert_same_bits(vector, scalar)
+
+
 @pytest.mark.parametrize("prim, dtype", cases(ENTRIES, (Kind.CONTRACT,), "f"), ids=ident)
 def test_own_product_against_blas(prim, dtype, rng, monkeypatch):
     for arrays, params in [*samples(prim, dtype, rng), *large(prim, dtype, rng)]:

@@ -23,6 +23,7 @@ class Kind(Enum):
 
     ELEMENTWISE = "elementwise"    # body(x, ...) -> scalar; operands broadcast
     REDUCE = "reduce"              # body(acc, x) -> acc over adjacent `axes`, kept as length 1
+    SCAN = "scan"                  # body(acc, x, ...) -> acc along `axis`, every partial result kept
     MOVE = "move"                  # body(aval, **params) -> Index: no arithmetic
     PLACE = "place"                # body(aval, **params) -> Index: the transpose of a MOVE that repeats no element
     CONTRACT = "contract"          # own kernel body(out, x, y, *words)
@@ -64,7 +65,7 @@ class Primitive:
     params: tuple[str, ...]
     domains: tuple[str, ...]             # per operand: float, number, any, bool, index
     linear: Linear = Linear.NO
-    init: Any = None                     # of a reduction: number, or dtype -> number
+    init: Any = None                     # of a reduction or scan: number, or dtype -> number
     words: Callable[..., Any] | None = None   # of an own kernel: the integers its body gets
     ulp: float = 0.5                     # stated error of a float result, in units of the last place
     at: tuple[Any, ...] = ()             # special points for tests
@@ -119,6 +120,17 @@ def reduce_aval(name: str) -> Callable[..., Aval]:
     return rule
 
 
+def scan_aval(name: str) -> Callable[..., Aval]:
+    def rule(*operands: Aval, axis: int, exclusive: bool, reverse: bool) -> Aval:
+        x = operands[0]
+        if type(axis) is not int or not 0 <= axis < x.ndim:
+            raise user_error(ValueError, f"{name}: axis {axis!r} is out of range for shape {x.shape}")
+        if any(a.shape != x.shape for a in operands):
+            raise shape_error(name, operands, "differ")
+        return x
+    return rule
+
+
 def shape_error(name: str, operands: Sequence[Aval], what: str) -> ValueError:
     shapes = " and ".join(str(a.shape) for a in operands)
     kinds = " and ".join(a.dtype.name for a in operands)
@@ -152,6 +164,21 @@ def reduction(*, vjp: Rule | Missing | None, ref: Callable[..., Any], samples: A
     def decorate(body: Callable[..., Any]) -> Op:
         return define(body, kind=Kind.REDUCE, vjp=vjp, ref=ref, samples=samples, operands=("x",), params=("axes",),
                       domains=(domain,), init=init, aval=reduce_aval(body.__name__), **fields)
+    return decorate
+
+
+def scan(*, vjp: Rule | Missing | None, ref: Callable[..., Any], samples: Any, init: Any,
+         domain: str = "number", **fields: Any) -> Callable[[Callable[..., Any]], Op]:
+    """An entry whose body folds elements into an accumulator along ``axis`` and keeps each partial result.
+
+    ``exclusive`` keeps what stood before an element, ``reverse`` goes from the last to the first. The accumulator
+    starts from ``init``; that of float32 is a float64.
+    """
+    def decorate(body: Callable[..., Any]) -> Op:
+        operands, _ = _names(body, skip=1)
+        return define(body, kind=Kind.SCAN, vjp=vjp, ref=ref, samples=samples, operands=operands,
+                      params=("axis", "exclusive", "reverse"), defaults={"exclusive": False, "reverse": False},
+                      domains=(domain,) * len(operands), init=init, aval=scan_aval(body.__name__), **fields)
     return decorate
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from jitgrad.core.primitive import OPS, TABLE, Kind
 
-_FILES = ("elementwise", "logic", "reduce", "movement", "contract", "index", "random", "composite")
+_FILES = ("elementwise", "logic", "reduce", "movement", "contract", "index", "scan", "random", "composite")
 
 
 def fill() -> None:

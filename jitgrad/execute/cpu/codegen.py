@@ -194,6 +194,7 @@ class _Reduction:
 
     def __init__(self, name: str, trace: Trace, init: Any, dtype: np.dtype[Any]) -> None:
         self.text = text = Text(name)
+        self.loop = text.loop
         self.trace, self.dtype = trace, dtype
         self.wide = FLOAT64 if dtype == FLOAT32 else dtype
         self.across = trace.at(self.wide, self.wide) if dtype == FLOAT32 else trace
@@ -217,31 +218,6 @@ class _Reduction:
         text.label("columns")
         self.loop("slab", "0", "%outer", 1, self.slab)
         text.do("ret i64 0")
-
-    def loop(
-        self, stem: str, start: str, stop: str, step: int, body: Callable[..., list[str]], *carried: str
-    ) -> list[str]:
-        """for i in range(start, stop, step): carried = body(i, carried); each carried is "type = value"."""
-        text = self.text
-        stem = text.fresh(stem + ".")
-        before = text.block
-        text.goto(stem)
-        text.label(stem)
-        i, following = f"%{stem}.i", f"%{stem}.next"
-        at = len(text.lines)
-        names = [f"%{stem}.c{j}" for j in range(len(carried))]
-        text.branch(text.set(f"icmp slt i64 {i}, {stop}"), f"{stem}.do", f"{stem}.end")
-        text.label(f"{stem}.do")
-        results = body(i, *names)
-        text.do(f"{following} = add i64 {i}, {step}")
-        phis = [f"  {i} = phi i64 [{start}, %{before}], [{following}, %{text.block}]"]
-        for name, first, result in zip(names, carried, results, strict=True):
-            kind, value = first.rsplit(" = ", 1)
-            phis.append(f"  {name} = phi {kind} [{value}, %{before}], [{result}, %{text.block}]")
-        text.lines[at:at] = phis
-        text.goto(stem)
-        text.label(f"{stem}.end")
-        return names
 
     def fold(self, acc: str, x: str) -> str:
         return emit(self.text, self.trace, [acc, x])[0]

@@ -8,7 +8,7 @@ body.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -162,6 +162,30 @@ class Text:
         self.do(f"{following} = add i64 {j}, 1")
         self.branch(self.set(f"icmp slt i64 {following}, {count}"), loop, after)
         self.label(after)
+
+    def loop(
+        self, stem: str, start: str, stop: str, step: int, body: Callable[..., list[str]], *carried: str
+    ) -> list[str]:
+        """for i in range(start, stop, step): carried = body(i, carried); each carried is "type = value"."""
+        stem = self.fresh(stem + ".")
+        before = self.block
+        self.goto(stem)
+        self.label(stem)
+        i, following = f"%{stem}.i", f"%{stem}.next"
+        at = len(self.lines)
+        names = [f"%{stem}.c{j}" for j in range(len(carried))]
+        self.branch(self.set(f"icmp slt i64 {i}, {stop}"), f"{stem}.do", f"{stem}.end")
+        self.label(f"{stem}.do")
+        results = body(i, *names)
+        self.do(f"{following} = add i64 {i}, {step}")
+        phis = [f"  {i} = phi i64 [{start}, %{before}], [{following}, %{self.block}]"]
+        for name, first, result in zip(names, carried, results, strict=True):
+            kind, value = first.rsplit(" = ", 1)
+            phis.append(f"  {name} = phi {kind} [{value}, %{before}], [{result}, %{self.block}]")
+        self.lines[at:at] = phis
+        self.goto(stem)
+        self.label(f"{stem}.end")
+        return names
 
     def finish(self) -> str:
         """The whole function with what it needs, one module's worth of text."""

@@ -24,6 +24,8 @@ Kernel = tuple[int, list[int]]       # address, params words
 # Above about 50 us of work other Python threads may run meanwhile: elements of cheap maths, multiply-adds of a product.
 LONG_ELEMENTS, LONG_PRODUCTS = 1 << 16, 1 << 22
 
+_BODIES = (Kind.ELEMENTWISE, Kind.REDUCE, Kind.SCAN)     # in the scalar language: two builds of each
+
 _addresses: dict[tuple[Any, ...], int] = {}
 _structs: list[np.ndarray] = []      # params and form structs live as long as the process
 
@@ -96,6 +98,8 @@ def kernel_of(f: Form, index: Index | None = None) -> Kernel:
         last = first + len(axes)
         shape = [math.prod(x.shape[:first]), math.prod(x.shape[first:last]), math.prod(x.shape[last:])]
         return _reduction(f.prim, x.dtype), shape
+    if kind is Kind.SCAN:
+        return _scan(f.prim, f.outs[0].dtype), _scan_words(f.outs[0], **f.params)
     if kind is Kind.MOVE:
         assert index is not None
         return NATIVE["move"], _strided_words(f.outs[0], index)
@@ -169,6 +173,19 @@ def _reduction(prim: Primitive, dtype: np.dtype[Any]) -> int:
     return _kernel(prim, (dtype,), (), text)
 
 
+def _scan(prim: Primitive, dtype: np.dtype[Any]) -> int:
+    def text(symbol: str) -> str:
+        from jitgrad.execute.cpu import scans
+        return scans.scan_ir(symbol, scans.widened(prim, dtype), prim.init, dtype)
+    return _kernel(prim, (dtype,), (), text)
+
+
+def _scan_words(x: Aval, axis: int, exclusive: bool, reverse: bool) -> list[int]:
+    n = x.shape[axis]
+    first, step = (n - 1, -1) if reverse else (0, 1)
+    return [math.prod(x.shape[:axis]), n, math.prod(x.shape[axis + 1:]), first, step, int(exclusive)]
+
+
 def _own(f: Form) -> Kernel:
     dtypes = tuple(a.dtype for a in (*f.outs, *f.avals))
     words = f.prim.words(*f.avals, **f.params) if f.prim.words else ()
@@ -187,7 +204,7 @@ def _kernel(prim: Primitive, dtypes: tuple[Any, ...], params: tuple[tuple[str, A
     key = (prim.name, dtypes, params, config.numba_kernels())
     address = _addresses.get(key)
     if address is None:
-        if config.numba_kernels() and prim.kind in (Kind.ELEMENTWISE, Kind.REDUCE):
+        if config.numba_kernels() and prim.kind in _BODIES:
             address = numba_kernel(prim, dtypes, dict(params)).address
         else:
             symbol = "_".join(["kernel", prim.name, *(str(d) for d in dtypes)])
@@ -203,6 +220,9 @@ def numba_kernel(prim: Primitive, dtypes: Sequence[Any], params: dict[str, Any])
     name = "_".join([prim.name, *(str(d) for d in dtypes)])
     if prim.kind is Kind.ELEMENTWISE:
         return loops.elementwise_kernel(name, elementwise_trace(prim, dtypes, params))
+    if prim.kind is Kind.SCAN:
+        from jitgrad.execute.cpu import scans
+        return loops.scan_kernel(name, scans.widened(prim, dtypes[0]), prim.init, dtypes[0])
     return loops.reduction_kernel(name, scalar.trace(prim.body, (dtypes[0], dtypes[0])), prim.init, dtypes[0])
 
 
@@ -224,7 +244,7 @@ def kernels(name: str) -> dict[str, Any]:
 
 
 def _numba_kernel_for(prim: Primitive, dtype: np.dtype[Any]) -> Any:
-    if prim.kind in (Kind.ELEMENTWISE, Kind.REDUCE):
+    if prim.kind in _BODIES:
         params = prim.samples(np.random.default_rng(0))[0][1] if prim.params and prim.samples else {}
         dtypes = tuple(DTYPES[0] if domain == "bool" else dtype for domain in prim.domains)
         return numba_kernel(prim, dtypes, params if prim.kind is Kind.ELEMENTWISE else {})

@@ -302,6 +302,44 @@ def reduction_kernel(name: str, trace: Trace, init: float | Callable[[np.dtype[A
     return _compile(name, source, tables, ("combine", "combine_wide"))
 
 
+_SCAN = """
+def {name}(params, slots):
+    outer = params[0]
+    n = params[1]
+    inner = params[2]
+    first = params[3]
+    step = params[4]
+    exclusive = params[5] != 0
+    out = pointer_{word}(slots[0])
+    {pointers}
+    for o in range(outer):
+        for c in range(inner):
+            acc = {init}
+            for k in range(n):
+                i = (o * n + first + k * step) * inner + c
+                new = combine(acc, {operands})
+                out[i] = {word}(acc if exclusive else new)
+                acc = new
+    return 0
+"""
+
+
+def scan_kernel(name: str, trace: Trace, init: float | Callable[[np.dtype[Any]], float], dtype: Any) -> Kernel:
+    """params and slots as those of scans.scan_ir, and the same order; the body has the accumulator's dtype."""
+    dtype, wide = np.dtype(dtype), trace.arguments[0]
+    tables: dict[str, Any] = {}
+    word, widened = _WORDS[dtype.name], _WORDS[wide.name]
+    names = [f"x{k}" for k in range(len(trace.arguments) - 1)]
+    lines, (result,) = _lines(trace, ["acc", *names], "    ", tables)
+    source = "\n".join([f"def combine(acc, {', '.join(names)}):", *lines, f"    return {result}", "", ""])
+    source += _SCAN.format(
+        name=name, word=word, init=_literal(reduction_init(init, wide), wide),
+        pointers="\n    ".join(f"{x} = pointer_{word}(slots[{1 + k}])" for k, x in enumerate(names)),
+        operands=", ".join(f"{widened}({x}[i])" for x in names),
+    ).lstrip("\n")
+    return _compile(name, source, tables, ("combine",))
+
+
 def own_kernel(prim: Primitive, dtype: np.dtype[Any]) -> Kernel:
     """The kernel of an entry that is neither elementwise nor a reduction, for float (or other) operands of a dtype."""
     if prim.kind in (Kind.MOVE, Kind.PLACE):
