@@ -26,9 +26,10 @@ def fitted(x, shape):
     return jg.broadcast_to(jg.mean(x), shape)
 
 
-def tamed(x):
-    """Within 1/2 and 3/2, where every entry is smooth and well conditioned."""
-    return 1.0 + 0.5 * jg.tanh(0.3 * x) if x.dtype.kind == "f" else x
+def tamed(x, array):
+    """Within the middle half of the sample's numbers, where the entry is well conditioned."""
+    low, high = (float(np.quantile(array, q)) for q in (0.25, 0.75)) if array.size else (0.5, 1.5)
+    return (low + high) / 2 + (high - low) / 2 * jg.tanh(0.3 * x) if x.dtype.kind == "f" else x
 
 
 def random_program(rng, rows, inputs=3):
@@ -50,10 +51,10 @@ def random_program(rng, rows, inputs=3):
                 x = fitted(x, np.shape(array))
             elif operands and jg.core.aval.broadcast_shapes(*(o.shape for o in operands), x.shape) is None:
                 x = jg.mean(x)
-            operands.append(x > 1.0 if domain == "bool" else x)
+            operands.append(x > 1.0 if domain == "bool" else tamed(x, array))
         made = OPS[prim.name](*operands, **params)
-        if made.dtype.kind == "f":
-            values.append(tamed(made if made.dtype == "float64" else jg.astype(made, "float64")))
+        if made.dtype.kind == "f" and made.size:
+            values.append(made if made.dtype == "float64" else jg.astype(made, "float64"))
     total = values[0] * 0.0
     for x in values:
         total = total + jg.mean(x * x)

@@ -9,7 +9,7 @@ import numpy as np
 
 from jitgrad.core.primitive import Primitive
 from jitgrad.execute.cpu.codegen import reduction_init
-from jitgrad.execute.cpu.lanes import LANES, Text, emit, register, splat, stored, vector
+from jitgrad.execute.cpu.lanes import LANES, Text, emit, register, splat, stored
 from jitgrad.ops import scalar
 from jitgrad.ops.scalar import FLOAT32, FLOAT64, Trace
 
@@ -39,8 +39,8 @@ class _Scan:
     def __init__(self, name: str, trace: Trace, init: Any, dtype: np.dtype[Any]) -> None:
         self.text = text = Text(name)
         self.trace, self.dtype, self.wide = trace, dtype, trace.arguments[0]
-        self.start = f"{vector(register(self.wide))} = {splat(reduction_init(init, self.wide), self.wide)}"
-        self.narrow_kind, self.wide_kind = vector(register(dtype)), vector(register(self.wide))
+        self.start = f"{text.vector(register(self.wide))} = {splat(reduction_init(init, self.wide), self.wide)}"
+        self.narrow_kind, self.wide_kind = text.vector(register(dtype)), text.vector(register(self.wide))
         for i, word in enumerate(("outer", "n", "inner", "first", "step", "kept")):
             text.set(f"load i64, ptr {text.set(f'getelementptr i64, ptr %params, i64 {i}')}, align 8", word)
         self.pointers = []
