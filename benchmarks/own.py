@@ -1,4 +1,4 @@
-"""Figures of jitgrad alone: gradient/primal ratio, imports in fresh processes, tapes of new lengths."""
+"""Figures of jitgrad alone: gradient/primal ratio, tapes of new lengths, a fresh import."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -76,28 +75,12 @@ def gradient_ratio(rounds: int, seconds: float) -> dict[str, float]:
 
 # ---- fresh processes -----------------------------------------------------------------------------
 
-def process_seconds(code: str, cache: str | None = None) -> float:
-    """Wall time of a process that runs the code."""
-    env = os.environ | ({"JITGRAD_CACHE_DIR": cache} if cache else {})
+def process_seconds(code: str) -> float:
+    """Wall time of a process that runs the code, with bytecode files as it would have at the second run."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, env=env, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start
-
-
-def imports(rounds: int) -> dict[str, float]:
-    """Seconds above `import numpy`: warm (medians of interleaved processes) and with an empty object cache, once."""
-    codes = {"numpy": "import numpy", "import": "import jitgrad", "first_gradient": FIRST_GRADIENT}
-    with tempfile.TemporaryDirectory() as cache:
-        cold = {f"cold_{name}": process_seconds(codes[name], os.path.join(cache, name))
-                for name in ("import", "first_gradient")}
-    process_seconds(FIRST_GRADIENT)             # fills the cache
-    found: dict[str, list[float]] = {name: [] for name in codes}
-    for _ in range(rounds):
-        for name, code in codes.items():
-            found[name].append(process_seconds(code))
-    base = statistics.median(found["numpy"])
-    return {"numpy": base, **{f"warm_{n}": statistics.median(found[n]) - base for n in ("import", "first_gradient")},
-            **{name: seconds - base for name, seconds in cold.items()}}
 
 
 def above_numpy(code: str, rounds: int) -> float:

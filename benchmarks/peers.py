@@ -10,14 +10,15 @@ import argparse
 import json
 import platform
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import own, side_by_side
+from benchmarks import own, processes, side_by_side
 from benchmarks.side_by_side import LIBRARIES, Row
 from benchmarks.workloads import WORKLOADS, Workload
 
-OWN = ("ratio", "import", "lengths")
+OWN = ("ratio", "lengths", "processes")
 Tables = dict[str, list[Row]]
 
 
@@ -65,10 +66,6 @@ def show_own(name: str, f: dict[str, float]) -> None:
         print(f"The MLP loss as one plan run by the sweep: {f['primal']:.2f} us ({f['primal_rows']:.0f} rows). The "
               f"primal rows that the gradient needs and the backward rows as one plan: {f['gradient']:.2f} us "
               f"({f['gradient_rows']:.0f} rows). Gradient/primal ratio: {f['ratio']:.2f}.")
-    elif name == "import":
-        print(f"Fresh processes, seconds above `import numpy` ({f['numpy']:.3f} s), medians. Warm object cache: "
-              f"`import jitgrad` {f['warm_import']:.3f}, to the first gradient read {f['warm_first_gradient']:.3f}. "
-              f"Empty object cache, once: {f['cold_import']:.2f} and {f['cold_first_gradient']:.2f}.")
     else:
         print(f"A tape of a new length (about {own.ROWS} rows) whose pieces were seen before, us a row: first gradient "
               f"{f['first']:.2f}, second gradient of the same tape {f['again']:.2f}; making the backward program and "
@@ -121,7 +118,6 @@ def targets(tables: Tables, figures: dict[str, dict[str, float]]) -> list[tuple[
              ("mlp", "jax", 1), ("tutorial", "torch", 30), ("tutorial", "tensorflow", 200)]
     found += [line for a in asked if (line := at_least(tables, *a))]
     limits = [("ratio", "ratio", 3.0, "gradient/primal ratio of the MLP loss at most 3", "{:.2f}"),
-              ("import", "warm_import", 0.2, "import jitgrad, warm, at most 0.2 s above numpy", "{:.3f} s"),
               ("lengths", "first", 3.0, "new tape of 1,000 rows: first gradient at most 3 us a row", "{:.2f} us")]
     found += [(f"{name}: {text}", form.format(figures[name][key]), figures[name][key] <= limit)
               for name, key, limit, text, form in limits if name in figures]
@@ -145,13 +141,22 @@ def measured(args: argparse.Namespace) -> tuple[Tables, dict[str, dict[str, floa
         for worker in workers:
             worker.close()
     runs = {"ratio": lambda: own.gradient_ratio(args.rounds, args.seconds),
-            "import": lambda: own.imports(min(args.rounds, 15)), "lengths": lambda: own.new_lengths(args.rounds)}
+            "lengths": lambda: own.new_lengths(args.rounds)}
     figures = {}
-    for name in OWN:
+    for name, run in runs.items():
         if name in args.only:
-            figures[name] = runs[name]()
+            figures[name] = run()
             show_own(name, figures[name])
     return tables, figures, absent
+
+
+def started(args: argparse.Namespace) -> list[processes.Start]:
+    """Fresh processes, if they are asked for."""
+    if "processes" not in args.only:
+        return []
+    starts = processes.measure(min(args.rounds, 9), args.libraries)
+    processes.show(starts)
+    return starts
 
 
 def main(given: list[str] | None = None) -> None:
@@ -162,14 +167,15 @@ def main(given: list[str] | None = None) -> None:
     tables, figures, absent = measured(args)
     if tables:
         show_summary(tables)
-    lines = targets(tables, figures)
+    starts = started(args)
+    lines = targets(tables, figures) + (processes.targets(starts) if starts else [])
     print("\n### targets\n\n| target | measured | holds |\n|---|---|---|")
     for text, got, holds in lines:
         print(f"| {text} | {got} | {'yes' if holds else 'NO'} |")
     if args.json:
         data: dict[str, Any] = {
             "tables": {name: [r.as_data() for r in rows] for name, rows in tables.items()}, "figures": figures,
-            "absent": absent, "targets": [{"target": t, "measured": m, "holds": h} for t, m, h in lines]}
+            "processes": [asdict(s) for s in starts], "absent": absent, "targets": [{"target": t, "measured": m, "holds": h} for t, m, h in lines]}
         args.json.write_text(json.dumps(data, indent=1))
 
 
