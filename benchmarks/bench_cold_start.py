@@ -1,6 +1,8 @@
-"""Fresh processes with a warm object cache."""
+"""Fresh processes, with a warm object cache and with none."""
 
 from __future__ import annotations
+
+import tempfile
 
 from benchmarks import own
 
@@ -21,4 +23,14 @@ def track_import_above_numpy() -> float:
     return own.above_numpy("import jitgrad", 5)
 
 
-track_import_above_numpy.unit = "s"
+def track_first_gradient_above_numpy() -> float:
+    return own.above_numpy(own.FIRST_GRADIENT, 5)
+
+
+def track_cold_first_gradient() -> float:
+    """With an object cache that is empty: everything that a first gradient needs is built."""
+    with tempfile.TemporaryDirectory() as folder:
+        return own.process_seconds(own.FIRST_GRADIENT, folder)
+
+
+track_import_above_numpy.unit = track_first_gradient_above_numpy.unit = track_cold_first_gradient.unit = "s"
