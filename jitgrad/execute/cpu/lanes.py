@@ -273,15 +273,13 @@ def _convert(text: Text, value: str, old: np.dtype[Any], new: np.dtype[Any]) -> 
 
 
 def _gather(text: Text, node: Node, index: str, dtype: np.dtype[Any]) -> str:
+    lane, kind, masks = register(node.dtype), text.vector(register(node.dtype)), text.vector("i1")
     constants = text.table(node.immediate, node.dtype)
-    lane, kind = register(node.dtype), text.vector(register(node.dtype))
-    result = "poison"
-    for i in range(text.lanes):
-        at = text.set(f"extractelement {text.vector(register(dtype))} {index}, i64 {i}")
-        pointer = text.set(f"getelementptr {lane}, ptr {constants}, {register(dtype)} {at}")
-        element = text.set(f"load {lane}, ptr {pointer}, align {node.dtype.itemsize}")
-        result = text.set(f"insertelement {kind} {result}, {lane} {element}, i64 {i}")
-    return result
+    places = text.set(f"getelementptr {lane}, ptr {constants}, {text.vector(register(dtype))} {index}")
+    suffix = f"v{text.lanes}{'f' if node.dtype.kind == 'f' else 'i'}{8 * node.dtype.itemsize}.v{text.lanes}p0"
+    name = text.declare(kind, f"llvm.masked.gather.{suffix}", text.vector("ptr"), "i32", masks, kind)
+    given = f"{text.vector('ptr')} {places}, i32 {node.dtype.itemsize}, {masks} splat (i1 true), {kind} poison"
+    return text.set(f"call {kind} @{name}({given})")
 
 
 def _open_branch(text: Text, condition: str) -> tuple[str, str]:
