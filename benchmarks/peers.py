@@ -175,7 +175,8 @@ def main(given: list[str] | None = None) -> None:
     if args.json:
         data: dict[str, Any] = {
             "tables": {name: [r.as_data() for r in rows] for name, rows in tables.items()}, "figures": figures,
-            "processes": [asdict(s) for s in starts], "absent": absent, "targets": [{"target": t, "measured": m, "holds": h} for t, m, h in lines]}
+            "processes": [asdict(s) for s in starts], "absent": absent,
+            "targets": [{"target": t, "measured": m, "holds": h} for t, m, h in lines]}
         args.json.write_text(json.dumps(data, indent=1))
 
 
