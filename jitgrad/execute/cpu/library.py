@@ -204,13 +204,14 @@ def _kernel(prim: Primitive, dtypes: tuple[Any, ...], params: tuple[tuple[str, A
     key = (prim.name, dtypes, params, config.numba_kernels())
     address = _addresses.get(key)
     if address is None:
-        if config.numba_kernels() and prim.kind in _BODIES:
-            address = numba_kernel(prim, dtypes, dict(params)).address
-        else:
-            symbol = "_".join(["kernel", prim.name, *(str(d) for d in dtypes)])
-            obj = cache.fetch(symbol, _key(prim, dtypes, params), lambda: llvm.emit(text(symbol), optimise=optimise))
-            address = llvm.link(obj, [symbol])[symbol]
-        _addresses[key] = address
+        symbol = "_".join(["kernel", prim.name, *(str(d) for d in dtypes)])
+
+        def build() -> bytes:
+            if config.numba_kernels() and prim.kind in _BODIES:
+                return llvm.emit(numba_kernel(prim, dtypes, dict(params)).standalone(symbol), optimise="loops")
+            return llvm.emit(text(symbol), optimise=optimise)
+        obj = cache.fetch(symbol, _key(prim, dtypes, params), build)
+        address = _addresses[key] = llvm.link(obj, [symbol])[symbol]
     return address
 
 

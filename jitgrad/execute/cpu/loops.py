@@ -48,6 +48,10 @@ class Kernel:
     ir: str = field(repr=False)
     owner: Any = field(repr=False, compare=False)  # holds the machine code
 
+    def standalone(self, symbol: str) -> str:
+        """LLVM text of the kernel under another name, for the object cache."""
+        return by_numba.standalone(symbol, self.owner, ["ptr", "ptr"])
+
 
 def _llvm_call(name: str, count: int) -> Callable[..., Any]:
     """An LLVM intrinsic on `count` operands of one float type."""

@@ -28,11 +28,7 @@ _NUMBA = {"i64": types.int64, "i32": types.int32, "i8": types.int8, "f32": types
 
 
 def exported(name: str, function: Callable[..., int]) -> str:
-    """LLVM text that defines ``i64 name(i64, ...)``.
-
-    Numba's own C wrapper prints errors through its runtime library; these functions raise none, so a plain
-    wrapper takes its place and the result needs nothing of Numba at run time.
-    """
+    """LLVM text that defines ``i64 name(i64, ...)``."""
     return _exported(name, _rebound(function))
 
 
@@ -40,6 +36,15 @@ def _exported(name: str, function: Callable[..., int]) -> str:
     count = function.__code__.co_argcount
     llvm.add_symbol("jitgrad_state", 8)         # Numba resolves symbols at once; ours is bound when linked
     compiled = cfunc(types.int64(*[types.int64] * count), error_model="numpy")(function)
+    return standalone(name, compiled, ["i64"] * count)
+
+
+def standalone(name: str, compiled: Any, kinds: Sequence[str]) -> str:
+    """LLVM text of a cfunc as a function that needs nothing of Numba at run time.
+
+    Numba's own C wrapper prints errors through its runtime library; these functions raise none, so a plain
+    wrapper takes its place.
+    """
     text: str = compiled.inspect_llvm()
     wrapper = compiled.native_name
     inner = wrapper.removeprefix("cfunc.")
@@ -48,8 +53,8 @@ def _exported(name: str, function: Callable[..., int]) -> str:
     # arrays over raw addresses own nothing, so there is never anything to destroy
     text = re.sub(r"^declare void @NRT_MemInfo_call_dtor\(.*$",
                   "define internal void @NRT_MemInfo_call_dtor(ptr %p) {\n  ret void\n}", text, flags=re.M)
-    args = ", ".join(f"i64 %a{i}" for i in range(count))
-    comma = ", " if count else ""
+    args = ", ".join(f"{kind} %a{i}" for i, kind in enumerate(kinds))
+    comma = ", " if kinds else ""
     return text + f"""
 define i64 @{name}({args}) {{
   %out = alloca i64, align 8
