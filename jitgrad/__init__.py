@@ -69,6 +69,7 @@ from jitgrad.ops.creation import ones_like as ones_like  # noqa: E402
 from jitgrad.ops.creation import zeros as zeros  # noqa: E402
 from jitgrad.ops.creation import zeros_like as zeros_like  # noqa: E402
 from jitgrad.ops.methods import Operations as _Operations  # noqa: E402
+from jitgrad.ops.rounding import clip as clip  # noqa: E402
 
 Tensor: _Any = _Machine.Tensor
 Variable: _Any = _Machine.Variable

@@ -15,7 +15,7 @@ from tolerance import ulps, wider
 ENTRIES = [p for p in TABLE if p.kind is not Kind.HIGHER]
 ACCUMULATING = (Kind.REDUCE, Kind.SCAN, Kind.CONTRACT, Kind.INDEX)      # errors count against the sum of magnitudes
 _FIXED = ("bool", "index")                                  # domains of operands whose dtype is no choice
-_KINDS = {"float": "f", "number": "fi", "logical": "bi", "any": "bif"}
+_KINDS = {"float": "f", "number": "fi", "logical": "bi", "integer": "i", "any": "bif"}
 
 
 def data_domains(prim):
@@ -103,7 +103,8 @@ def points(prim, dtype):
     """All tuples of an entry's special points that exist in a dtype, as operands; nothing where it has none."""
     if not prim.at:
         return []
-    exist = [v for v in prim.at if dtype.kind == "f" or np.isfinite(v)]
+    limit = float(np.iinfo(dtype).max if dtype.kind == "i" else np.finfo(dtype).max if dtype.kind == "f" else np.inf)
+    exist = [v for v in prim.at if (abs(v) <= limit if np.isfinite(v) else dtype.kind == "f")]
     columns = zip(*itertools.product(exist, repeat=len(prim.domains)), strict=True)
     return [np.array(c, np.float64).astype(bool if domain == "bool" else dtype)
             for c, domain in zip(columns, prim.domains, strict=True)]

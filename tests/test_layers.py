@@ -19,6 +19,7 @@ import pytest
 
 import jitgrad as jg
 from jitgrad.core.primitive import BY_NAME
+from jitgrad.ops import scalar
 
 PACKAGE = Path(jg.__file__).parent
 ORDER = ["core", "ops", "transform", "plan", "execute", "frontend", "nn", "interop"]
@@ -101,7 +102,8 @@ def test_op_names_are_listed_once() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             items = node.elts if isinstance(node, ast.List | ast.Tuple | ast.Set) else \
                 node.keys if isinstance(node, ast.Dict) else []
-            names = [i.value for i in items if isinstance(i, ast.Constant) and i.value in BY_NAME]
+            names = [i.value for i in items if isinstance(i, ast.Constant) and i.value in BY_NAME
+                     and not hasattr(scalar, i.value)]       # nodes of the scalar language have names of their own
             if len(names) >= 4:
                 wrong.append(f"{name_of(path)}:{node.lineno} lists {', '.join(names)}")
     assert not wrong, "\n".join(wrong)

@@ -63,7 +63,7 @@ class Primitive:
     samples: Callable[..., Any] | None   # rng -> [(arrays, params)]
     operands: tuple[str, ...]            # operand names; ('*xs',) for any number
     params: tuple[str, ...]
-    domains: tuple[str, ...]             # per operand: float, number, any, bool, index
+    domains: tuple[str, ...]             # per operand: float, number, integer, logical, any, bool, index
     linear: Linear = Linear.NO
     init: Any = None                     # of a reduction or scan: number, or dtype -> number
     words: Callable[..., Any] | None = None   # of an own kernel: the integers its body gets

@@ -241,9 +241,9 @@ def prepare(prim: Primitive, operands: Sequence[Any]) -> list[Any]:
     for domain in domains:
         if domain == "float" and code < dtypes.FLOAT32:
             code = dtypes.default_float()
-        elif domain == "number" and code == dtypes.BOOL:
+        elif domain in ("number", "integer") and code == dtypes.BOOL:
             code = dtypes.INT32
-        elif domain == "logical" and code >= dtypes.FLOAT32:
+        elif domain in ("logical", "integer") and code >= dtypes.FLOAT32:
             raise user_error(TypeError, f"{prim.name}: takes integers or booleans, got {dtypes.NAMES[code]}")
     for i, (x, domain) in enumerate(zip(out, domains, strict=True)):
         out[i] = _in_domain(prim, x, domain, code, machine)

@@ -7,7 +7,8 @@ from typing import Any
 
 from jitgrad.core.primitive import OPS, TABLE, Kind
 
-_FILES = ("elementwise", "logic", "reduce", "movement", "contract", "index", "scan", "random", "composite")
+_FILES = ("elementwise", "exponential", "trigonometric", "hyperbolic", "special", "rounding", "logic", "reduce",
+          "movement", "contract", "index", "scan", "random", "composite")
 
 
 def fill() -> None:

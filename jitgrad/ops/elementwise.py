@@ -1,4 +1,4 @@
-"""Arithmetic and elementary functions, one element at a time."""
+"""Arithmetic, one element at a time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def multiply(x, y):
 def _quotient_rule(g: Any, x: Any, y: Any) -> tuple[Any, Any]:
     """g / y and -g x / y^2; 0 where g is 0, also at y = 0."""
     by_x = ops.xdivy(g, y)
-    return by_x, -ops.xdivy(by_x * x, y)
+    return by_x, -ops.xdivy(ops.xmuly(by_x, x), y)
 
 
 @elementwise(symbol="/", domain="float", ref=np.divide, samples=uniform((3, 4), (3, 4), low=0.5), at=EDGES,
@@ -51,35 +51,11 @@ def divide(x, y):
     return x / y
 
 
-def _floor_divide(x: Any, y: Any) -> Any:
-    with np.errstate(all="ignore"):
-        return np.floor_divide(x, y)
-
-
-@elementwise(symbol="//", ref=_floor_divide, vjp=None, samples=uniform((3, 4), (3, 4), low=0.5))
-def floor_divide(x, y):
-    """Quotient rounded towards minus infinity, of floats as ``floor(x / y)``; integer division by zero gives 0."""
-    if x.dtype.kind == "i":
-        return x // y
-    return scalar.floor(x / y)
-
-
-@elementwise(symbol="%", ref=np.remainder, samples=uniform((3, 4), (3, 4), low=0.5),
-             vjp=lambda g, ans, x, y: (g, -g * ops.floor_divide(x, y)))
-def remainder(x, y):
-    """``x - floor(x / y) * y``, with the sign of ``y``; integer division by zero gives 0."""
-    if x.dtype.kind == "i":
-        return x % y
-    return scalar.fmuladd(-scalar.floor(x / y), y, x)
-
-
 def _power_vjp(g: Any, ans: Any, x: Any, y: Any) -> tuple[Any, Any]:
     """d/dx is y x^(y-1), 0 for y = 0 whatever x; d/dy is x^y log x where x > 0, else 0. Both are 0 where g is."""
-    nonzero = y != 0
-    by_x = ops.where(nonzero, y * ops.power(x, ops.where(nonzero, y - 1, 1)), 0)
     positive = x > 0
-    by_y = ops.where(positive, ans * ops.log(ops.where(positive, x, 1)), 0)
-    return ops.where(g == 0, 0, g * by_x), ops.where(g == 0, 0, g * by_y)
+    by_y = ops.where(positive, ops.xmuly(ans, ops.log(ops.where(positive, x, 1))), 0)
+    return ops.xmuly(g, ops.xmuly(y, ops.power(x, y - 1))), ops.xmuly(g, by_y)
 
 
 @elementwise(symbol="**", ref=np.power, domain="float", samples=uniform((3, 4), (3, 4), low=0.5), ulp=4.0,
@@ -118,7 +94,8 @@ def _power_rule(g: Any, x: Any, n: int) -> Any:
         return None
     if n < 0:
         return ops.xdivy(g * n, ops.integer_power(x, n=1 - n))     # 0 where g is 0, also at x = 0
-    return g if n == 1 else g * (n * ops.integer_power(x, n=n - 1))
+    slope = n * ops.integer_power(x, n=n - 1)
+    return g if n == 1 else g * slope if n == 2 else ops.xmuly(g, slope)    # 0 where g is 0, also on overflow
 
 
 @elementwise(symbol="neg", ref=np.negative, samples=uniform((5,)), at=EDGES, linear=Linear.EACH,
@@ -126,6 +103,12 @@ def _power_rule(g: Any, x: Any, n: int) -> Any:
 def negative(x):
     """``-x``"""
     return -x
+
+
+@elementwise(ref=np.positive, samples=uniform((5,)), at=EDGES, linear=Linear.EACH, vjp=lambda g, ans, x: (g,))
+def positive(x):
+    """``x`` itself."""
+    return x
 
 
 @elementwise(symbol="abs", ref=np.abs, samples=uniform((3, 4)), at=EDGES, vjp=lambda g, ans, x: (g * ops.sign(x),))
@@ -167,66 +150,6 @@ def xdivy(x, y):
     return scalar.where(x == 0, 0, x / y)
 
 
-@elementwise(domain="float", ref=np.exp, samples=uniform((3, 4)), ulp=2.0, at=EDGES, vjp=lambda g, ans, x: (g * ans,))
-def exp(x):
-    """e to the power ``x``."""
-    return maths.exp(x)
-
-
-@elementwise(domain="float", ref=np.expm1, samples=uniform((3, 4)), ulp=2.0, at=EDGES,
-             vjp=lambda g, ans, x: (g * (ans + 1),))
-def expm1(x):
-    """``exp(x) - 1``, accurate near 0."""
-    return maths.expm1(x)
-
-
-@elementwise(domain="float", ref=np.log, samples=uniform((3, 4), low=0.1), ulp=2.0, at=EDGES,
-             vjp=lambda g, ans, x: (ops.xdivy(g, x),))
-def log(x):
-    """Natural logarithm. Where the cotangent is 0 the gradient is 0, also at 0."""
-    return maths.log(x)
-
-
-@elementwise(domain="float", ref=np.log1p, samples=uniform((3, 4), low=-0.5), ulp=2.0, at=EDGES,
-             vjp=lambda g, ans, x: (ops.xdivy(g, x + 1),))
-def log1p(x):
-    """``log(1 + x)``, accurate near 0."""
-    return maths.log1p(x)
-
-
-@elementwise(domain="float", ref=np.sin, samples=uniform((3, 4)), ulp=2.0, at=EDGES,
-             vjp=lambda g, ans, x: (g * ops.cos(x),))
-def sin(x):
-    """Sine of an angle in radians, of any size."""
-    return maths.sin(x)
-
-
-@elementwise(domain="float", ref=np.cos, samples=uniform((3, 4)), ulp=2.0, at=EDGES,
-             vjp=lambda g, ans, x: (-g * ops.sin(x),))
-def cos(x):
-    """Cosine of an angle in radians, of any size."""
-    return maths.cos(x)
-
-
-@elementwise(domain="float", ref=np.tanh, samples=uniform((3, 4)), ulp=4.0, at=EDGES,
-             vjp=lambda g, ans, x: (g * (1 - ans * ans),))
-def tanh(x):
-    """Hyperbolic tangent."""
-    return maths.tanh(x)
-
-
-def _sigmoid(x: Any) -> Any:
-    with np.errstate(over="ignore"):
-        return np.where(x >= 0, 1 / (1 + np.exp(-x)), np.exp(x) / (1 + np.exp(x)))
-
-
-@elementwise(domain="float", ref=_sigmoid, samples=uniform((3, 4)), ulp=4.0, at=(0.0, -0.0, 100.0, -100.0, NAN),
-             vjp=lambda g, ans, x: (g * (ans * (1 - ans)),))
-def sigmoid(x):
-    """Logistic function ``1 / (1 + exp(-x))``."""
-    return maths.sigmoid(x)
-
-
 @elementwise(ref=np.maximum, samples=uniform((3, 4), (4,)), at=EDGES,
              vjp=lambda g, ans, x, y: (ops.where(x >= y, g, 0), ops.where(x >= y, 0, g)))
 def maximum(x, y):
@@ -253,6 +176,17 @@ def relu(x):
 def gate(g, x):
     """``g`` where ``x`` is positive (or NaN), else 0: the derivative of `relu` times ``g``."""
     return scalar.where(x <= 0, 0, g)
+
+
+def _xmuly(x: Any, y: Any) -> Any:
+    return np.where((x == 0) | (y == 0), np.zeros((), x.dtype), np.multiply(x, y))
+
+
+@elementwise(domain="float", ref=_xmuly, samples=uniform((3, 4), (3, 4)), at=EDGES, linear=Linear.MULTI,
+             vjp=lambda g, ans, x, y: (ops.xmuly(g, y), ops.xmuly(g, x)))
+def xmuly(x, y):
+    """``x * y``, but 0 where either is 0 whatever the other: a zero cotangent never meets an infinity."""
+    return scalar.where((x == 0) | (y == 0), 0, x * y)
 
 
 def _cast_aval(x: Aval, *, dtype: str) -> Aval:

@@ -92,3 +92,52 @@ def bitwise_xor(x, y):
 def bitwise_invert(x):
     """Bitwise complement of integers, logical not of booleans."""
     return ~x
+
+
+@elementwise(domain="bool", vjp=None, ref=np.logical_and, samples=_bools(2))
+def logical_and(x, y):
+    """True where both are; numbers count as True unless 0."""
+    return x & y
+
+
+@elementwise(domain="bool", vjp=None, ref=np.logical_or, samples=_bools(2))
+def logical_or(x, y):
+    """True where one of them is or both are; numbers count as True unless 0."""
+    return x | y
+
+
+@elementwise(domain="bool", vjp=None, ref=np.logical_xor, samples=_bools(2))
+def logical_xor(x, y):
+    """True where exactly one of them is; numbers count as True unless 0."""
+    return x ^ y
+
+
+@elementwise(domain="bool", vjp=None, ref=np.logical_not, samples=_bools(1))
+def logical_not(x):
+    """True where ``x`` is False; numbers count as True unless 0."""
+    return ~x
+
+
+def _shifts(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    return [((rng.integers(-100, 100, (3, 4)), rng.integers(0, 70, (4,))), {})]
+
+
+def _width(x: Any) -> int:
+    return int(8 * x.dtype.itemsize)
+
+
+def _left(x: Any, y: Any) -> Any:
+    return np.where(y < _width(x), x << np.minimum(y, _width(x) - 1), 0)
+
+
+@elementwise(domain="integer", vjp=None, ref=_left, samples=_shifts)
+def bitwise_left_shift(x, y):
+    """``x`` with its bits ``y`` places up, zeros below; 0 where ``y`` is negative or the dtype's width or more."""
+    return scalar.where(scalar.ult(y, _width(x)), x << (y & (_width(x) - 1)), 0)
+
+
+@elementwise(domain="integer", vjp=None, ref=lambda x, y: x >> np.minimum(y, _width(x) - 1), samples=_shifts)
+def bitwise_right_shift(x, y):
+    """``x / 2**y`` rounded down; where ``y`` is negative or the dtype's width or more, only the sign is left."""
+    last = _width(x) - 1
+    return x >> scalar.where(scalar.ult(y, last), y, last)

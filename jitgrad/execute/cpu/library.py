@@ -255,6 +255,6 @@ def _numba_kernel_for(prim: Primitive, dtype: np.dtype[Any]) -> Any:
 
 def takes(prim: Primitive, dtype: np.dtype[Any]) -> bool:
     """Whether operands of a dtype reach the entry's kernel (promotion casts the others before)."""
-    shared = [d for d in prim.domains if d not in ("bool", "index")] or ["index"]
-    return all({"float": dtype.kind == "f", "number": dtype.kind != "b", "logical": dtype.kind != "f",
-                "index": dtype.kind == "i"}.get(domain, True) for domain in shared)
+    shared = [d for d in prim.domains if d not in ("bool", "index")] or list(prim.domains) or ["index"]
+    kinds = {"float": "f", "number": "if", "logical": "bi", "integer": "i", "index": "i", "bool": "b"}
+    return all(dtype.kind in kinds.get(domain, "bif") for domain in shared)
