@@ -263,5 +263,5 @@ def test_own_kernels_of_the_table_are_in_the_language(prim, rng):
         arrays, params = next(iter(samples(prim, dtype, rng)))
         avals = [aval_of(a) for a in arrays]
         kinds = [a.dtype for a in (prim.aval(*avals, **params), *avals)]
-        text = build.translated("kernel", prim.body, kinds, len(prim.words(*avals, **params)))
+        text = build.translated("kernel", prim, kinds, len(prim.words(*avals, **params)))
         assert "define i64 @kernel(" in text

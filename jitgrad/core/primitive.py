@@ -67,6 +67,8 @@ class Primitive:
     linear: Linear = Linear.NO
     init: Any = None                     # of a reduction or scan: number, or dtype -> number
     words: Callable[..., Any] | None = None   # of an own kernel: the integers its body gets
+    scratch: Callable[..., int] | None = None  # of an own kernel: how many int64 words of working memory its body gets
+    bits: bool = False                   # an own kernel gets floats as integers of their width
     ulp: float = 0.5                     # stated error of a float result, in units of the last place
     at: tuple[Any, ...] = ()             # special points for tests
     symbol: str | None = None
@@ -226,6 +228,7 @@ def kernel(kind: Kind, *, vjp: Rule | Missing | None, ref: Callable[..., Any], s
            params: tuple[str, ...] = (), **fields: Any) -> Callable[[Callable[..., Any]], Op]:
     """An entry with a kernel of its own: ``body(out, *operands, *words)`` over flat arrays, as plain Python.
 
+    With ``scratch=`` a flat int64 array of so many words, whatever is in them, comes between operands and words.
     A body returns 0, or a positive code that `errors=` of the entry turns into a sentence.
     """
     def decorate(body: Callable[..., Any]) -> Op:

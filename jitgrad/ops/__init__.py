@@ -8,7 +8,7 @@ from typing import Any
 from jitgrad.core.primitive import OPS, TABLE, Kind
 
 _FILES = ("elementwise", "exponential", "trigonometric", "hyperbolic", "special", "rounding", "logic", "reduce",
-          "movement", "contract", "index", "scan", "random", "composite")
+          "movement", "contract", "index", "scan", "sort", "random", "composite")
 
 
 def fill() -> None:

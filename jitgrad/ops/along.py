@@ -1,10 +1,11 @@
-"""Functions of ops along an axis: cumulative, by the array API's names."""
+"""Functions of ops along an axis: cumulative ones, sorting, an index for each element; by the array API's names."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from jitgrad import ops
+from jitgrad.core.aval import as_shape, broadcast_shapes
 from jitgrad.core.dtypes import NAMES, code_of
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
@@ -56,3 +57,75 @@ def logcumsumexp(x: Any, axis: int | None = None) -> Any:
     """``log(cumulative_sum(exp(x)))`` along ``axis`` without overflow; elements of -inf add nothing, gradient 0."""
     x = as_float(x)
     return ops.logcumsumexp(x, axis_of("logcumsumexp", x, axis), False, False)
+
+
+def sort(x: Any, axis: int = -1, descending: bool = False, stable: bool = True) -> Any:
+    """The elements in order along ``axis``. Always stable (``stable`` changes nothing); zeros of both signs are
+    equal; NaN comes last, also where ``descending``. The gradient goes back to where each element came from.
+
+    >>> import jitgrad as jg
+    >>> jg.sort(jg.constant([3., 1., 2.]), descending=True)
+    <jg.Tensor: shape=(3,), dtype=float32, numpy=array([3., 2., 1.], dtype=float32)>
+    """
+    x = tensor(x)
+    return ops.sort(x, axis_index("sort", axis, aval_of(x).ndim), bool(descending))
+
+
+def argsort(x: Any, axis: int = -1, descending: bool = False, stable: bool = True) -> Any:
+    """Indices (int64) that put the elements in order along ``axis``; see `sort`. Has no gradient."""
+    x = tensor(x)
+    return ops.argsort(x, axis_index("argsort", axis, aval_of(x).ndim), bool(descending))
+
+
+def top_k(x: Any, k: int, axis: int = -1) -> tuple[Any, Any]:
+    """The ``k`` greatest elements along ``axis``, greatest first, and their indices (int64); NaN counts as least.
+
+    Of equal elements the first come first. Raises ValueError if there are fewer than ``k``.
+
+    >>> import jitgrad as jg
+    >>> values, indices = jg.top_k(jg.constant([1., 4., 2., 4.]), 3)
+    >>> values.numpy(), indices.numpy()
+    (array([4., 4., 2.], dtype=float32), array([1, 3, 2]))
+    """
+    x = tensor(x)
+    at = axis_index("top_k", axis, aval_of(x).ndim)
+    shape = aval_of(x).shape
+    (k,) = as_shape(k, "top_k: k")
+    if k > shape[at]:
+        raise user_error(ValueError, f"top_k: k = {k} is more than the {shape[at]} elements along axis {at} of shape "
+                                     f"{shape}")
+    order = ops.slice(ops.argsort(x, at, True), tuple((0, k if i == at else n, 1) for i, n in enumerate(shape)))
+    return ops.take_along_axis(x, order, at), order
+
+
+def searchsorted(x1: Any, x2: Any, side: str = "left", sorter: Any = None) -> Any:
+    """Indices (int64) at which elements of ``x2`` go into the sorted ``x1`` (one dimension): before their equals, or
+    behind them with ``side="right"``. NaN is greatest. ``sorter`` is an order that sorts ``x1``. Has no gradient.
+    """
+    if side not in ("left", "right"):
+        raise user_error(ValueError, f"searchsorted: side must be 'left' or 'right', got {side!r}")
+    x1 = tensor(x1)
+    if sorter is not None:
+        x1 = ops.gather(x1, tensor(sorter), 0)
+    return ops.searchsorted(x1, x2, side == "right")
+
+
+def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
+    """Elements along ``axis``, each at an index of its own; the other axes broadcast against each other.
+
+    Negative indices count from the end; one out of range raises IndexError. The gradient adds up where an index
+    repeats.
+    """
+    x, indices = tensor(x), tensor(indices)
+    have, wanted = aval_of(x).shape, aval_of(indices).shape
+    if len(have) != len(wanted):
+        raise user_error(ValueError, f"take_along_axis: shapes {have} and {wanted} differ in their number of axes")
+    at = axis_index("take_along_axis", axis, len(have))
+    others = broadcast_shapes(*((*shape[:at], 1, *shape[at + 1:]) for shape in (have, wanted)))
+    if others is None:
+        raise user_error(ValueError, f"take_along_axis: shapes {have} and {wanted} do not broadcast beside axis {at}")
+
+    def spread(t: Any, shape: tuple[int, ...]) -> Any:
+        full_shape = (*others[:at], shape[at], *others[at + 1:])
+        return t if shape == full_shape else ops.broadcast_to(t, full_shape)
+    return ops.take_along_axis(spread(x, have), spread(indices, wanted), at)

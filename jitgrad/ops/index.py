@@ -148,3 +148,83 @@ def unpick(out, g, indices, rows, n):
             return 1
         out[r * n + (at if at >= 0 else at + n)] = g[r]
     return 0
+
+
+# ---- an index of its own for each element, as NumPy's take_along_axis ---------------------------------------------
+
+def _along_aval(x: Aval, i: Aval, *, axis: int) -> Aval:
+    _check_axis("take_along_axis", x, axis)
+    _check_along("take_along_axis", x, i, axis)
+    return aval(x.code, i.shape)
+
+
+def _check_along(name: str, x: Aval, i: Aval, axis: int) -> None:
+    if x.ndim != i.ndim or any(m != n for a, (m, n) in enumerate(zip(x.shape, i.shape, strict=True)) if a != axis):
+        raise shape_error(name, (x, i), f"differ in more than axis {axis}")
+
+
+def _along_words(x: Aval, i: Aval, *, axis: int) -> tuple[int, ...]:
+    return math.prod(x.shape[:axis]), x.shape[axis], i.shape[axis], math.prod(x.shape[axis + 1:])
+
+
+def _along_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    return [((rng.normal(size=(3, 5, 2)), rng.integers(-5, 5, (3, 4, 2))), {"axis": 1}),
+            ((rng.normal(size=(4, 3)), rng.integers(-3, 3, (4, 6), np.int32)), {"axis": 1})]
+
+
+@kernel(Kind.INDEX, ref=lambda x, i, *, axis: np.take_along_axis(x, i, axis), samples=_along_samples,
+        operands=("x", "indices"), params=("axis",), domain=("any", "index"), linear=Linear.EACH, ulp=0.0,
+        aval=_along_aval, words=_along_words, errors=_OUT_OF_RANGE,
+        vjp=lambda g, ans, x, i, *, axis: (ops.add_along_axis(g, i, axis=axis, n=x.shape[axis]), None))
+def take_along_axis(out, x, indices, outer, n, count, inner):
+    """Elements of ``x`` along an axis, each at an index of its own; negative ones count from the end."""
+    for o in range(outer):
+        for k in range(count):
+            row = (o * count + k) * inner
+            for i in range(inner):
+                at = indices[row + i]
+                if at < -n or at >= n:
+                    return 1
+                out[row + i] = x[(o * n + (at if at >= 0 else at + n)) * inner + i]
+    return 0
+
+
+def _add_along_aval(g: Aval, i: Aval, *, axis: int, n: int) -> Aval:
+    _check_axis("add_along_axis", g, axis)
+    if g.shape != i.shape or type(n) is not int or n < 0:
+        raise shape_error("add_along_axis", (g, i), f"differ, or {n} is no length")
+    return aval(g.code, (*g.shape[:axis], n, *g.shape[axis + 1:]))
+
+
+def _add_along_ref(g: Any, i: Any, *, axis: int, n: int) -> Any:
+    out = np.zeros((*g.shape[:axis], n, *g.shape[axis + 1:]), g.dtype)
+    places = list(np.indices(i.shape, sparse=True))
+    places[axis] = i
+    np.add.at(out, tuple(places), g)
+    return out
+
+
+def _add_along_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    return [((rng.normal(size=(3, 4, 2)), rng.integers(-5, 5, (3, 4, 2))), {"axis": 1, "n": 5})]
+
+
+@kernel(Kind.INDEX, ref=_add_along_ref, samples=_add_along_samples, operands=("g", "indices"), params=("axis", "n"),
+        domain=("number", "index"), linear=Linear.EACH, ulp=4.0, aval=_add_along_aval, errors=_OUT_OF_RANGE,
+        words=lambda g, i, *, axis, n: (math.prod(g.shape[:axis]), n, g.shape[axis], math.prod(g.shape[axis + 1:])),
+        vjp=lambda h, ans, g, i, *, axis, n: (ops.take_along_axis(h, i, axis=axis), None))
+def add_along_axis(out, g, indices, outer, n, count, inner):
+    """Zeros of length ``n`` along an axis with each element of ``g`` added at an index of its own.
+
+    The transpose of `take_along_axis`.
+    """
+    for i in range(out.size):
+        out[i] = 0
+    for o in range(outer):
+        for k in range(count):
+            row = (o * count + k) * inner
+            for i in range(inner):
+                at = indices[row + i]
+                if at < -n or at >= n:
+                    return 1
+                out[(o * n + (at if at >= 0 else at + n)) * inner + i] += g[row + i]
+    return 0

@@ -190,11 +190,12 @@ def _own(f: Form) -> Kernel:
     dtypes = tuple(a.dtype for a in (*f.outs, *f.avals))
     words = f.prim.words(*f.avals, **f.params) if f.prim.words else ()
     sizes = [a.size for a in (*f.outs, *f.avals)]
+    room = [f.prim.scratch(*f.avals, **f.params)] if f.prim.scratch else []
 
     def text(symbol: str) -> str:
         from jitgrad.execute.cpu.native import build
-        return build.own_kernel(symbol, f.prim.body, dtypes, len(words))
-    return _kernel(f.prim, (*dtypes, len(words)), (), text, optimise="loops"), [*sizes, *words]
+        return build.own_kernel(symbol, f.prim, dtypes, len(words))
+    return _kernel(f.prim, (*dtypes, len(words)), (), text, optimise="loops"), [*sizes, *words, *room]
 
 
 # ---- one kernel: Numba's or the vector build --------------------------------------------------------

@@ -356,6 +356,6 @@ def own_kernel(prim: Primitive, dtype: np.dtype[Any]) -> Kernel:
     out = prim.aval(*avals, **params)
     assert isinstance(out, Aval) and prim.words is not None
     symbol = f"numba_{prim.name}_{dtype.name}"
-    text = by_numba.own_kernel(symbol, prim.body, (out.dtype, *kinds), len(prim.words(*avals, **params)))
+    text = by_numba.own_kernel(symbol, prim, (out.dtype, *kinds), len(prim.words(*avals, **params)))
     address = llvm.link(llvm.emit(text, optimise="loops"), [symbol])[symbol]
     return Kernel(prim.name, inspect.getsource(prim.body), address, symbol, text, None)

@@ -156,12 +156,13 @@ def _no_rule(form: int, _: int) -> None:
 
 
 def _kernel_failed(form: int, code: int) -> None:
-    if code == _NO_MEMORY:
-        raise user_error(MemoryError, "gradient: no memory for the intermediate values of the recorded program")
     made = FORMS[form] if form >= 0 else None
+    operands = f" (operands {' and '.join(map(repr, made.avals))})" if made else ""
+    if code == _NO_MEMORY:
+        raise user_error(MemoryError, f"{made.prim.name}: no memory to work in{operands}" if made else
+                         "gradient: no memory for the intermediate values of the recorded program")
     sentence = (made.prim.errors or {}).get(code, "failed") if made else "an operation of the recorded program failed"
-    operands = " and ".join(map(repr, made.avals)) if made else ""
-    raise user_error(IndexError, f"{made.prim.name}: {sentence} (operands {operands})" if made else sentence)
+    raise user_error(IndexError, f"{made.prim.name}: {sentence}{operands}" if made else sentence)
 
 
 def _too_large(form: int, _: int) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from jitgrad import config
-from jitgrad.execute.cpu.native import exports
+from jitgrad.core.primitive import Primitive
+from jitgrad.execute.cpu.native import exports, raw
 from jitgrad.execute.cpu.native.language import Array, Unsupported, Value
 from jitgrad.execute.cpu.native.translate import Module
+
+NO_MEMORY = -1                 # what a kernel returns that gets no working memory
 
 
 def natives() -> list[str]:
@@ -37,30 +40,49 @@ def trampolines(slots: Iterable[tuple[int, str]], operator: str, arity: int) -> 
     return "\n".join(lines)
 
 
-def own_kernel(symbol: str, body: Callable[..., int], dtypes: Sequence[Any], words: int) -> str:
-    """An entry's own kernel: its body over flat arrays, behind the kernel interface. params = sizes, words."""
+def own_kernel(symbol: str, prim: Primitive, dtypes: Sequence[np.dtype[Any]], words: int) -> str:
+    """An entry's own kernel: its body over flat arrays, behind the kernel interface.
+
+    params = sizes, words, and the size of the working memory where the body asks for some.
+    """
     if not config.numba_kernels():
         try:
-            return translated(symbol, body, dtypes, words)
+            return translated(symbol, prim, dtypes, words)
         except Unsupported:
             pass                         # of a user's kernel, say: Numba knows more of Python
     from jitgrad.execute.cpu.native import by_numba
-    return by_numba.own_kernel(symbol, body, dtypes, words)
+    return by_numba.own_kernel(symbol, prim, dtypes, words)
 
 
-def translated(symbol: str, body: Any, dtypes: Sequence[Any], words: int) -> str:
+def element_types(prim: Primitive, dtypes: Sequence[np.dtype[Any]]) -> list[np.dtype[Any]]:
+    """What a body sees of its arrays."""
+    return [np.dtype(f"i{d.itemsize}") if prim.bits and d.kind == "f" else d for d in dtypes]
+
+
+def translated(symbol: str, prim: Primitive, dtypes: Sequence[np.dtype[Any]], words: int) -> str:
     """The direct build of an own kernel; raises Unsupported for a body that leaves the language."""
+    module = Module()
     lines = ["  %params = inttoptr i64 %a0 to ptr", "  %slots = inttoptr i64 %a1 to ptr"]
     given = []
-    for i, dtype in enumerate(dtypes):
+    for i, dtype in enumerate(element_types(prim, dtypes)):
         lines += _loaded(f"p{i}", "ptr", "%slots", i) + _loaded(f"n{i}", "i64", "%params", i)
         # no operand shares memory with the output, and the output alone is written
-        given.append(Value(f"%p{i}", Array(np.dtype(dtype).name, distinct=True), f"%n{i}"))
+        given.append(Value(f"%p{i}", Array(dtype.name, distinct=True), f"%n{i}"))
+    after: list[str] = []
+    if prim.scratch is not None:
+        lines += _loaded("room", "i64", "%params", len(dtypes) + words)
+        lines += ["  %bytes = shl i64 %room, 3", "  %some = add i64 %bytes, 8",
+                  f"  %block = call i64 @{raw.resize.name}(i64 0, i64 %some)", "  %none = icmp eq i64 %block, 0",
+                  "  br i1 %none, label %fail, label %work", "fail:", f"  ret i64 {NO_MEMORY}", "work:",
+                  "  %scratch = inttoptr i64 %block to ptr"]
+        after = [f"  call void @{raw.release.name}(i64 %block)"]
+        module.declare(raw.resize)
+        module.declare(raw.release)
+        given.append(Value("%scratch", Array("int64", distinct=True), "%room"))
     for w in range(words):
         lines += _loaded(f"w{w}", "i64", "%params", len(dtypes) + w)
         given.append(Value(f"%w{w}", "i64"))
-    module = Module()
-    module.define(symbol, ["i64", "i64"], lines, body, given)
+    module.define(symbol, ["i64", "i64"], lines, prim.body, given, after)
     return module.text()
 
 

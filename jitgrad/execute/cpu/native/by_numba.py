@@ -19,7 +19,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
 
-from jitgrad.execute.cpu.native import raw
+from jitgrad.core.primitive import Primitive
+from jitgrad.execute.cpu.native import build, raw
 
 _IR = {"i64": ir.IntType(64), "i32": ir.IntType(32), "i8": ir.IntType(8), "f32": ir.FloatType(), "f64": ir.DoubleType(),
        None: ir.VoidType()}
@@ -73,22 +74,38 @@ def _without_function(text: str, name: str) -> str:
     return text[: start.start()] + text[end:]
 
 
-def own_kernel(symbol: str, body: Callable[..., int], dtypes: Sequence[Any], words: int) -> str:
-    """An entry's own kernel: its body over flat arrays, behind the kernel interface. params = sizes, words."""
-    arrays = [f"carray(pointer{i}(load(slots + {8 * i})), load(params + {8 * i}))" for i in range(len(dtypes))]
-    numbers = [f"load(params + {8 * (len(dtypes) + w)})" for w in range(words)]
-    source = f"def entry(params, slots):\n    return body({', '.join(arrays + numbers)})\n"
-    return _around(symbol, source, body, {f"pointer{i}": _pointer(kind) for i, kind in enumerate(dtypes)})
+def own_kernel(symbol: str, prim: Primitive, dtypes: Sequence[np.dtype[Any]], words: int) -> str:
+    """An entry's own kernel: see `build.own_kernel`."""
+    kinds = build.element_types(prim, dtypes)
+    arrays = [f"carray(pointer{i}(load(slots + {8 * i})), load(params + {8 * i}))" for i in range(len(kinds))]
+    numbers = [f"load(params + {8 * (len(kinds) + w)})" for w in range(words)]
+    names = {f"pointer{i}": _pointer(kind) for i, kind in enumerate(kinds)}
+    if prim.scratch is None:
+        return _around(symbol, f"def entry(params, slots):\n    return body({', '.join(arrays + numbers)})\n",
+                       dispatcher(prim.body), names)
+    given = ", ".join(f"a{i}" for i in range(len(kinds)))
+    rest = ", ".join(f"w{i}" for i in range(words))
+    source = (f"def with_scratch({given}, size, {rest}):\n    block = resize(0, 8 * size + 8)\n"
+              f"    if block == 0:\n        return {build.NO_MEMORY}\n"
+              f"    status = body({given}, carray(pointer(block), size), {rest})\n    release(block)\n"
+              "    return status\n")
+    scope = {"body": dispatcher(prim.body), "resize": _intrinsic(raw.resize), "release": _intrinsic(raw.release),
+             "carray": carray, "pointer": _pointer(np.int64)}
+    exec(compile(source, f"<kernel {symbol}>", "exec"), scope)
+    size = f"load(params + {8 * (len(kinds) + words)})"
+    return _around(symbol, f"def entry(params, slots):\n    return body({', '.join([*arrays, size, *numbers])})\n",
+                   njit(error_model="numpy")(scope["with_scratch"]), names)
 
 
 def array_function(symbol: str, function: Callable[..., int], count: int) -> str:
     """A function of ``count`` int64 arrays, behind a table of (address, size)."""
     arrays = ", ".join(f"carray(pointer(load(t + {16 * i})), load(t + {16 * i + 8}))" for i in range(count))
-    return _around(symbol, f"def entry(t):\n    return body({arrays})\n", function, {"pointer": _pointer(np.int64)})
+    return _around(symbol, f"def entry(t):\n    return body({arrays})\n", dispatcher(function),
+                   {"pointer": _pointer(np.int64)})
 
 
-def _around(symbol: str, source: str, body: Callable[..., int], names: dict[str, Any]) -> str:
-    scope: dict[str, Any] = {"body": dispatcher(body), "load": _intrinsic(raw.load), "carray": carray, **names}
+def _around(symbol: str, source: str, body: Any, names: dict[str, Any]) -> str:
+    scope: dict[str, Any] = {"body": body, "load": _intrinsic(raw.load), "carray": carray, **names}
     exec(compile(source, f"<kernel {symbol}>", "exec"), scope)
     return _exported(symbol, scope["entry"])
 

@@ -322,7 +322,7 @@ class Expressions(Text):
             kinds, given = kinds[1:], given[1:]
         else:
             callee = f"@{op.name}"
-            self.module.declarations[f"declare {result} {callee}({', '.join(kinds)}) nounwind"] = None
+            self.module.declare(op)
         call = f"call {result} {callee}({', '.join(f'{k} {v}' for k, v in zip(kinds, given, strict=True))}) nounwind"
         if result == "void":
             self.do(call)

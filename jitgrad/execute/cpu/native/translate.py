@@ -18,6 +18,7 @@ from typing import Any
 
 from jitgrad.execute.cpu.native.expressions import Expressions
 from jitgrad.execute.cpu.native.language import ELEMENT, LLVM, Array, Unsupported, Value, join, passed, source_of
+from jitgrad.execute.cpu.native.raw import Raw
 
 SMALL, ONCE = 90, 300              # lines of text of a function that callers take in; of one that has a single caller
 
@@ -63,6 +64,12 @@ class Module:
         if result not in ("void", "i1", "i64", "u64"):
             raise Unsupported(f"{function.__name__} returns {result} where an integer is wanted")
         self.definitions.append("\n".join([f"define i64 @{name}({head}) nounwind {{", *lines, *body, "}"]))
+
+    def declare(self, op: Raw) -> None:
+        """A function of C or of CPython that the text calls."""
+        result = LLVM[op.result] if op.result else "void"
+        kinds = ", ".join(LLVM[k] for k in op.arguments)
+        self.declarations[f"declare {result} @{op.name}({kinds}) nounwind"] = None
 
     def text(self) -> str:
         """The whole module. What is to be inlined is said here, which takes LLVM's inliner a third of the time."""

@@ -1,0 +1,141 @@
+"""Sorting by its public names: stability, special numbers, lengths at which the method changes, gradients."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import jitgrad as jg
+
+NAN, INF = np.nan, np.inf
+DTYPES = ("bool", "int32", "int64", "float32", "float64")
+LENGTHS = (0, 1, 2, 7, 39, 40, 41, 129, 700, 4096, 4097, 30_000)
+
+
+def order_of(x, descending=False):
+    """The stable order, NaN last."""
+    if descending:
+        x = -x if x.dtype.kind == "f" else ~x
+    return np.argsort(x, -1, stable=True)
+
+
+def drawn(rng, n, dtype, kind):
+    """Elements of one sort: spread, from few values, equal in their upper halves, or with all that is special."""
+    if dtype == "bool":
+        return rng.integers(0, 2, n).astype(bool)
+    if np.dtype(dtype).kind == "i":
+        bound = np.iinfo(dtype)
+        x = rng.integers(bound.min, bound.max, n, dtype, endpoint=True)
+        return {"few": x % 5, "near": 2**30 + x % 1000}.get(kind, x).astype(dtype)
+    x = rng.normal(size=n).astype(dtype)
+    if kind == "few":
+        return np.round(x)
+    if kind == "near":
+        return (1 + np.finfo(dtype).eps * rng.integers(0, 1000, n)).astype(dtype)
+    if kind == "odd":
+        x[rng.uniform(size=n) < 0.4] = 0.0
+        at = rng.uniform(size=n) < 0.4
+        x[at] = rng.choice(np.array([0.0, -0.0, INF, -INF, NAN, -NAN, 1e-40], dtype), at.sum())
+    return x
+
+
+@pytest.mark.parametrize("kind", ("spread", "few", "near", "odd"))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_against_the_stable_order(dtype, kind, rng):
+    for n, descending in itertools.product(LENGTHS, (False, True)):
+        x = drawn(rng, n, dtype, kind)
+        order = order_of(x, descending)
+        np.testing.assert_array_equal(jg.argsort(x, descending=descending).numpy(), order)
+        got = jg.sort(x, descending=descending).numpy()
+        np.testing.assert_array_equal(got, x[order])
+        if x.dtype.kind == "f":
+            real = ~np.isnan(got)
+            np.testing.assert_array_equal(np.signbit(got[real]), np.signbit(x[order][real]))
+
+
+@pytest.mark.parametrize("axis", (0, 1, 2, -1, -3))
+def test_axes(axis, rng):
+    x = rng.normal(size=(5, 43, 3))
+    np.testing.assert_array_equal(jg.sort(x, axis=axis).numpy(), np.sort(x, axis))
+    np.testing.assert_array_equal(jg.argsort(x, axis=axis).numpy(), np.argsort(x, axis, stable=True))
+
+
+def test_in_order_backwards_and_all_equal():
+    for x in (np.arange(9000.0), np.arange(9000.0)[::-1], np.ones(9000), np.repeat([2.0, 1.0], 4500)):
+        np.testing.assert_array_equal(jg.sort(x).numpy(), np.sort(x))
+        np.testing.assert_array_equal(jg.argsort(x).numpy(), np.argsort(x, stable=True))
+
+
+def test_gradients_go_back_to_where_elements_came_from(rng):
+    x = rng.normal(size=(4, 50))
+    w = rng.normal(size=(4, 50))
+    for descending in (False, True):
+        t = jg.constant(x)
+        with jg.GradientTape() as outer:
+            outer.watch(t)
+            with jg.GradientTape() as inner:
+                inner.watch(t)
+                y = jg.sum(jg.sort(t, descending=descending) ** 2 * w)
+            first = inner.gradient(y, t)
+            total = jg.sum(first * first)
+        order = order_of(x, descending)
+        back = np.empty_like(w)
+        np.put_along_axis(back, order, w, -1)
+        np.testing.assert_allclose(first.numpy(), 2 * x * back, rtol=1e-13)
+        np.testing.assert_allclose(outer.gradient(total, t).numpy(), 8 * x * back * back, rtol=1e-13)
+
+
+def test_top_k(rng):
+    x = rng.normal(size=(3, 20))
+    t = jg.constant(x)
+    with jg.GradientTape() as tape:
+        tape.watch(t)
+        values, indices = jg.top_k(t, 4)
+    want = np.argsort(-x, -1, stable=True)[:, :4]
+    np.testing.assert_array_equal(indices.numpy(), want)
+    np.testing.assert_array_equal(values.numpy(), np.take_along_axis(x, want, -1))
+    hit = np.zeros_like(x)
+    np.put_along_axis(hit, want, 1.0, -1)
+    np.testing.assert_array_equal(tape.gradient(values, t).numpy(), hit)
+    assert jg.top_k([1.0, NAN, 2.0], 2)[1].numpy().tolist() == [2, 0]
+    assert jg.top_k(jg.zeros((2, 0)), 0)[0].shape == (2, 0)
+    assert [t.shape for t in jg.top_k(jg.zeros((5, 2)), 3, axis=0)] == [(3, 2), (3, 2)]
+    with pytest.raises(ValueError, match=r"top_k: k = 3 is more than the 2 elements along axis 1 of shape \(4, 2\)"):
+        jg.top_k(jg.zeros((4, 2)), 3)
+
+
+@pytest.mark.parametrize("side", ("left", "right"))
+def test_searchsorted(side, rng):
+    x = np.sort(np.concatenate([rng.integers(-5, 5, 20).astype("d"), [NAN, NAN, INF, -INF]]))
+    wanted = np.concatenate([x, [NAN, 0.5, -100, 100]])
+    np.testing.assert_array_equal(jg.searchsorted(x, wanted, side=side).numpy(), np.searchsorted(x, wanted, side))
+    shuffled = rng.permutation(x)
+    got = jg.searchsorted(shuffled, 0.5, side=side, sorter=jg.argsort(shuffled))
+    assert got.shape == () and int(got) == np.searchsorted(x, 0.5, side)
+    assert int(jg.searchsorted([1, 3], 2)) == 1 and jg.searchsorted([], [1.0]).numpy().tolist() == [0]
+    with pytest.raises(ValueError, match="side must be 'left' or 'right', got 'middle'"):
+        jg.searchsorted(x, 1.0, side="middle")
+    with pytest.raises(ValueError, match=r"sorted elements of one dimension, got shape \(2, 2\)"):
+        jg.searchsorted(jg.zeros((2, 2)), 1.0)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="sort: axis 1 is out of range for 1 dimensions"):
+        jg.sort([1.0], axis=1)
+    with pytest.raises(ValueError, match="argsort: axis -1 is out of range for 0 dimensions"):
+        jg.argsort(1.0)
+
+
+def test_take_along_axis_broadcasts(rng):
+    x, i = rng.normal(size=(3, 5, 1)), rng.integers(-5, 5, (1, 2, 4))
+    got = jg.take_along_axis(x, i, axis=1)
+    wide = np.broadcast_to(x, (3, 5, 4)), np.broadcast_to(i, (3, 2, 4))
+    np.testing.assert_array_equal(got.numpy(), np.take_along_axis(*wide, 1))
+    with pytest.raises(IndexError, match="out of range"):
+        jg.take_along_axis([1.0, 2.0], [2])
+    with pytest.raises(ValueError, match="differ in their number of axes"):
+        jg.take_along_axis([1.0, 2.0], 0)
+    with pytest.raises(ValueError, match="do not broadcast beside axis 1"):
+        jg.take_along_axis(x, jg.zeros((2, 2, 1), "int32"), axis=1)
