@@ -33,10 +33,14 @@ from jitgrad.frontend.lines import debug_lines as debug_lines  # noqa: E402
 from jitgrad.frontend.nans import debug_nans as debug_nans  # noqa: E402
 from jitgrad.frontend.tape import GradientTape as GradientTape  # noqa: E402
 from jitgrad.frontend.tape import UnconnectedGradients as UnconnectedGradients  # noqa: E402
+from jitgrad.ops.along import all as all  # noqa: E402
+from jitgrad.ops.along import any as any  # noqa: E402
 from jitgrad.ops.along import argsort as argsort  # noqa: E402
+from jitgrad.ops.along import count_nonzero as count_nonzero  # noqa: E402
 from jitgrad.ops.along import cumulative_prod as cumulative_prod  # noqa: E402
 from jitgrad.ops.along import cumulative_sum as cumulative_sum  # noqa: E402
 from jitgrad.ops.along import logcumsumexp as logcumsumexp  # noqa: E402
+from jitgrad.ops.along import prod as prod  # noqa: E402
 from jitgrad.ops.along import searchsorted as searchsorted  # noqa: E402
 from jitgrad.ops.along import sort as sort  # noqa: E402
 from jitgrad.ops.along import take_along_axis as take_along_axis  # noqa: E402

@@ -9,7 +9,7 @@ import pytest
 
 import jitgrad as jg
 from jitgrad.core.dtypes import DTYPES
-from jitgrad.core.primitive import OPS, Kind
+from jitgrad.core.primitive import OPS, Kind, Linear
 from jitgrad.execute.cpu.codegen import CHUNK
 from table import ENTRIES, cases, check, data_domains, drawn, dtypes_of, error, ident, points, samples
 from tolerance import assert_close, wider
@@ -67,7 +67,9 @@ def test_reduction_of_many(prim, dtype, rng):
     lengths = (1, 7, 31, 32, 33, 4095, 4096, 4097, 9001)
     pool = drawn(prim, dtype, rng, [(3 * max(lengths),)])[0][0]
     for n in lengths:
-        check(prim, [pool[: 3 * n].reshape(3, n)], {"axes": (1,)})
+        # each factor of a product rounds it once; the terms of a sum meet in a tree
+        check(prim, [pool[: 3 * n].reshape(3, n)], {"axes": (1,)},
+              room=np.sqrt(n) / 2 if prim.ulp and prim.linear is Linear.NO else 0)
         # with a stride one accumulator takes a whole chunk: n roundings, which add up as a random walk
         check(prim, [pool[: 3 * n].reshape(n, 3)], {"axes": (0,)}, room=np.sqrt(min(n, CHUNK)) / 2)
     check(prim, [pool[:6].reshape(2, 3)], {"axes": ()})
@@ -75,7 +77,8 @@ def test_reduction_of_many(prim, dtype, rng):
 
 
 AXES = [axes for count in range(5) for axes in itertools.combinations(range(4), count)]
-NUMPY = {jg.sum: np.sum, jg.mean: np.mean, jg.max: np.max, jg.min: np.min}
+NUMPY = {jg.sum: np.sum, jg.mean: np.mean, jg.max: np.max, jg.min: np.min, jg.prod: np.prod, jg.any: np.any,
+         jg.all: np.all, jg.count_nonzero: np.count_nonzero}
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=ident)
@@ -87,8 +90,9 @@ def test_reduction_over_every_set_of_axes(op, dtype, rng):
     for axes, keepdims in itertools.product([*AXES, None], (False, True)):
         got = op(jg.asarray(x), axis=axes, keepdims=keepdims).numpy()
         want = NUMPY[op](wider(x), axis=axes, keepdims=keepdims)
-        kinds = {np.mean: "f", np.sum: "fi"}.get(NUMPY[op], "fib")
-        assert got.dtype == (dtype if dtype.kind in kinds else {"f": "float32", "fi": "int32"}[kinds])
+        kinds = {np.mean: "f", np.sum: "fi", np.prod: "fi"}.get(NUMPY[op], "fib")
+        fixed = {np.any: "bool", np.all: "bool", np.count_nonzero: "int64"}.get(NUMPY[op])
+        assert got.dtype == (fixed or (dtype if dtype.kind in kinds else {"f": "float32", "fi": "int32"}[kinds]))
         assert_close(got, np.asarray(want).astype(got.dtype))
 
 
@@ -105,6 +109,8 @@ def test_reductions_of_nothing():
     assert jg.sum(empty, axis=0).numpy().tolist() == [0, 0, 0]
     assert np.isnan(jg.mean(empty, axis=0).numpy()).all() and jg.mean(empty, axis=1).shape == (0,)
     assert jg.max(empty, axis=1).shape == (0,)
+    assert jg.prod(empty, axis=0).numpy().tolist() == [1, 1, 1] and jg.count_nonzero(empty).numpy() == 0
+    assert jg.any(empty, axis=0).numpy().tolist() == [False] * 3 and jg.all(empty, axis=0).numpy().tolist() == [True] * 3
     for op in (jg.max, jg.min, jg.argmax, jg.argmin):
         with pytest.raises(ValueError, match=r"no elements to choose from in shape \(0, 3\)"):
             op(empty, axis=0)

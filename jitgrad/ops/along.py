@@ -1,4 +1,4 @@
-"""Functions of ops along an axis: cumulative ones, sorting, an index for each element; by the array API's names."""
+"""Functions of ops along axes, by the array API's names: products, truth, running sums, sorting."""
 
 from __future__ import annotations
 
@@ -9,8 +9,38 @@ from jitgrad.core.aval import as_shape, broadcast_shapes
 from jitgrad.core.dtypes import NAMES, code_of
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
-from jitgrad.ops.composite import as_float, aval_of, axis_index, concat
+from jitgrad.ops.composite import Axis, as_float, aval_of, axis_index, concat, reduction_of
 from jitgrad.ops.creation import full
+
+
+def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Product over ``axis`` (all axes by default), 1 of nothing. Integers keep their dtype, booleans count as int32.
+
+    Gradients divide by nothing: they are right with any number of zeros.
+    """
+    return _over(ops.reduce_prod, "prod", tensor(x), axis, keepdims)
+
+
+def any(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Whether some element over ``axis`` is true; numbers are true when nonzero, NaN too. False of nothing."""
+    return _over(ops.reduce_max, "any", ops.cast(x, "bool"), axis, keepdims)
+
+
+def all(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Whether every element over ``axis`` is true; numbers are true when nonzero, NaN too. True of nothing."""
+    return _over(ops.reduce_min, "all", ops.cast(x, "bool"), axis, keepdims)
+
+
+def count_nonzero(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """How many elements over ``axis`` (all axes by default) are not zero, as int64."""
+    return _over(ops.reduce_sum, "count_nonzero", ops.cast(ops.cast(x, "bool"), "int64"), axis, keepdims)
+
+
+def _over(op: Any, name: str, x: Any, axis: Axis, keepdims: bool) -> Any:
+    how = reduction_of(name, x, axis, keepdims)
+    for group in how.groups:
+        x = op(x, group)
+    return x if how.shape is None else ops.reshape(x, how.shape)
 
 
 def cumulative_sum(x: Any, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,33 @@ def reduce_min(acc, x):
     if x.dtype.kind == "b":
         return acc & x
     return scalar.where((x < acc) | (x != x), x, acc)
+
+
+def _prod_vjp(g: Any, ans: Any, x: Any, *, axes: tuple[int, ...]) -> tuple[Any]:
+    """The products of the others, those before times those behind: no division, so zeros are as good as others."""
+    first, last = (axes[0], axes[-1] + 1) if axes else (x.ndim, x.ndim)
+    outer, n, inner = (math.prod(part) for part in (x.shape[:first], x.shape[first:last], x.shape[last:]))
+    line = ops.reshape(x, shape=(outer, n, inner))
+    others = (ops.cumulative_prod(line, axis=1, exclusive=True)
+              * ops.cumulative_prod(line, axis=1, exclusive=True, reverse=True))
+    return (g * ops.reshape(others, shape=x.shape),)
+
+
+def _with_zeros(rng: np.random.Generator) -> list[Any]:
+    x = rng.uniform(0.5, 1.5, (4, 3, 2))
+    x[1, 2, 0] = x[2, 1, 1] = x[2, 0, 1] = 0
+    return [((x,), {"axes": (1, 2)}), ((x,), {"axes": (0,)})]
+
+
+@reduction(init=1, ref=lambda x, *, axes: np.prod(x, axes, keepdims=True), ulp=4.0, vjp=_prod_vjp,
+           samples=several(uniform((3, 4, 2), axes=(1, 2)), uniform((3, 4), axes=(0,)), uniform((3,), axes=()),
+                           _with_zeros))
+def reduce_prod(acc, x):
+    """Product over axes, in the order of `reduce_sum`: n factors round n times, about sqrt(n) / 2 ulp in all.
+
+    Gradients divide by nothing: they are right with any number of zeros.
+    """
+    return acc * x
 
 
 def _position_aval(x: Aval, *, axis: int) -> Aval:
