@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from typing import Any
 
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core.aval import AVALS
+from jitgrad.core.aval import AVALS, broadcast_shapes
 from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import OPS, TABLE
 from jitgrad.core.record import tensor
@@ -17,7 +18,11 @@ from jitgrad.ops import composite
 
 
 def getitem(x: Any, key: Any) -> Any:
-    """``x[key]`` for ints, slices, ``...``, ``None`` and one integer or boolean array among them."""
+    """``x[key]`` as in NumPy: ints, slices, ``...``, ``None``, and integer or boolean arrays among them.
+
+    Arrays broadcast together and pick one element of their axes for each of theirs; the axes they make stand where
+    the arrays stood, or in front where something stands between the arrays. A mask is read as it is now.
+    """
     x = tensor(x)
     parts = key if isinstance(key, tuple) else (key,)
     if all(type(p) in (int, slice, type(None), type(...)) for p in parts):
@@ -95,29 +100,84 @@ def _spans(aval_id: int, parts: tuple[Any, ...]) -> tuple[Any, tuple[int, ...] |
 
 
 def _with_array(x: Any, parts: list[Any]) -> Any:
-    """One array among regular parts: the regular ones first, then a gather along the array's axis."""
-    arrays = [i for i, p in enumerate(parts) if not _is_plain(p) and not isinstance(p, int)]
-    if not arrays:
+    """Arrays among regular parts: the regular ones first, then one gather along the arrays' axes made one."""
+    if all(_is_plain(p) or isinstance(p, int) for p in parts):
         return _regular(x, tuple(parts))
-    if len(arrays) > 1:
-        raise user_error(IndexError, "index: one integer or boolean array at a time; use take or reshape for more")
-    at = arrays[0]
-    index = parts[at]
-    width = index.ndim if index.dtype.kind == "b" else 1
-    if index.dtype.kind == "b" and width == 0:
-        raise user_error(IndexError, "index: a boolean array needs at least one axis")
-    x = _regular(x, (*parts[:at], *[slice(None)] * width, *parts[at + 1:]))
-    after_ellipsis = ... in [p for p in parts[:at] if _is_plain(p)]
-    if after_ellipsis:
-        axis = x.ndim - width - sum(not isinstance(p, int) for p in parts[at + 1:])
+    parts = [index for p in parts for index in ([p] if _is_plain(p) or isinstance(p, int) else _by_position(p))]
+    picks = [k for k, p in enumerate(parts) if not _is_plain(p)]
+    kept = _regular(x, tuple(p if _is_plain(p) else slice(None) for p in parts))
+    # where the arrays' axes went: counted from the end behind an ellipsis
+    dots = next((k for k, p in enumerate(parts) if p is ...), len(parts))
+    axes = [k if k < dots else kept.ndim - len(parts) + k for k in picks]
+    _check_masks(x, kept, axes, [parts[k] for k in picks])
+    together = picks[-1] - picks[0] == len(picks) - 1
+    first = axes[0] if together else 0           # as in NumPy: in front if something stands between
+    if len(axes) > 1:
+        kept, index = _merged(kept, axes, [_index_of(parts[k]) for k in picks], first)
     else:
-        axis = sum(not isinstance(p, int) for p in parts[:at])
-    if index.dtype.kind == "b":
-        if x.shape[axis: axis + width] != index.shape:
-            raise user_error(IndexError, f"index: a mask of shape {index.shape} does not fit axes of shape {x.shape}")
-        x = ops.reshape(x, (*x.shape[:axis], index.size, *x.shape[axis + width:]))
-        index = tensor(np.flatnonzero(index.numpy()))
-    return ops.gather(x, index, axis)
+        index = _index_of(parts[picks[0]])
+    return ops.gather(kept, index, first)
+
+
+class _Positions:
+    """One of the index arrays that a mask stands for."""
+
+    def __init__(self, index: np.ndarray, shape: tuple[int, ...], axis: int) -> None:
+        self.index, self.shape, self.axis = tensor(index), shape, axis
+
+
+def _by_position(index: Any) -> list[Any]:
+    """An index array itself; for a mask the positions where it is true, an array for each of its axes."""
+    if index.dtype.kind != "b":
+        return [index]
+    if index.ndim == 0:
+        raise user_error(IndexError, "index: a boolean array needs at least one axis")
+    return [_Positions(found, index.shape, axis) for axis, found in enumerate(np.nonzero(index.numpy()))]
+
+
+def _index_of(part: Any) -> Any:
+    return part.index if isinstance(part, _Positions) else part
+
+
+def _check_masks(x: Any, kept: Any, axes: list[int], picked: list[Any]) -> None:
+    for axis, part in zip(axes, picked, strict=True):
+        if isinstance(part, _Positions) and kept.shape[axis] != part.shape[part.axis]:
+            raise user_error(IndexError, f"index: a mask of shape {part.shape} does not fit axes of shape {x.shape}")
+
+
+def _merged(x: Any, axes: list[int], indices: list[Any], first: int) -> tuple[Any, Any]:
+    """``x`` with the axes as one, at ``first``, and the indices along them as one, out of range where any is."""
+    shape = x.shape
+    rest = [a for a in range(len(shape)) if a not in axes]
+    lengths = [shape[a] for a in axes]
+    x = ops.permute_dims(x, (*rest[:first], *axes, *rest[first:]))
+    total = math.prod(lengths)
+    x = ops.reshape(x, (*(shape[a] for a in rest[:first]), total, *(shape[a] for a in rest[first:])))
+    shapes = [() if isinstance(i, int) else i.shape for i in indices]
+    if broadcast_shapes(*shapes) is None:
+        raise user_error(IndexError, f"index: arrays of shapes {' and '.join(map(str, shapes))} do not broadcast together")
+    place: Any = 0
+    wrong = []
+    for index, n in zip(indices, lengths, strict=True):
+        index = tensor(np.int64(index)) if isinstance(index, int) else ops.cast(index, "int64")
+        wrong += [index < -n, index >= n]
+        place = place * n + ops.where(index < 0, index + n, index)
+    return x, ops.where(functools.reduce(operator.or_, wrong), total, place)
+
+
+def nonzero(x: Any) -> tuple[Any, ...]:
+    """The indices (int64) of elements that are not zero, one Tensor for each axis, in row-major order.
+
+    The result is read from the numbers, so it has no derivative and cannot be recorded dry.
+
+    >>> import jitgrad as jg
+    >>> [i.numpy().tolist() for i in jg.nonzero(jg.constant([[1, 0], [2, 3]]))]
+    [[0, 1, 1], [0, 0, 1]]
+    """
+    x = tensor(x)
+    if x.ndim == 0:
+        raise user_error(ValueError, "nonzero: a single number has no axes; reshape it to (1,)")
+    return tuple(tensor(found) for found in np.nonzero(x.numpy()))
 
 
 def array_ufunc(self: Any, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
