@@ -13,7 +13,7 @@ from table import ENTRIES, data_domains
 
 FLOAT = CODES[np.dtype("float64")]
 # a linear entry without a rule stops gradients: differences would look through it
-USABLE = [p for p in ENTRIES if data_domains(p) and "logical" not in p.domains
+USABLE = [p for p in ENTRIES if data_domains(p) and not {"logical", "integer"} & {*p.domains}
           and not (p.vjp is None and p.linear is not Linear.NO)]
 
 

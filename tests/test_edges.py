@@ -95,7 +95,7 @@ def test_a_constant_of_a_variable_is_a_tensor_of_its_own():
     lambda: jg.gather(jg.ones((2, 3)), jg.constant([0]), 7),
     lambda: jg.scatter_add(jg.ones((2, 3)), jg.zeros(100000, "int32"), 0, 10),
     lambda: jg.unpick(jg.ones(2), jg.zeros(2, "int32"), -1),
-    lambda: jg.random_uniform(jg.constant([1], "int64"), (3,), "float32"),
+    lambda: jg.random_bits(jg.constant([1], "int64"), 3, "int32"),
 ], ids=["span too long", "span outside", "span negative", "embed outside", "embed unlike", "gather axis -1",
         "gather axis 7", "scatter unlike", "unpick", "random state"])
 def test_parameters_that_point_outside_are_refused(call):

@@ -1,93 +1,251 @@
-"""Random numbers from a counter: a pure function of (seed, counter), the same on every machine and thread count."""
+"""Random bits from a counter, and numbers from random bits: pure functions, the same on every machine."""
 
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from jitgrad.core import dtypes
-from jitgrad.core.aval import Aval, as_shape, aval
+from jitgrad.core.aval import Aval, aval
 from jitgrad.core.errors import user_error
-from jitgrad.core.primitive import Kind, kernel
+from jitgrad.core.primitive import Kind, elementwise, kernel
+from jitgrad.ops import scalar
+from jitgrad.ops.maths import quantile
+
+WORDS = {"int32": 4, "int64": 2}        # elements of one block of 128 bits
 
 
-def _aval(state: Aval, *, shape: tuple[int, ...], dtype: str) -> Aval:
-    code = dtypes.code_of(dtype)
-    if state.shape != (2,) or state.code != dtypes.INT64:
-        raise user_error(ValueError, f"random_uniform: the state is two int64 numbers, seed and counter, got {state!r}")
-    if not dtypes.is_float(code):
-        raise user_error(TypeError, f"random_uniform: makes floats, not {dtypes.NAMES[code]}")
-    return aval(code, as_shape(shape))
+def _bits_aval(state: Aval, *, blocks: int, dtype: str) -> Aval:
+    if state.shape != (3,) or state.code != dtypes.INT64:
+        raise user_error(ValueError, "random_bits: the state is three int64 numbers, key, stream and first block, got "
+                                     f"{state!r}")
+    if dtype not in WORDS:
+        raise user_error(TypeError, f"random_bits: makes int32 or int64, not {dtype}")
+    if type(blocks) is not int or blocks < 0:
+        raise user_error(ValueError, f"random_bits: {blocks!r} is no number of blocks")
+    return aval(dtypes.code_of(dtype), (blocks, WORDS[dtype]))
 
 
-def _words(state: Aval, *, shape: tuple[int, ...], dtype: str) -> tuple[int]:
-    return (8 if dtype == "float64" else 4,)
-
-
-def _ref(state: Any, *, shape: tuple[int, ...], dtype: str) -> Any:
+def _bits_ref(state: Any, *, blocks: int, dtype: str) -> Any:
     """Philox 4x32-10 over whole arrays."""
-    size, wide = math.prod(shape), dtype == "float64"
-    blocks = -(-size // (2 if wide else 4))
-    mask = np.uint64(0xFFFFFFFF)
-    counter = np.uint64(int(state[1]) & (2**64 - 1)) + np.arange(blocks, dtype=np.uint64)
-    c = [counter & mask, counter >> np.uint64(32), np.zeros(blocks, np.uint64), np.zeros(blocks, np.uint64)]
-    seed = int(state[0]) & (2**64 - 1)
-    k0, k1 = seed & 0xFFFFFFFF, seed >> 32
+    key, stream, first = (int(v) & (2**64 - 1) for v in state)
+    mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    counter = np.uint64(first) + np.arange(blocks, dtype=np.uint64)
+    c = [counter & mask, counter >> half, *(np.full(blocks, v, np.uint64) for v in (stream & 0xFFFFFFFF, stream >> 32))]
+    k0, k1 = key & 0xFFFFFFFF, key >> 32
     for _ in range(10):
         p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
-        c = [(p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(k0), p1 & mask,
-             (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(k1), p0 & mask]
+        c = [(p1 >> half) ^ c[1] ^ np.uint64(k0), p1 & mask, (p0 >> half) ^ c[3] ^ np.uint64(k1), p0 & mask]
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    words = np.stack(c, 1).reshape(-1)
-    if wide:
-        high, low = words[0::2] >> np.uint64(5), words[1::2] >> np.uint64(6)
-        out: np.ndarray = (high * np.uint64(67108864) + low) * 2.0**-53
-    else:
-        out = (words >> np.uint64(8)) * 2.0**-24
-    return out[:size].astype(dtype).reshape(shape)
+    words = np.stack(c, 1)
+    if dtype == "int32":
+        return words.astype(np.uint32).view(np.int32)
+    return (words[:, 0::2] << half | words[:, 1::2]).view(np.int64)
 
 
-def _samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-    state = np.array([rng.integers(2**60), 3], np.int64)
-    return [((state,), {"shape": (3, 7), "dtype": dtype}) for dtype in ("float32", "float64")]
+def _bits_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    state = rng.integers(-2**63, 2**63, 3)
+    return [((state,), {"blocks": blocks, "dtype": dtype}) for dtype in WORDS for blocks in (9, 1)] + [
+        ((np.array([-1, 5, -2]),), {"blocks": 3, "dtype": "int64"}), ((state,), {"blocks": 0, "dtype": "int32"})]
 
 
-@kernel(Kind.OPAQUE, vjp=None, ref=_ref, samples=_samples, operands=("state",), params=("shape", "dtype"),
-        domain="index", aval=_aval, words=_words, ulp=0.0)
-def random_uniform(out, state, width):
-    """Uniform numbers in [0, 1) by Philox 4x32-10 (Salmon et al., SC 2011): 24 random bits each, 53 in float64.
+@kernel(Kind.OPAQUE, vjp=None, ref=_bits_ref, samples=_bits_samples, operands=("state",), params=("blocks", "dtype"),
+        domain="index", aval=_bits_aval, words=lambda state, *, blocks, dtype: (blocks, WORDS[dtype]), ulp=0.0)
+def random_bits(out, state, blocks, words):
+    """Blocks of 128 random bits by Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 
-    ``state`` holds the seed and the counter of the first block of four 32-bit words.
+    ``state`` holds the key, the stream and the number of the first block, of 64 bits each: block b of a stream is the
+    cipher of the counter (b, stream) under the key. The result has shape (blocks, 4) in int32, (blocks, 2) in int64.
     """
     mask = np.uint64(0xFFFFFFFF)
     half = np.uint64(32)
-    size = out.size
-    per = 2 if width == 8 else 4
-    seed = np.uint64(state[0])
-    counter = np.uint64(state[1])
-    for block in range((size + per - 1) // per):
-        c0, c1, c2, c3 = counter & mask, counter >> half, np.uint64(0), np.uint64(0)
-        k0, k1 = seed & mask, seed >> half
-        for _ in range(10):
-            p0 = c0 * np.uint64(0xD2511F53)
-            p1 = c2 * np.uint64(0xCD9E8D57)
-            c0, c1, c2, c3 = (p1 >> half) ^ c1 ^ k0, p1 & mask, (p0 >> half) ^ c3 ^ k1, p0 & mask
-            k0 = (k0 + np.uint64(0x9E3779B9)) & mask
-            k1 = (k1 + np.uint64(0xBB67AE85)) & mask
-        counter += np.uint64(1)
-        at = block * per
-        if width == 8:
-            out[at] = (float(c0 >> np.uint64(5)) * 67108864.0 + float(c1 >> np.uint64(6))) / 9007199254740992.0
-            if at + 1 < size:
-                out[at + 1] = (float(c2 >> np.uint64(5)) * 67108864.0 + float(c3 >> np.uint64(6))) / 9007199254740992.0
+    key = np.uint64(state[0])
+    stream = np.uint64(state[1])
+    first = np.uint64(state[2])
+    if words == 4:
+        for block in range(blocks):
+            counter = first + np.uint64(block)
+            # bits above the low 32 of a word are left to be anything: products and stores take the low half
+            c0, c1, c2, c3 = counter, counter >> half, stream, stream >> half
+            k0, k1 = key, key >> half
+            for _ in range(10):
+                p0 = (c0 & mask) * np.uint64(0xD2511F53)
+                p1 = (c2 & mask) * np.uint64(0xCD9E8D57)
+                c0, c1, c2, c3 = (p1 >> half) ^ c1 ^ k0, p1, (p0 >> half) ^ c3 ^ k1, p0
+                k0 += np.uint64(0x9E3779B9)
+                k1 += np.uint64(0xBB67AE85)
+            out[4 * block] = np.int64(c0)
+            out[4 * block + 1] = np.int64(c1)
+            out[4 * block + 2] = np.int64(c2)
+            out[4 * block + 3] = np.int64(c3)
+    else:
+        for block in range(blocks):
+            counter = first + np.uint64(block)
+            c0, c1, c2, c3 = counter, counter >> half, stream, stream >> half
+            k0, k1 = key, key >> half
+            for _ in range(10):
+                p0 = (c0 & mask) * np.uint64(0xD2511F53)
+                p1 = (c2 & mask) * np.uint64(0xCD9E8D57)
+                c0, c1, c2, c3 = (p1 >> half) ^ c1 ^ k0, p1, (p0 >> half) ^ c3 ^ k1, p0
+                k0 += np.uint64(0x9E3779B9)
+                k1 += np.uint64(0xBB67AE85)
+            out[2 * block] = np.int64((c0 << half) | (c1 & mask))
+            out[2 * block + 1] = np.int64((c2 << half) | (c3 & mask))
+    return 0
+
+
+# ---- floats from bits ----------------------------------------------------------------------------
+
+def _float_aval(bits: Aval, **params: Any) -> Aval:
+    return aval(_FLOATS[bits.code], bits.shape)
+
+
+_FLOATS = {dtypes.INT32: dtypes.FLOAT32, dtypes.INT64: dtypes.FLOAT64}
+
+
+def _patterns(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Bits at random, and those at the ends, around 0 and at powers of two from an end, of both widths."""
+    near = [top - (1 << k) for width in (31, 63) for top in [2**width - 1] for k in range(width)]
+    some = np.array([2**63 - 1, 2**31 - 1, 0, 1, *near, *rng.integers(0, 2**63, 40), *rng.integers(0, 2**31, 40)])
+    return [((np.concatenate([some, ~some]),), {})]
+
+
+def _unit_ref(bits: Any) -> Any:
+    width = 8 * bits.dtype.itemsize
+    kept = 24 if width == 32 else 53
+    return (bits.view(f"u{bits.dtype.itemsize}") >> (width - kept)).astype(np.longdouble) * np.longdouble(2.0)**-kept
+
+
+@elementwise(domain="integer", vjp=None, ref=_unit_ref, samples=_patterns, aval=_float_aval, ulp=0.0)
+def random_uniform(bits):
+    """A float in [0, 1) from random bits: 24 of an int32 as float32, 53 of an int64 as float64."""
+    return quantile.unit(bits)
+
+
+def _ends(bits: Any) -> list[tuple[int, float, float]]:
+    """Sign, |v| and 1 - |v| of v = (2 i + 1) / 2^width: exact before they round."""
+    half = 1 << (8 * bits.dtype.itemsize - 1)
+    sizes = [(i, ~i if i < 0 else i) for i in map(int, bits.ravel())]
+    return [(-1 if i < 0 else 1, (2 * n + 1) / (2 * half), (2 * (half - 1 - n) + 1) / (2 * half)) for i, n in sizes]
+
+
+def _normal_ref(bits: Any, *, share: float) -> Any:
+    """The standard library's quantile, a step of Newton's method nearer."""
+    def at(sign: int, v: float, distance: float) -> float:
+        v, distance = v * share, distance * share + (1.0 - share)
+        x = -_STANDARD.inv_cdf(distance / 2)
+        miss = v - math.erf(x / math.sqrt(2)) if v < 0.5 else math.erfc(x / math.sqrt(2)) - distance
+        return sign * (x + miss * math.sqrt(math.pi / 2) * math.exp(x * x / 2))
+    return np.array([at(*ends) for ends in _ends(bits)], np.longdouble).reshape(bits.shape)
+
+
+_STANDARD = NormalDist()
+TWO_SIGMA = 0.9544997361036416          # erf(sqrt(2)): what lies within two standard deviations
+
+
+def _normal_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    return [(bits, {"share": share}) for bits, _ in _patterns(rng) for share in (1.0, TWO_SIGMA)]
+
+
+@elementwise(domain="integer", vjp=None, ref=_normal_ref, samples=_normal_samples, aval=_float_aval, ulp=5.0,
+             defaults={"share": 1.0})
+def random_normal(bits, *, share):
+    """A standard normal number from random bits, by the quantile function: float32 up to 6.34 from an int32, float64
+    up to 9.16 from an int64; a greater integer gives a greater number. ``share`` < 1 keeps to the middle of the
+    distribution.
+    """
+    return quantile.normal(bits, share)
+
+
+def _exponential_ref(bits: Any) -> Any:
+    out = [-math.log(d / 2) if sign < 0 else -math.log1p(-d / 2) for sign, _, d in _ends(bits)]
+    return np.array(out, np.longdouble).reshape(bits.shape)
+
+
+@elementwise(domain="integer", vjp=None, ref=_exponential_ref, samples=_patterns, aval=_float_aval, ulp=3.0)
+def random_exponential(bits):
+    """A standard exponential number from random bits, above 0 and up to 22.9 (45.1 in float64)."""
+    return quantile.exponential(bits)
+
+
+# ---- integers from bits --------------------------------------------------------------------------
+
+def _integer_ref(bits: Any, more: Any, span: Any, *, wide: bool) -> Any:
+    width = 8 * bits.dtype.itemsize
+
+    def at(a: int, b: int, n: int) -> int:
+        a, b, n = a % 2**width, b % 2**width, n % 2**width
+        if wide:
+            found = (((a << width) | b) * n) >> 2 * width if n else a
         else:
-            out[at] = float(c0 >> np.uint64(8)) / 16777216.0
-            if at + 1 < size:
-                out[at + 1] = float(c1 >> np.uint64(8)) / 16777216.0
-            if at + 2 < size:
-                out[at + 2] = float(c2 >> np.uint64(8)) / 16777216.0
-            if at + 3 < size:
-                out[at + 3] = float(c3 >> np.uint64(8)) / 16777216.0
+            half = width // 2           # products beyond the width wrap, as those of a span too large do
+            found = ((a >> half) * n + ((a % 2**half) * n % 2**width >> half)) % 2**width >> half
+        return found - 2**width if found >= 2**(width - 1) else found
+    return np.vectorize(lambda *v: at(*map(int, v)), otypes=[bits.dtype])(bits, more, span)
+
+
+def _integer_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    bits = np.concatenate([rng.integers(-2**63, 2**63, 20), [0, -1, 2**63 - 1, -2**63]])
+    spans = [1, 2, 7, 2**31 - 1, 2**32 - 1, 2**32, 2**63 - 1, -2**31, -2**63, -1, 0]
+    wide = [((bits, rng.permutation(bits), np.array([[n] for n in spans])), {"wide": True})]
+    return [*wide, ((bits, np.int64(0), np.array([[1], [2], [7], [2 ** 15 - 1]])), {"wide": False})]
+
+
+@elementwise(domain="integer", vjp=None, ref=_integer_ref, samples=_integer_samples)
+def random_integer(bits, more, span, *, wide):
+    """The integer part of ``span`` times the fraction that ``bits`` are read as: each value likely to one part in 2^32.
+
+    ``wide`` spans may be above 2^31 (2^15 of int32): the fraction goes on with ``more``, the span is read as unsigned,
+    and 0 stands for 2^64 (2^32).
+    """
+    if not wide:
+        half = 4 * bits.dtype.itemsize
+        low = scalar.ushr((bits & ((1 << half) - 1)) * span, half)
+        return scalar.ushr(scalar.ushr(bits, half) * span + low, half)
+    low = bits * span
+    carry = scalar.ult(low + _high(more, span), low)
+    return scalar.where(span == 0, bits, _high(bits, span) + scalar.where(carry, span.dtype.type(1), 0))
+
+
+def _high(a: Any, b: Any) -> Any:
+    """The upper half of a product of unsigned integers."""
+    if a.dtype == np.int64:
+        return scalar.mulhi64(a, b)
+    wide: list[Any] = [scalar.convert(x, np.int64) & 0xFFFFFFFF for x in (a, b)]
+    return scalar.convert((wide[0] * wide[1]) >> 32, np.int32)
+
+
+def _permutation_aval(bits: Aval) -> Aval:
+    if bits.ndim != 1 or bits.code != dtypes.INT64:
+        raise user_error(ValueError, f"random_permutation: takes one axis of int64 bits, got {bits!r}")
+    return bits
+
+
+def _permutation_ref(bits: Any) -> Any:
+    out = np.arange(len(bits))
+    for i, b in enumerate(bits):
+        j = (int(b) % 2**64 * (i + 1)) >> 64
+        out[i], out[j] = out[j], out[i]
+    return out
+
+
+def _permutation_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    return [((rng.integers(-2**63, 2**63, n),), {}) for n in (40, 1, 0)]
+
+
+@kernel(Kind.OPAQUE, vjp=None, ref=_permutation_ref, samples=_permutation_samples, operands=("bits",), domain="index",
+        aval=_permutation_aval, words=lambda bits: (bits.size,), ulp=0.0)
+def random_permutation(out, bits, n):
+    """The numbers 0 to n - 1 in an order that n int64 random bits choose (Fisher and Yates, inside out)."""
+    mask = np.uint64(0xFFFFFFFF)
+    half = np.uint64(32)
+    for i in range(n):
+        word = np.uint64(bits[i])
+        count = np.uint64(i) + np.uint64(1)
+        j = np.int64(((word >> half) * count + (((word & mask) * count) >> half)) >> half)     # word * count / 2^64
+        out[i] = out[j] if j < i else i
+        out[j] = i
     return 0
