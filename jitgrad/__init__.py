@@ -15,6 +15,7 @@ from jitgrad import ops as _ops  # noqa: E402
 _ops.fill()
 globals().update(_ops.public())  # an op for each entry of the table; composites below go by the same names
 
+from jitgrad import linalg as linalg  # noqa: E402
 from jitgrad import random as random  # noqa: E402
 from jitgrad.core.dtypes import bool_ as bool_  # noqa: E402
 from jitgrad.core.dtypes import float32 as float32  # noqa: E402
@@ -77,8 +78,18 @@ from jitgrad.ops.creation import ones as ones  # noqa: E402
 from jitgrad.ops.creation import ones_like as ones_like  # noqa: E402
 from jitgrad.ops.creation import zeros as zeros  # noqa: E402
 from jitgrad.ops.creation import zeros_like as zeros_like  # noqa: E402
+from jitgrad.ops.logarithms import log1mexp as log1mexp  # noqa: E402
+from jitgrad.ops.logarithms import log_sigmoid as log_sigmoid  # noqa: E402
+from jitgrad.ops.logarithms import logit as logit  # noqa: E402
 from jitgrad.ops.methods import Operations as _Operations  # noqa: E402
 from jitgrad.ops.rounding import clip as clip  # noqa: E402
+from jitgrad.ops.statistics import average as average  # noqa: E402
+from jitgrad.ops.statistics import corrcoef as corrcoef  # noqa: E402
+from jitgrad.ops.statistics import cov as cov  # noqa: E402
+from jitgrad.ops.statistics import moments as moments  # noqa: E402
+from jitgrad.ops.statistics import standardize as standardize  # noqa: E402
+from jitgrad.ops.statistics import std as std  # noqa: E402
+from jitgrad.ops.statistics import var as var  # noqa: E402
 
 Tensor: _Any = _Machine.Tensor
 Variable: _Any = _Machine.Variable

@@ -287,7 +287,7 @@ def test_norms_have_a_gradient_at_zero() -> None:
 
 @pytest.mark.parametrize(("call", "words"), [
     (lambda: tf.where([True]), "needs x and y"), (lambda: tf.gather([1.0], [0], batch_dims=1), "batch_dims"),
-    (lambda: tf.one_hot([0], 2, axis=0), "last one"), (lambda: tf.norm([1.0], ord=3), "ord must be"),
+    (lambda: tf.one_hot([0], 2, axis=0), "last one"), (lambda: tf.norm([1.0], ord="nuc"), "ord must be"),
     (lambda: tf.linspace(0.0, 1.0, 3, axis=1), "axis"), (lambda: tf.add_n([]), "at least one")])
 def test_what_is_not_offered_is_said(call: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):

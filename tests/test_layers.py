@@ -24,7 +24,7 @@ from jitgrad.ops import scalar
 PACKAGE = Path(jg.__file__).parent
 ORDER = ["core", "ops", "transform", "plan", "execute", "frontend", "nn", "interop"]
 BELOW_ALL = {"config", "_version"}
-SIDE = {"random": "ops", "testing": "interop", "demo": "interop", "__main__": "interop",
+SIDE = {"random": "ops", "linalg": "ops", "testing": "interop", "demo": "interop", "__main__": "interop",
         "commands": "interop"}     # files at the top, by layer
 MOST_LINES = 450
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -122,7 +122,7 @@ def modules() -> list[ModuleType]:
 def public() -> Iterator[tuple[str, Any]]:
     """What users reach by name, and the methods written for it."""
     nn = jg.nn
-    for module in (jg, nn, jg.random, nn.activations, nn.initializers, nn.layers, nn.losses, nn.metrics, nn.optimizers):
+    for module in (jg, nn, jg.random, jg.linalg, nn.activations, nn.initializers, nn.layers, nn.losses, nn.metrics, nn.optimizers):
         inside = "jitgrad" if hasattr(module, "__path__") else module.__name__      # a package re-exports
         for name in [n for n in dir(module) if not n.startswith("_")]:
             thing = getattr(module, name)

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, cast
 
-from jitgrad import ops
-from jitgrad.core.aval import AVALS, Aval
+from jitgrad.core.aval import AVALS
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
-from jitgrad.nn.activations import softplus
+from jitgrad.nn import crossentropies, distances
+from jitgrad.nn.crossentropies import binary_crossentropy as binary_crossentropy
+from jitgrad.nn.crossentropies import binary_focal_crossentropy as binary_focal_crossentropy
+from jitgrad.nn.crossentropies import categorical_crossentropy as categorical_crossentropy
+from jitgrad.nn.crossentropies import categorical_focal_crossentropy as categorical_focal_crossentropy
+from jitgrad.nn.crossentropies import sparse_categorical_crossentropy as sparse_categorical_crossentropy
+from jitgrad.nn.distances import categorical_hinge as categorical_hinge
+from jitgrad.nn.distances import cosine_similarity as cosine_similarity
+from jitgrad.nn.distances import dice as dice
+from jitgrad.nn.distances import hinge as hinge
+from jitgrad.nn.distances import huber as huber
+from jitgrad.nn.distances import kl_divergence as kl_divergence
+from jitgrad.nn.distances import log_cosh as log_cosh
+from jitgrad.nn.distances import mean_absolute_error as mean_absolute_error
+from jitgrad.nn.distances import mean_absolute_percentage_error as mean_absolute_percentage_error
+from jitgrad.nn.distances import mean_squared_error as mean_squared_error
+from jitgrad.nn.distances import mean_squared_logarithmic_error as mean_squared_logarithmic_error
+from jitgrad.nn.distances import poisson as poisson
+from jitgrad.nn.distances import squared_hinge as squared_hinge
+from jitgrad.nn.distances import tversky as tversky
 from jitgrad.nn.names import by_name
 from jitgrad.ops import composite
 
 _REDUCTIONS = ("sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "none", None)
-_EPSILON = 1e-7                # probabilities are kept this far from 0 and 1
 
 
 class Loss:
@@ -135,149 +151,145 @@ class SparseCategoricalCrossentropy(Loss):
         return sparse_categorical_crossentropy(y_true, y_pred, self.from_logits, self.ignore_class, self.axis)
 
 
-# ---- one number a sample -------------------------------------------------------------------------
+class MeanAbsolutePercentageError(Loss):
+    """100 times the mean of ``|y_true - y_pred| / |y_true|``."""
 
-def mean_squared_error(y_true: Any, y_pred: Any) -> Any:
-    """Mean of the squared differences along the last axis.
-
-    >>> mean_squared_error([[0., 2.]], [[1., 1.]]).numpy()
-    array([1.], dtype=float32)
-    """
-    y_true, y_pred = _matched("mean_squared_error", y_true, y_pred)
-    return _last_mean(ops.square(y_pred - y_true))
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return mean_absolute_percentage_error(y_true, y_pred)
 
 
-def mean_absolute_error(y_true: Any, y_pred: Any) -> Any:
-    """Mean of the absolute differences along the last axis."""
-    y_true, y_pred = _matched("mean_absolute_error", y_true, y_pred)
-    return _last_mean(abs(y_pred - y_true))
+class MeanSquaredLogarithmicError(Loss):
+    """Mean of ``(log(y_true + 1) - log(y_pred + 1)) ** 2``."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return mean_squared_logarithmic_error(y_true, y_pred)
 
 
-def binary_crossentropy(y_true: Any, y_pred: Any, from_logits: bool = False, label_smoothing: float = 0.0,
-                        axis: int = -1) -> Any:
-    """``-y_true log(p) - (1 - y_true) log(1 - p)``, its mean along an axis; p is a probability or a score."""
-    y_true, y_pred = _matched("binary_crossentropy", y_true, y_pred)
-    if label_smoothing:
-        y_true = y_true * (1.0 - label_smoothing) + 0.5 * label_smoothing
-    if from_logits:
-        losses = y_true * softplus(-y_pred) + (1.0 - y_true) * softplus(y_pred)
-    else:
-        p = _clipped(y_pred)
-        losses = -(y_true * ops.log(p) + (1.0 - y_true) * ops.log(1.0 - p))
-    return _last_mean(losses, axis)
+class LogCosh(Loss):
+    """Mean of ``log(cosh(y_pred - y_true))``."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return log_cosh(y_true, y_pred)
 
 
-def categorical_crossentropy(y_true: Any, y_pred: Any, from_logits: bool = False, label_smoothing: float = 0.0,
-                             axis: int = -1) -> Any:
-    """``-sum(y_true log(p))`` along an axis; p are probabilities or scores."""
-    y_true, y_pred = _matched("categorical_crossentropy", y_true, y_pred)
-    if y_true.shape != y_pred.shape:
-        raise user_error(ValueError, f"categorical_crossentropy: y_true of shape {y_true.shape} does not fit y_pred of "
-                                     f"shape {y_pred.shape}; class numbers go to sparse_categorical_crossentropy")
-    if label_smoothing:
-        y_true = y_true * (1.0 - label_smoothing) + label_smoothing / y_pred.shape[axis]
-    if from_logits:
-        log_p = composite.log_softmax(y_pred, axis)
-    else:
-        log_p = ops.log(_clipped(y_pred / composite.sum(y_pred, axis, True)))
-    return -composite.sum(y_true * log_p, axis)
+class Hinge(Loss):
+    """Mean of ``max(1 - y_true * y_pred, 0)`` for labels -1 and 1 (or 0 and 1)."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return hinge(y_true, y_pred)
 
 
-def sparse_categorical_crossentropy(y_true: Any, y_pred: Any, from_logits: bool = False,
-                                    ignore_class: int | None = None, axis: int = -1) -> Any:
-    """``-log(p[y_true])`` along the axis of classes; p are probabilities or scores.
+class SquaredHinge(Loss):
+    """Mean of ``max(1 - y_true * y_pred, 0) ** 2`` for labels -1 and 1 (or 0 and 1)."""
 
-    Labels may be floats with whole values, as Keras takes them. A label that is no class raises ValueError;
-    ``ignore_class`` has loss 0.
-    """
-    y_pred = composite.as_float(y_pred)
-    have = AVALS[y_pred._aval]
-    if have.ndim and axis not in (-1, have.ndim - 1):
-        order = [i for i in range(have.ndim) if i != axis % have.ndim]
-        y_pred = composite.permute_dims(y_pred, (*order, axis % have.ndim))
-        have = AVALS[y_pred._aval]
-    labels = tensor(y_true, what="y_true")
-    if not _fit(labels._aval, y_pred._aval):
-        labels = _labels(labels, have)
-    ignored = None
-    if ignore_class is not None:
-        ignored = labels == ignore_class
-        labels = ops.where(ignored, 0, labels)
-    losses = _picked(labels, y_pred, from_logits)
-    return losses if ignored is None else ops.where(ignored, 0.0, losses)
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return squared_hinge(y_true, y_pred)
 
 
-@functools.lru_cache(maxsize=1024)
-def _fit(labels: int, scores: int) -> bool:
-    """Labels of an aval are class numbers for scores of another as they are."""
-    return AVALS[labels].dtype.kind == "i" and AVALS[scores].ndim > 0 and (
-        AVALS[labels].shape == AVALS[scores].shape[:-1])
+class CategoricalHinge(Loss):
+    """``max(neg - pos + 1, 0)``: the right class is to score 1 more than any other."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return categorical_hinge(y_true, y_pred)
 
 
-def _labels(labels: Any, scores: Aval) -> Any:
-    """Class numbers as integers of the shape of the scores without their last axis."""
-    have = AVALS[labels._aval]
-    if have.dtype.kind != "i":
-        labels = ops.cast(labels, "int32" if scores.size < 2**31 else "int64")
-    if scores.ndim == 0 or have.shape != scores.shape[:-1]:
-        if have.shape[-1:] == (1,) and have.shape[:-1] == scores.shape[:-1]:
-            return ops.reshape(labels, have.shape[:-1])
-        raise user_error(ValueError, f"sparse_categorical_crossentropy: labels of shape {have.shape} do not fit "
-                                     f"y_pred of shape {scores.shape}, classes last")
-    return labels
+class Poisson(Loss):
+    """Mean of ``y_pred - y_true log(y_pred)``: counts with their expectations."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return poisson(y_true, y_pred)
 
 
-@functools.lru_cache(maxsize=1024)
-def _rows(aval_id: int) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
-    """Classes, their axis and the shape of one number a row, of scores of an aval."""
-    shape = AVALS[aval_id].shape
-    return shape[-1], (len(shape) - 1,), shape[:-1]
+class KLDivergence(Loss):
+    """``sum(y_true log(y_true / y_pred))`` of probabilities."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return kl_divergence(y_true, y_pred)
 
 
-def _picked(labels: Any, y_pred: Any, from_logits: bool) -> Any:
-    """``-log(p)`` at the labels."""
-    classes, last, shape = _rows(y_pred._aval)
-    labels = ops.where(labels < 0, classes, labels)         # no class either way: indices would count from the end
-    if from_logits:
-        scores = y_pred - ops.reduce_max(ops.stop_gradient(y_pred), last)       # the axis stays, of length 1
-        total = ops.reshape(ops.reduce_sum(ops.exp(scores), last), shape)
-    else:
-        scores = _clipped(y_pred / ops.reduce_sum(y_pred, last))
-    try:
-        picked = ops.pick(scores, labels)
-    except IndexError:
-        raise user_error(ValueError, f"sparse_categorical_crossentropy: received a label outside the valid range of "
-                                     f"[0, {classes})") from None
-    return ops.log(total) - picked if from_logits else -ops.log(picked)
+class Huber(Loss):
+    """Squared near 0, straight beyond ``delta``."""
+
+    def __init__(self, delta: float = 1.0,
+                 reduction: str | None = "sum_over_batch_size", name: str | None = None) -> None:
+        super().__init__(reduction, name)
+        self.delta = delta
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return huber(y_true, y_pred, self.delta)
 
 
-def _matched(what: str, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
-    """Both in the dtype of the predictions; of columns and vectors, the vector becomes a column."""
-    y_pred = composite.as_float(y_pred)
-    have = AVALS[y_pred._aval]
-    y_true = tensor(y_true, have.code, what)
-    given = AVALS[y_true._aval]
-    if given is have:
-        return y_true, y_pred
-    if have.ndim == given.ndim + 1 and have.shape[-1] == 1:
-        return (composite.reshape(y_true, (given.size, 1)), y_pred) if given.ndim == 1 else (
-            y_true, composite.reshape(y_pred, have.shape[:-1]))
-    if given.ndim == have.ndim + 1 and given.shape[-1] == 1:
-        return (y_true, composite.reshape(y_pred, (have.size, 1))) if have.ndim == 1 else (
-            composite.reshape(y_true, given.shape[:-1]), y_pred)
-    return y_true, y_pred
+class CosineSimilarity(Loss):
+    """Minus the cosine between labels and predictions along an axis."""
+
+    def __init__(self, axis: int = -1, reduction: str | None = "sum_over_batch_size", name: str | None = None) -> None:
+        super().__init__(reduction, name)
+        self.axis = axis
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return cosine_similarity(y_true, y_pred, self.axis)
 
 
-def _last_mean(losses: Any, axis: int = -1) -> Any:
-    return composite.mean(losses, axis) if AVALS[losses._aval].ndim else losses
+class Dice(Loss):
+    """One less the overlap of two sets over their mean size."""
+
+    def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None,
+                 axis: Any = None) -> None:
+        super().__init__(reduction, name)
+        self.axis = axis
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return dice(y_true, y_pred, self.axis)
 
 
-def _clipped(p: Any) -> Any:
-    return ops.minimum(ops.maximum(p, _EPSILON), 1.0 - _EPSILON)
+class Tversky(Loss):
+    """`Dice` with weights for what is missed and what is wrong; see `tversky`."""
+
+    def __init__(self, alpha: float = 0.5, beta: float = 0.5, reduction: str | None = "sum_over_batch_size",
+                 name: str | None = None, axis: Any = None) -> None:
+        super().__init__(reduction, name)
+        self.alpha, self.beta, self.axis = alpha, beta, axis
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return tversky(y_true, y_pred, self.alpha, self.beta, self.axis)
 
 
-mse = mean_squared_error
-mae = mean_absolute_error
+class BinaryFocalCrossentropy(Loss):
+    """`BinaryCrossentropy` that looks at samples the less, the better they are known (Lin et al., 2017)."""
+
+    def __init__(self, apply_class_balancing: bool = False, alpha: float = 0.25, gamma: float = 2.0,
+                 from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1,
+                 reduction: str | None = "sum_over_batch_size", name: str | None = None) -> None:
+        super().__init__(reduction, name)
+        self.apply_class_balancing, self.alpha, self.gamma = apply_class_balancing, alpha, gamma
+        self.from_logits, self.label_smoothing, self.axis = from_logits, label_smoothing, axis
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return binary_focal_crossentropy(y_true, y_pred, self.apply_class_balancing, self.alpha, self.gamma,
+                                         self.from_logits, self.label_smoothing, self.axis)
+
+
+class CategoricalFocalCrossentropy(Loss):
+    """`CategoricalCrossentropy` that looks at samples the less, the better they are known."""
+
+    def __init__(self, alpha: Any = 0.25, gamma: float = 2.0, from_logits: bool = False, label_smoothing: float = 0.0,
+                 axis: int = -1, reduction: str | None = "sum_over_batch_size", name: str | None = None) -> None:
+        super().__init__(reduction, name)
+        self.alpha, self.gamma = alpha, gamma
+        self.from_logits, self.label_smoothing, self.axis = from_logits, label_smoothing, axis
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return categorical_focal_crossentropy(y_true, y_pred, self.alpha, self.gamma, self.from_logits,
+                                              self.label_smoothing, self.axis)
+
+
+mse = MSE = mean_squared_error
+mae = MAE = mean_absolute_error
+mape = MAPE = mean_absolute_percentage_error
+msle = MSLE = mean_squared_logarithmic_error
+bce = BCE = binary_crossentropy
+kld = KLD = kl_divergence
+logcosh = log_cosh
 
 
 def get(identifier: Any) -> Callable[..., Any]:
@@ -290,5 +302,6 @@ def get(identifier: Any) -> Callable[..., Any]:
         return identifier()
     if callable(identifier):
         return cast(Callable[..., Any], identifier)
-    found: Callable[..., Any] = by_name("loss", identifier, globals())
+    homes = (__name__, crossentropies.__name__, distances.__name__)
+    found: Callable[..., Any] = by_name("loss", identifier, globals(), homes=homes)
     return found

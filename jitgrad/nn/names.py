@@ -6,7 +6,7 @@ import inspect
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from jitgrad.core.errors import user_error
@@ -19,14 +19,17 @@ def snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def by_name(what: str, name: Any, module: Mapping[str, Any], kind: type | None = None) -> Any:
+def by_name(what: str, name: Any, module: Mapping[str, Any], kind: type | None = None,
+            homes: Collection[str] = ()) -> Any:
     """The class below ``kind`` that a string names, or without a kind the function; ``module`` is its namespace.
+
+    Functions count if they are written there, or in one of the modules ``homes``.
 
     Raises ValueError with the names there are.
     """
     if kind is None:
         known = {key: value for key, value in module.items()
-                 if hasattr(value, "prim") or getattr(value, "__module__", None) == module["__name__"]}
+                 if hasattr(value, "prim") or getattr(value, "__module__", None) in (homes or (module["__name__"],))}
     else:
         classes = {value for value in module.values() if inspect.isclass(value) and issubclass(value, kind)}
         known = {snake(c.__name__): c for c in classes if c is not kind}

@@ -26,24 +26,19 @@ def matrix_transpose(a: Any, name: str = "matrix_transpose", conjugate: bool = F
 
 
 def norm(tensor: Any, ord: Any = "euclidean", axis: Any = None, keepdims: bool = False, name: str | None = None) -> Any:
-    """The Euclidean (also 2, "fro"), the 1- or the maximum norm of all elements, or along an axis.
+    """`jg.linalg.vector_norm` of all elements or along an axis; two axes with ord 1, inf or "fro" make a matrix norm.
 
-    The gradient of the Euclidean norm at 0 is 0.
+    "euclidean" is 2. The gradient of the Euclidean norm at 0 is 0.
     """
-    x = jg.asarray(tensor)
-    if ord in ("euclidean", "fro", 2):
-        return _root(jg.sum(jg.square(x), axis, keepdims))
-    if ord == 1:
-        return jg.sum(jg.abs(x), axis, keepdims)
-    if ord == float("inf"):
-        return jg.max(jg.abs(x), axis, keepdims)
-    raise user_error(ValueError, f"norm: ord must be 'euclidean', 'fro', 1, 2 or inf, got {ord!r}")
-
-
-def _root(squares: Any) -> Any:
-    """A square root whose gradient at 0 is 0."""
-    zero = squares == 0
-    return jg.where(zero, 0.0, jg.sqrt(jg.where(zero, 1.0, squares)))
+    if not isinstance(ord, int | float) and ord not in ("euclidean", "fro"):
+        raise user_error(ValueError, f"norm: ord must be 'euclidean', 'fro' or a number, got {ord!r}")
+    if isinstance(axis, tuple | list) and len(axis) == 2 and ord not in ("euclidean", "fro"):
+        x = jg.asarray(tensor)
+        first, last = (a % x.ndim for a in axis)
+        rest = [i for i in range(x.ndim) if i not in (first, last)]
+        found = jg.linalg.matrix_norm(jg.permute_dims(x, (*rest, first, last)), ord=ord)
+        return jg.expand_dims(found, sorted((first, last))) if keepdims else found
+    return jg.linalg.vector_norm(tensor, axis=axis, keepdims=keepdims, ord=2 if isinstance(ord, str) else ord)
 
 
 def clip_by_norm(t: Any, clip_norm: Any, axes: Any = None, name: str | None = None) -> Any:
@@ -60,7 +55,7 @@ def global_norm(t_list: Sequence[Any], name: str | None = None) -> Any:
     total = squares[0]
     for s in squares[1:]:
         total = total + s
-    return _root(total)
+    return jg.sqrt(total)
 
 
 def clip_by_global_norm(t_list: Sequence[Any], clip_norm: Any, use_norm: Any = None,

@@ -59,6 +59,16 @@ def softplus(features: Any, name: str | None = None) -> Any:
     return activations.softplus(features)
 
 
+def log_sigmoid(x: Any, name: str | None = None) -> Any:
+    """`jg.log_sigmoid`."""
+    return jg.log_sigmoid(x)
+
+
+def l2_normalize(x: Any, axis: Any = None, epsilon: float = 1e-12, name: str | None = None) -> Any:
+    """`jg.nn.l2_normalize`."""
+    return jg.nn.l2_normalize(x, axis, epsilon)
+
+
 def reciprocal(x: Any, name: str | None = None) -> Any:
     """``1 / x``."""
     return 1.0 / jg.asarray(x)
@@ -111,8 +121,17 @@ def reduce_logsumexp(input_tensor: Any, axis: Any = None, keepdims: bool = False
 
 def reduce_variance(input_tensor: Any, axis: Any = None, keepdims: bool = False, name: str | None = None) -> Any:
     """The mean squared distance from the mean."""
-    x = jg.asarray(input_tensor)
-    return jg.mean(jg.square(x - jg.mean(x, axis, True)), axis, keepdims)
+    return jg.var(input_tensor, axis, keepdims=keepdims)
+
+
+def reduce_std(input_tensor: Any, axis: Any = None, keepdims: bool = False, name: str | None = None) -> Any:
+    """`jg.std`."""
+    return jg.std(input_tensor, axis, keepdims=keepdims)
+
+
+def reduce_euclidean_norm(input_tensor: Any, axis: Any = None, keepdims: bool = False, name: str | None = None) -> Any:
+    """`jg.linalg.vector_norm`."""
+    return jg.linalg.vector_norm(input_tensor, axis=axis, keepdims=keepdims)
 
 
 def argmax(input: Any, axis: int | None = None, output_type: Any = jg.int64, name: str | None = None) -> Any:

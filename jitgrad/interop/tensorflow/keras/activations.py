@@ -1,19 +1,31 @@
 """`tf.keras.activations` is `jitgrad.nn.activations`."""
 
+from jitgrad.nn.activations import celu as celu
 from jitgrad.nn.activations import elu as elu
 from jitgrad.nn.activations import exponential as exponential
+from jitgrad.nn.activations import gelu as gelu
 from jitgrad.nn.activations import get as get
+from jitgrad.nn.activations import glu as glu
+from jitgrad.nn.activations import hard_shrink as hard_shrink
 from jitgrad.nn.activations import hard_sigmoid as hard_sigmoid
+from jitgrad.nn.activations import hard_silu as hard_silu
+from jitgrad.nn.activations import hard_swish as hard_swish
+from jitgrad.nn.activations import hard_tanh as hard_tanh
 from jitgrad.nn.activations import leaky_relu as leaky_relu
 from jitgrad.nn.activations import linear as linear
+from jitgrad.nn.activations import log_sigmoid as log_sigmoid
 from jitgrad.nn.activations import log_softmax as log_softmax
 from jitgrad.nn.activations import mish as mish
 from jitgrad.nn.activations import relu as relu
+from jitgrad.nn.activations import relu6 as relu6
 from jitgrad.nn.activations import selu as selu
 from jitgrad.nn.activations import sigmoid as sigmoid
 from jitgrad.nn.activations import silu as silu
+from jitgrad.nn.activations import soft_shrink as soft_shrink
 from jitgrad.nn.activations import softmax as softmax
 from jitgrad.nn.activations import softplus as softplus
 from jitgrad.nn.activations import softsign as softsign
 from jitgrad.nn.activations import swish as swish
 from jitgrad.nn.activations import tanh as tanh
+from jitgrad.nn.activations import tanh_shrink as tanh_shrink
+from jitgrad.nn.activations import threshold as threshold
