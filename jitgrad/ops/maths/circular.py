@@ -10,7 +10,7 @@ exact only with hardware fused multiply-add; without it the absolute error near 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -77,6 +77,7 @@ _WORDS64 = tuple(int(a + b, 16) for a, b in zip(_TWO_OVER_PI[::2], _TWO_OVER_PI[
 def _reduce(a: Scalar, quarter: bool) -> tuple[Scalar, Scalar]:
     """An integer k (its lowest bit counts) and r with a = k pi + r, or with a = (k + 1/2) pi - r; a >= 0."""
     circle = _CIRCLE[a.dtype]
+    k: Any
     if quarter:
         shifted = fmuladd(a, ONE_OVER_PI, -0.5) + circle.magic
         k, r = (shifted - circle.magic) + 0.5, -a
@@ -89,7 +90,7 @@ def _reduce(a: Scalar, quarter: bool) -> tuple[Scalar, Scalar]:
     return rarely(~(a < circle.limit), lambda: slow(a, quarter), (bits(shifted), r))
 
 
-def _half_turns(product: Scalar, quarter: bool) -> tuple[Scalar, Scalar]:
+def _half_turns(product: Any, quarter: bool) -> tuple[Scalar, Scalar]:
     """k, and the signed rest, of an angle in units of 2^-62 right angles modulo 4 right angles."""
     if quarter:
         product = product - (1 << 62)

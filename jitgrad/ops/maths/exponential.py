@@ -115,12 +115,13 @@ def _clamp(x: Scalar, low: float, high: float) -> Scalar:
 def _exp(x: Scalar, rest: Any = None) -> Scalar:
     """exp(x + rest) for |rest| far below 1."""
     form = _FORMAT[x.dtype]
+    scheme = polynomial if rest is None else estrin  # with a rest, the chain of steps is long already
 
     def parts(x: Scalar) -> tuple[Scalar, Scalar]:
         k, r = _reduce(x, form)
         if rest is not None:
             r = r + rest
-        return k, fmuladd(r * r, polynomial(r, form.exp), r) + 1.0
+        return k, fmuladd(r * r, scheme(r, form.exp), r) + 1.0
 
     def by_halves() -> Scalar:
         k, p = parts(_clamp(x, form.low, form.high))
@@ -341,7 +342,7 @@ def _log_two(x: Scalar) -> tuple[Scalar, Scalar]:
     z = s * s
     z_rest = fmuladd(s + s, s_rest, fmuladd(s, s, -z))
     third, third_rest = 0.6666666666666666, 3.700743415417188e-17  # 2/3
-    t = z * polynomial(z, _LOG80)
+    t = z * estrin(z, _LOG80)
     c = t + third
     c_rest = (t - (c - third)) + third_rest
     u = z * c
