@@ -181,11 +181,11 @@ def test_second_derivatives() -> None:
 def test_jacobians(method: str) -> None:
     x = jg.Variable([[0.0], [1.0]])
     with jg.GradientTape(persistent=True) as tape:
-        y = jg.sqrt(x * x) / x
+        y = jg.sin(x * np.inf)
         fine = x * x
     with jg.debug_nans():
         assert getattr(tape, method)(fine, x).numpy().ravel()[-1] == 2.0
-    assert "in the backward pass of divide" in fault(lambda: getattr(tape, method)(y, x))
+    assert "in the backward pass of sin" in fault(lambda: getattr(tape, method)(y, x))
 
 
 def test_gradients_are_those_without_the_checks() -> None:

@@ -346,7 +346,7 @@ def test_parameters_give_the_dtype():
     (ValueError, "p is one probability for each of the 5", lambda: random.choice(5, (2,), p=[0.5, 0.5])),
     (ValueError, "choice: axis 0 is out of range for 0 dimensions", lambda: random.choice(2.5)),
     (ValueError, "axis 1 is out of range", lambda: random.permutation([1, 2, 3], axis=1)),
-    (TypeError, "random_normal: takes integers, got float32", lambda: jg.random_normal([1.0])),
+    (TypeError, "random_normal: takes integers or booleans, got float32", lambda: jg.random_normal([1.0])),
     (TypeError, "random_bits: makes int32 or int64, not float32",
      lambda: jg.random_bits(jg.zeros((3,), "int64"), 2, "float32")),
     (ValueError, "random_permutation: takes one axis of int64", lambda: jg.random_permutation([[1]])),

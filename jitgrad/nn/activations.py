@@ -102,7 +102,7 @@ def gelu(x: Any, approximate: bool = False) -> Any:
     """``x`` times the normal distribution function at ``x`` (Hendrycks and Gimpel, 2016), or their formula by tanh.
 
     >>> gelu([-1., 1.], approximate=True).numpy()
-    array([-0.15880801,  0.841192  ], dtype=float32)
+    array([-0.158808,  0.841192], dtype=float32)
     """
     if approximate:
         return _gated(x, lambda z: (ops.tanh((z + z * z * z * 0.044715) * 0.7978845608028654) + 1.0) * 0.5)

@@ -12,6 +12,9 @@ from jitgrad.core.record import tensor
 from jitgrad.ops.composite import Axis, as_float, aval_of, axis_index, concat, reduction_of
 from jitgrad.ops.creation import full
 
+__all__ = ["all", "any", "argsort", "count_nonzero", "cumulative_prod", "cumulative_sum", "logcumsumexp", "prod",
+           "searchsorted", "sort", "take_along_axis", "top_k"]
+
 
 def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Product over ``axis`` (all axes by default), 1 of nothing. Integers keep their dtype, booleans count as int32.

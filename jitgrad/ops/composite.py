@@ -19,6 +19,10 @@ from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.ops.creation import arange
 
+__all__ = ["argmax", "argmin", "astype", "broadcast_to", "concat", "expand_dims", "identity", "log_softmax",
+           "logsumexp", "matmul", "matrix_transpose", "max", "mean", "min", "one_hot", "permute_dims", "reshape",
+           "softmax", "squeeze", "stack", "sum", "take"]
+
 Axis = int | Sequence[int] | None
 
 

@@ -14,6 +14,8 @@ from jitgrad.core.errors import user_call, user_error
 from jitgrad.core.primitive import OPS
 from jitgrad.core.record import tensor
 
+__all__ = ["arange", "asarray", "constant", "eye", "full", "linspace", "ones", "ones_like", "zeros", "zeros_like"]
+
 
 def from_array(array: Any, code: int) -> Any:
     """A Tensor with a copy of an array's elements in the dtype of ``code``."""

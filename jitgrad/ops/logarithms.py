@@ -7,6 +7,8 @@ from typing import Any
 from jitgrad import ops
 from jitgrad.ops.composite import as_float
 
+__all__ = ["log1mexp", "log_sigmoid", "logit"]
+
 _LINEAR = 34.0                 # from here on log(1 + exp(x)) is x to the last bit of a float64
 _LOG_2 = 0.6931471805599453
 
@@ -43,8 +45,8 @@ def logit(x: Any) -> Any:
     """``log(x / (1 - x))``, the inverse of `sigmoid`: -inf at 0, inf at 1, NaN outside.
 
     >>> import jitgrad as jg
-    >>> jg.logit(0.5).numpy()
-    array(0., dtype=float32)
+    >>> jg.logit([0.25, 0.75]).numpy()
+    array([-1.0986123,  1.0986123], dtype=float32)
     """
     x = as_float(x)
     middle = ops.less(abs(x - 0.5), 0.25)

@@ -16,6 +16,8 @@ from jitgrad.core.primitive import OPS, TABLE
 from jitgrad.core.record import tensor
 from jitgrad.ops import composite
 
+__all__ = ["nonzero"]
+
 
 def getitem(x: Any, key: Any) -> Any:
     """``x[key]`` as in NumPy: ints, slices, ``...``, ``None``, and integer or boolean arrays among them.
@@ -155,7 +157,8 @@ def _merged(x: Any, axes: list[int], indices: list[Any], first: int) -> tuple[An
     x = ops.reshape(x, (*(shape[a] for a in rest[:first]), total, *(shape[a] for a in rest[first:])))
     shapes = [() if isinstance(i, int) else i.shape for i in indices]
     if broadcast_shapes(*shapes) is None:
-        raise user_error(IndexError, f"index: arrays of shapes {' and '.join(map(str, shapes))} do not broadcast together")
+        listed = " and ".join(map(str, shapes))
+        raise user_error(IndexError, f"index: arrays of shapes {listed} do not broadcast together")
     place: Any = 0
     wrong = []
     for index, n in zip(indices, lengths, strict=True):

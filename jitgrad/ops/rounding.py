@@ -11,6 +11,8 @@ from jitgrad.core.primitive import elementwise, uniform
 from jitgrad.core.record import tensor
 from jitgrad.ops import maths, scalar
 
+__all__ = ["clip"]
+
 INF, NAN = float("inf"), float("nan")
 EDGES = (0.0, -0.0, 1.0, -1.0, INF, -INF, NAN)
 HALVES = (*EDGES, 0.5, -0.5, 1.5, 2.5, -2.5, 4503599627370497.5, 1e300)

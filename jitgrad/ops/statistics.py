@@ -11,6 +11,8 @@ from jitgrad.core.record import tensor
 from jitgrad.ops import composite
 from jitgrad.ops.composite import Axis, as_float
 
+__all__ = ["average", "corrcoef", "cov", "moments", "standardize", "std", "var"]
+
 
 def moments(x: Any, axes: Axis = None, keepdims: bool = False) -> tuple[Any, Any]:
     """Mean and variance (divided by the number of elements) over ``axes``, all by default."""

@@ -78,6 +78,7 @@ def _reduce(a: Scalar, quarter: bool) -> tuple[Scalar, Scalar]:
     """An integer k (its lowest bit counts) and r with a = k pi + r, or with a = (k + 1/2) pi - r; a >= 0."""
     circle = _CIRCLE[a.dtype]
     k: Any
+    r: Any
     if quarter:
         shifted = fmuladd(a, ONE_OVER_PI, -0.5) + circle.magic
         k, r = (shifted - circle.magic) + 0.5, -a
