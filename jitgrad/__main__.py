@@ -12,6 +12,7 @@ from jitgrad._version import __version__
 
 COMMANDS = {                   # name: (module, what it does)
     "info": ("jitgrad.commands.info", "versions, processor, BLAS, object cache, switches, CUDA"),
+    "warmup": ("jitgrad.commands.warmup", "build what programs need into the object cache, before they ask"),
     "cache": ("jitgrad.commands.cache", "what the object cache holds; 'jitgrad cache clear' empties it"),
     "ops": ("jitgrad.commands.ops", "the table of operations; 'jitgrad ops NAME' for all about one"),
     "demo": ("jitgrad.demo", "train a classifier of handwritten digits, beside the same one in NumPy, and draw it"),

@@ -41,7 +41,8 @@ def test_every_command_is_listed_and_helps(capsys: Any) -> None:
 
 
 @pytest.mark.parametrize("arguments", [
-    ["info", "more"], ["cache", "drop"], ["ops", "exponential"], ["ops", "--html"], ["ops", "exp", "log"]])
+    ["info", "more"], ["cache", "drop"], ["ops", "exponential"], ["ops", "--html"], ["ops", "exp", "log"],
+    ["warmup", "everything"]])
 def test_bad_arguments_exit_with_status_2(arguments: list[str], capsys: Any) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -155,6 +156,70 @@ def test_cache_says_what_could_not_be_removed(folder: Path, monkeypatch: Any, ca
 def test_sizes_in_words() -> None:
     assert [bytes_in_words(n) for n in (0, 999, 1000, 12_345_678, 3_200_000_000)] == [
         "0 bytes", "999 bytes", "1.0 kB", "12.3 MB", "3.2 GB"]
+
+
+# ---- warmup --------------------------------------------------------------------------------------
+
+PROGRAM = """
+import jitgrad as jg
+from jitgrad.execute.cpu import cache
+for dtype in ("float32", "float64"):
+    x, n = jg.Variable([[0.5, 1.5], [2.5, 3.5]], dtype=dtype), jg.constant([1, 0])
+    model = jg.nn.Sequential([jg.nn.layers.Dense(3, activation="tanh"), jg.nn.layers.Dense(2)])
+    with jg.GradientTape(persistent=True) as outer:
+        with jg.GradientTape() as tape:
+            y = jg.nn.losses.sparse_categorical_crossentropy(n, model(jg.astype(x, "float32")), from_logits=True)
+            z = jg.sum(jg.take(jg.softmax(x) * jg.exp(-x / 2.0) ** 2, [1, 1], axis=0) @ x)
+            z = z + jg.max(jg.where(x > 1, x, 0.0))
+        g = tape.gradient([y, z], [x, *model.trainable_variables])
+    outer.gradient(g[0], x), outer.jacobian(g[0], x)
+    jg.nn.optimizers.Adam().apply_gradients(zip(g[1:], model.trainable_variables, strict=True))
+print(cache.built, int(jg.sum(jg.arange(5)) // 2))
+"""
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: Any) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A cache that was empty, and the warmup that filled it."""
+    place = tmp_path_factory.mktemp("warm") / "cache"
+    return place, process("warmup", JITGRAD_CACHE_DIR=str(place))
+
+
+def test_warmup_fills_the_cache_and_says_what_it_did(warm: Any) -> None:
+    place, done = warm
+    assert done.returncode == 0 and len(done.stderr.splitlines()) == 1 and "once for this machine" in done.stderr
+    (said,) = done.stdout.splitlines()
+    built, kept = map(int, re.findall(r"(\d+) objects", said))
+    assert built == kept == len(list(place.glob("*.obj"))) > 3 * len(BY_NAME) and str(place) in said
+    seconds = re.findall(r"([\d.]+) s", said)
+    assert len(seconds) == 2 and float(seconds[0]) > 0
+
+
+def test_what_is_there_is_left_alone(warm: Any) -> None:
+    place, _ = warm
+    before = {path.name: path.stat().st_ino for path in place.iterdir()}
+    done = process("warmup", JITGRAD_CACHE_DIR=str(place))
+    assert done.stdout.startswith("built 0 objects in 0.0 s") and done.stderr == ""
+    gone = sorted(place.glob("kernel_exp*"))[0]
+    gone.unlink()
+    assert process("warmup", JITGRAD_CACHE_DIR=str(place)).stdout.startswith("built 1 object in")
+    after = {path.name: path.stat().st_ino for path in place.iterdir()}
+    assert {name: n for name, n in after.items() if name != gone.name} == {
+        name: n for name, n in before.items() if name != gone.name} and after.keys() == before.keys()
+
+
+def test_a_program_after_it_builds_nothing(warm: Any) -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True,
+                          env={**os.environ, "JITGRAD_CACHE_DIR": str(warm[0])})
+    assert done.stdout.split() == ["0", "5"] and done.stderr == ""
+
+
+def test_warmup_where_nothing_can_be_kept(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("JITGRAD_CACHE_DIR", str(tmp_path / "file"))
+    assert main(["warmup"]) == 1
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.startswith("jitgrad: nothing built now could be kept: ") and str(tmp_path) in told.err
 
 
 # ---- ops -----------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _COMMON  # nonblocking: a F
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _COMMON
 
 _private: str | None = None  # this process's temporary folder, made when the configured one cannot be written
+built, seconds = 0, 0.0  # objects that this process built, and the time it took
 _room: dict[str, int] = {}  # folder -> bytes that may yet be written before it is looked through again
 
 
@@ -49,9 +50,18 @@ def fetch(name: str, key: str, build: Callable[[], bytes]) -> bytes:
         payload = _load(place, title) if place else None
         if payload is not None:
             return payload
-    payload = build()
+    payload = _built(build)
     if len(payload) <= LIMIT and not _store(folder(), title, payload):
         _store(_private_folder(), title, payload)
+    return payload
+
+
+def _built(build: Callable[[], bytes]) -> bytes:
+    global built, seconds
+    before, start = seconds, time.perf_counter()
+    payload = build()
+    built += 1
+    seconds = before + time.perf_counter() - start  # a build may fetch: its own builds are in this time
     return payload
 
 
