@@ -6,7 +6,7 @@ first; it returns 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -222,30 +222,35 @@ class _Reduction:
     def fold(self, acc: str, x: str) -> str:
         return emit(self.text, self.trace, [acc, x])[0]
 
-    def chunks(self, width: int, partial: Callable[[str, str], list[str]]) -> list[str]:
-        """Fold the partial results of all chunks, `width` vectors wide, in the wide dtype; narrow the totals."""
+    def meet(self, start: str, totals: Iterable[str], parts: Iterable[str]) -> list[str]:
+        """Fold the partial results of the chunk at `start` into the totals, in the wide dtype."""
+        text = self.text
+        first = text.set(f"icmp eq i64 {start}, 0")
+        results = []
+        for total, part in zip(totals, parts, strict=True):
+            if self.wide != self.dtype:
+                part = text.set(f"fpext {self.kind} {part} to {self.wide_kind}")
+            met = emit(text, self.across, [total, part])[0]
+            results.append(text.set(f"select i1 {first}, {self.wide_kind} {part}, {self.wide_kind} {met}"))
+        return results
+
+    def chunks(self, start: str, totals: Iterable[str], partial: Callable[[str, str], list[str]]) -> list[str]:
+        """Meet the totals with the partial results of all chunks from `start` on; narrow them."""
         text = self.text
 
         def chunk(start: str, *totals: str) -> list[str]:
             left = text.set(f"sub i64 %red, {start}")
             count = text.set(f"select i1 {text.set(f'icmp slt i64 {left}, {CHUNK}')}, i64 {left}, i64 {CHUNK}")
-            parts = partial(start, count)
-            first = text.set(f"icmp eq i64 {start}, 0")
-            results = []
-            for total, part in zip(totals, parts, strict=True):
-                if self.wide != self.dtype:
-                    part = text.set(f"fpext {self.kind} {part} to {self.wide_kind}")
-                met = emit(text, self.across, [total, part])[0]
-                results.append(text.set(f"select i1 {first}, {self.wide_kind} {part}, {self.wide_kind} {met}"))
-            return results
+            return self.meet(start, totals, partial(start, count))
 
-        totals = self.loop("chunk", "0", "%red", CHUNK, chunk, *[f"{self.wide_kind} = {self.wide_init}"] * width)
+        totals = self.loop("chunk", start, "%red", CHUNK, chunk, *[f"{self.wide_kind} = {t}" for t in totals])
         if self.wide == self.dtype:
             return totals
         return [text.set(f"fptrunc {self.wide_kind} {total} to {self.kind}") for total in totals]
 
     def row(self, row: str) -> list[str]:
-        """inner = 1: one result of a contiguous row."""
+        """inner = 1: one result of a contiguous row. Whole chunks are read two at a time, which a memory of small pages
+        needs to give all it can; their order is that of one at a time."""
         text, dtype = self.text, self.dtype
         begin = text.set(f"mul i64 {row}, %red")
         base = text.at("%x", begin, dtype)
@@ -255,15 +260,25 @@ class _Reduction:
         def vectors(pointer: str) -> list[str]:
             return [text.load(text.at(pointer, str(LANES * j), dtype), dtype) for j in range(FOLD)]
 
+        def whole_blocks(chunks: list[str], stop: str) -> list[str]:
+            def step(i: str, *accs: str) -> list[str]:
+                xs = [x for chunk in chunks for x in vectors(text.at(chunk, i, dtype))]
+                return [self.fold(acc, x) for acc, x in zip(accs, xs, strict=True)]
+
+            start = [f"{self.kind} = {self.init}"] * FOLD * len(chunks)
+            return self.loop("fold", "0", stop, FOLD * LANES, step, *start)
+
+        def pair(start: str, total: str) -> list[str]:
+            second = text.set(f"add i64 {start}, {CHUNK}")
+            accs = whole_blocks([text.at(base, start, dtype), text.at(base, second, dtype)], str(CHUNK))
+            totals = self.meet(start, [total], [self.halves(accs[:FOLD])])
+            return self.meet(second, totals, [self.halves(accs[FOLD:])])
+
         def partial(start: str, count: str) -> list[str]:
             chunk = text.at(base, start, dtype)
             whole = text.set(f"and i64 {count}, {-FOLD * LANES}")
             rest = text.set(f"sub i64 {count}, {whole}")
-
-            def step(i: str, *accs: str) -> list[str]:
-                return [self.fold(acc, x) for acc, x in zip(accs, vectors(text.at(chunk, i, dtype)), strict=True)]
-
-            accs = self.loop("fold", "0", whole, FOLD * LANES, step, *[f"{self.kind} = {self.init}"] * FOLD)
+            accs = whole_blocks([chunk], whole)
 
             def remaining() -> list[str]:
                 offset = text.set(f"add i64 {start}, {whole}")
@@ -272,7 +287,9 @@ class _Reduction:
 
             return [self.halves(self.masked(accs, rest, remaining))]
 
-        (result,) = self.chunks(1, partial)
+        pairs = text.set(f"and i64 %red, {-2 * CHUNK}")
+        totals = self.loop("pair", "0", pairs, 2 * CHUNK, pair, f"{self.wide_kind} = {self.wide_init}")
+        (result,) = self.chunks(pairs, totals, partial)
         self.put(result, row)
         return []
 
@@ -375,7 +392,7 @@ class _Reduction:
 
             return self.loop("fold", start, stop, 1, step, *[f"{self.kind} = {self.init}"] * width)
 
-        return self.chunks(width, partial)
+        return self.chunks("0", [self.wide_init] * width, partial)
 
     def inside(self, pointer: str, offset: str, span: int, reach: str, count: str, buffer: str) -> str:
         """Where `span` elements from `pointer` can be read: there, if they end within reach, else in a copy."""

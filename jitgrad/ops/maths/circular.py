@@ -77,6 +77,7 @@ _WORDS64 = tuple(int(a + b, 16) for a, b in zip(_TWO_OVER_PI[::2], _TWO_OVER_PI[
 def _reduce(a: Scalar, quarter: bool) -> tuple[Scalar, Scalar]:
     """An integer k (its lowest bit counts) and r with a = k pi + r, or with a = (k + 1/2) pi - r; a >= 0."""
     circle = _CIRCLE[a.dtype]
+    shifted: Any
     k: Any
     r: Any
     if quarter:

@@ -301,7 +301,7 @@ def _log2_two32(x: Scalar) -> tuple[Scalar, Scalar]:
     two_over_ln2, two_over_ln2_rest = 2.885390043258667, 3.851926067000022e-08
     a = s * two_over_ln2
     total = fmuladd(exponent, unit, a)
-    rest = fmuladd(s, two_over_ln2, -a) + (a - fmuladd(exponent, -unit, total))
+    rest: Any = fmuladd(s, two_over_ln2, -a) + (a - fmuladd(exponent, -unit, total))
     z = s * s
     slope = fmuladd(s, -0.5 * two_over_ln2, 0.5 * two_over_ln2)  # (2 / ln2) / d, as 1 / d = (1 - s) / 2
     left = fmuladd(-s, m - (d - 1.0), fmuladd(-s, d, f))  # by the division: s lacks left / d
