@@ -40,7 +40,9 @@ from jitgrad.ops.creation import *
 from jitgrad.ops.logarithms import *
 from jitgrad.ops.methods import *
 from jitgrad.ops.methods import Operations as _Operations
+from jitgrad.ops.products import *
 from jitgrad.ops.rounding import *
+from jitgrad.ops.shapes import *
 from jitgrad.ops.statistics import *
 
 Tensor: _Any = _Machine.Tensor

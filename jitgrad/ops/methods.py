@@ -40,7 +40,8 @@ def _as_index(part: Any) -> Any:
     """An int, or an array of integers or booleans."""
     if isinstance(part, int) and not isinstance(part, bool):
         return part
-    if hasattr(part, "__index__") and np.ndim(part) == 0 and not isinstance(part, bool | np.bool_):
+    kind = "b" if isinstance(part, bool) else getattr(part, "dtype", np.dtype(int)).kind
+    if kind in "iu" and hasattr(part, "__index__") and np.ndim(part) == 0:
         return operator.index(part)
     index = tensor(part, what="index")
     if index.dtype.kind == "f":
@@ -157,8 +158,8 @@ def _merged(x: Any, axes: list[int], indices: list[Any], first: int) -> tuple[An
     x = ops.reshape(x, (*(shape[a] for a in rest[:first]), total, *(shape[a] for a in rest[first:])))
     shapes = [() if isinstance(i, int) else i.shape for i in indices]
     if broadcast_shapes(*shapes) is None:
-        listed = " and ".join(map(str, shapes))
-        raise user_error(IndexError, f"index: arrays of shapes {listed} do not broadcast together")
+        raise user_error(IndexError, f"index: arrays of shapes {' and '.join(map(str, shapes))} do not broadcast "
+                                     "together")
     place: Any = 0
     wrong = []
     for index, n in zip(indices, lengths, strict=True):
