@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,122 @@ def test_second_order_through_operands_of_several_dtypes(f, want):
 ], ids=["sqrt by power", "reciprocal by literal", "reciprocal by power", "divide", "log", "sqrt", "norm", "logsumexp"])
 def test_a_gradient_that_was_not_asked_for_is_zero_and_not_nan(f, x, want):
     np.testing.assert_allclose(gradient(f, x), want, rtol=1e-6)
+
+
+INF = math.inf
+
+
+def orders(f: Callable[[Any], Any], x: Any, count: int = 2) -> list[np.ndarray]:
+    """The gradient of the sum, the gradient of that gradient's sum and so on, by nested tapes in float64."""
+    x = jg.constant(x, dtype="float64")
+    with ExitStack() as stack:
+        tapes = [stack.enter_context(jg.GradientTape()) for _ in range(count)]
+        for tape in tapes:
+            tape.watch(x)
+        y = jg.sum(f(x))
+        out = []
+        for tape in reversed(tapes):        # an inner gradient is recorded by the tapes around it
+            y = tape.gradient(y, x, unconnected_gradients=jg.UnconnectedGradients.ZERO)
+            out.append(y.numpy())
+    return out
+
+
+MASKED = {        # what where() did not choose has no gradient of any order, be its own value or slope infinite
+    "1/x": (lambda x: 1 / x, 0.), "x**-1": (lambda x: x**-1, 0.), "x**-1.": (lambda x: x**-1., 0.),
+    "x**.5": (lambda x: x**.5, 0.), "x/x": (lambda x: x / x, 0.), "log": (jg.log, 0.), "log2": (jg.log2, 0.),
+    "log10": (jg.log10, 0.), "log1p": (jg.log1p, -1.), "sqrt": (jg.sqrt, 0.), "rsqrt": (jg.rsqrt, 0.),
+    "reciprocal": (jg.reciprocal, 0.), "cbrt": (jg.cbrt, 0.), "asin": (jg.asin, 1.), "acos": (jg.acos, -1.),
+    "atanh": (jg.atanh, 1.), "acosh": (jg.acosh, 1.), "xlogy": (lambda x: jg.xlogy(x, x), 0.),
+    "exp": (jg.exp, 1000.), "expm1": (jg.expm1, 1000.), "exp2": (jg.exp2, 2000.), "sinh": (jg.sinh, 1000.),
+    "cosh": (jg.cosh, -1000.), "x**9": (lambda x: x**9, 1e200), "hypot": (lambda x: jg.hypot(x, x), 0.),
+    "atan2": (lambda x: jg.atan2(x, x), 0.), "sin(x)/x": (lambda x: jg.sin(x) / x, 0.),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_what_where_did_not_choose_has_gradient_zero_to_third_order(name):
+    f, edge = MASKED[name]
+    for found in orders(lambda x: jg.where(x == edge, 0., f(x)), [edge, .5 if name != "acosh" else 2.], 3):
+        assert found[0] == 0 and np.isfinite(found[1])
+
+
+SECOND = {        # f, x, first and second derivative
+    "where 1/x": (lambda x: jg.where(x > 0, 1 / x, 0.), [0., 4.], [0., -1 / 16], [0., 1 / 32]),
+    "x**0.": (lambda x: x**0., [0., -2., 2.], [0., 0., 0.], [0., 0., 0.]),
+    "x**1.": (lambda x: x**1., [0., -2., 2.], [1., 1., 1.], [0., 0., 0.]),
+    "x**2.": (lambda x: x**2., [0., -2., 2.], [0., -4., 4.], [2., 2., 2.]),
+    "x**3.": (lambda x: x**3., [0., -2., 2.], [0., 12., 12.], [0., -12., 12.]),
+    "x**.5": (lambda x: x**.5, [0., 4.], [INF, .25], [-INF, -1 / 32]),
+    "x**-1.": (lambda x: x**-1., [-2., 2.], [-.25, -.25], [-.25, .25]),
+    "x**0": (lambda x: x**0, [0., -2.], [0., 0.], [0., 0.]),
+    "x**3": (lambda x: x**3, [0., -2., 2.], [0., 12., 12.], [0., -12., 12.]),
+    "x**-1": (lambda x: x**-1, [0., -2., 2.], [-INF, -.25, -.25], [INF, -.25, .25]),
+    "0**y": (lambda y: jg.power(0., y), [1., 2.], [0., 0.], [0., 0.]),
+    "sqrt": (jg.sqrt, [0., 4.], [0., .25], [0., -1 / 32]),
+    "rsqrt": (jg.rsqrt, [0., 4.], [-INF, -1 / 16], [INF, 3 / 128]),
+    "norm": (lambda x: jg.sqrt(jg.sum(x * x)), [0., 0.], [0., 0.], [0., 0.]),
+    "hypot": (lambda x: jg.hypot(x, 0.), [0., -3.], [0., -1.], [0., 0.]),
+    "atan2": (lambda x: jg.atan2(x, x), [0., 3.], [0., 0.], [0., 0.]),
+    "cbrt": (jg.cbrt, [0., 8.], [INF, 1 / 12], [0., -1 / 144]),
+    "abs": (jg.abs, [0., -2.], [0., -1.], [0., 0.]),
+    "copysign": (lambda x: jg.copysign(x, -1.), [0., 2.], [0., -1.], [0., 0.]),
+    "relu": (lambda x: jg.relu(x)**2, [0., 1., -1.], [0., 2., 0.], [0., 2., 0.]),
+    "maximum": (lambda x: jg.maximum(x * x, x), [1., 0., 2.], [2., 0., 4.], [2., 2., 2.]),
+    "minimum": (lambda x: jg.minimum(x, x * x), [1., 0.], [1., 1.], [0., 0.]),
+    "max": (lambda x: jg.max(x * x), [3., 3., 1.], [3., 3., 0.], [1., 1., 0.]),
+    "min": (lambda x: jg.min(x * x), [1., 1., 3.], [1., 1., 0.], [1., 1., 0.]),
+    "clip": (lambda x: jg.clip(x * x, 0., 1.), [0., 1., .5, 2.], [0., 2., 1., 0.], [2., 2., 2., 0.]),
+    "log with zero cotangent": (lambda x: jg.log(x) * 0., [0., 1.], [0., 0.], [0., 0.]),
+    "asin": (jg.asin, [1., -1., 0.], [INF, INF, 1.], [INF, -INF, 0.]),
+    "acos": (jg.acos, [1., -1., 0.], [-INF, -INF, -1.], [-INF, INF, 0.]),
+    "atanh": (jg.atanh, [1., -1., 0.], [INF, INF, 1.], [INF, -INF, 0.]),
+    "acosh": (jg.acosh, [1., 1.25], [INF, 4 / 3], [-INF, -80 / 27]),
+    "asinh": (jg.asinh, [0., 1e200, .75], [1., 1e-200, .8], [0., 0., -.384]),
+    "logsumexp": (lambda x: jg.logsumexp(x, axis=1), [[-INF, -INF], [0., 0.], [-INF, 1.]],
+                  [[0., 0.], [.5, .5], [0., 1.]], [[0., 0.], [0., 0.], [0., 0.]]),
+    "logsumexp of squares": (lambda x: jg.logsumexp(x * x), [0., 0.], [0., 0.], [1., 1.]),
+    "softmax": (lambda x: jg.softmax(x)[:, 0], [[1e4, 1e4], [1e4, -1e4]], [[.25, -.25], [0., 0.]],
+                [[0., 0.], [0., 0.]]),
+    "log_softmax": (lambda x: jg.log_softmax(x)[:, 0], [[1e4, 1e4], [1e4, -1e4]], [[.5, -.5], [0., 0.]],
+                    [[0., 0.], [0., 0.]]),
+    "logaddexp": (lambda x: jg.logaddexp(x, 0.), [0., -INF, INF], [.5, 0., 1.], [.25, 0., 0.]),
+    "logaddexp of itself": (lambda x: jg.logaddexp(x, x), [-INF, INF, 1.], [0., 1., 1.], [0., 0., 0.]),
+    "softplus": (jg.softplus, [0., -INF, INF], [.5, 0., 1.], [.25, 0., 0.]),
+    "fmod": (lambda x: jg.fmod(x, 3.), [4., 0., -4.], [1., 1., 1.], [0., 0., 0.]),
+    "remainder": (lambda y: jg.remainder(jg.constant(7., "float64"), y), [2., -2.], [-3., 4.], [0., 0.]),
+}
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_edges_to_second_order(name):
+    f, x, first, second_order = SECOND[name]
+    for found, want in zip(orders(f, x), (first, second_order), strict=True):
+        np.testing.assert_allclose(found, want, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("f", [lambda x: jg.power(x, 3.), lambda x: x**3, jg.log, jg.exp, jg.sqrt, jg.rsqrt, jg.cbrt,
+                               jg.acosh, jg.sinh, lambda x: jg.power(2., x), lambda x: jg.hypot(x, 1.)])
+def test_a_zero_that_is_a_source_still_has_a_derivative(f):
+    """d/dc of d/dx c f(x) at c = 0 is f'(x): the rules leave out infinities there, not the dependence on c."""
+    c, x = jg.constant(0., "float64"), jg.constant(2., "float64")
+    with jg.GradientTape() as outer:
+        outer.watch(c)
+        with jg.GradientTape() as inner:
+            inner.watch(x)
+            y = c * f(x)
+        slope = inner.gradient(y, x)
+    np.testing.assert_allclose(outer.gradient(slope, c).numpy(), orders(f, 2., 1)[0], rtol=1e-15)
+
+
+def test_mixed_derivative_of_a_power_at_exponent_zero():
+    x, y = jg.constant(3., "float64"), jg.constant(0., "float64")
+    with jg.GradientTape() as outer:
+        outer.watch(y)
+        with jg.GradientTape() as inner:
+            inner.watch(x)
+            z = jg.power(x, y)
+        slope = inner.gradient(z, x)
+    np.testing.assert_allclose(outer.gradient(slope, y).numpy(), 1 / 3, rtol=1e-15)
 
 
 def test_variables_with_one_value_are_two_sources():

@@ -90,12 +90,11 @@ def _multiplied(x: Any, n: int) -> Any:
 
 
 def _power_rule(g: Any, x: Any, n: int) -> Any:
+    """n x^(n-1), 0 where g is 0, also where the power is infinite; up to n = 2 it is finite where x is."""
     if n == 0:
         return None
-    if n < 0:
-        return ops.xdivy(g * n, ops.integer_power(x, n=1 - n))     # 0 where g is 0, also at x = 0
     slope = n * ops.integer_power(x, n=n - 1)
-    return g if n == 1 else g * slope if n == 2 else ops.xmuly(g, slope)    # 0 where g is 0, also on overflow
+    return g if n == 1 else g * slope if n == 2 else ops.xmuly(g, slope)
 
 
 @elementwise(symbol="neg", ref=np.negative, samples=uniform((5,)), at=EDGES, linear=Linear.EACH,

@@ -102,3 +102,18 @@ def logaddexp(x, y):
     0 is a small difference of two terms.
     """
     return maths.logaddexp(x, y)
+
+
+def xlogy(x: Any, y: Any) -> Any:
+    """``x * log(y)``, but 0 where ``x`` is 0 whatever ``y``; the gradient is 0 wherever the cotangent is.
+
+    >>> import jitgrad as jg
+    >>> jg.xlogy([0., 2.], [0., 1.]).numpy().tolist()
+    [0.0, 0.0]
+    """
+    return ops.xmuly(x, ops.log(y))
+
+
+def xlog1py(x: Any, y: Any) -> Any:
+    """``x * log1p(y)``, but 0 where ``x`` is 0 whatever ``y``; the gradient is 0 wherever the cotangent is."""
+    return ops.xmuly(x, ops.log1p(y))
