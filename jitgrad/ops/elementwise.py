@@ -96,17 +96,19 @@ def _multiplied_in_two(x: Any, n: int) -> Any:
     out: Any = None
     while n:
         if n & 1:
-            out = (x, low) if out is None else _product(*out, x, low)
+            out = (x, low) if out is None else _product(out, (x, low))
         n >>= 1
-        x, low = _product(x, low, x, low) if n else (x, low)
+        x, low = _product((x, low), (x, low)) if n else (x, low)
     high, rest = out
-    return scalar.where(scalar.fabs(high) < INF, high + rest, high)
+    high, rest = out
+    magnitude: Any = scalar.fabs(high)
+    return scalar.where(magnitude < INF, high + rest, high)
 
 
-def _product(a: Any, a_low: Any, b: Any, b_low: Any) -> tuple[Any, Any]:
-    """(a + a_low) (b + b_low) as a sum of two."""
-    high = a * b
-    return high, scalar.fmuladd(a, b_low, scalar.fmuladd(a_low, b, scalar.fmuladd(a, b, -high)))
+def _product(a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
+    """The product of two sums of two, as another."""
+    high = a[0] * b[0]
+    return high, scalar.fmuladd(a[0], b[1], scalar.fmuladd(a[1], b[0], scalar.fmuladd(a[0], b[0], -high)))
 
 
 def _power_rule(g: Any, x: Any, n: int) -> Any:
