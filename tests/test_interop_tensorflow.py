@@ -292,3 +292,24 @@ def test_norms_have_a_gradient_at_zero() -> None:
 def test_what_is_not_offered_is_said(call: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_special_functions_by_tensorflows_names():
+    x = tf.constant([0.25, 0.5])
+    for name in "acos asin asinh atan atanh cosh sinh tan floor round".split():
+        same(getattr(tf, name)(x), getattr(tf.math, name)(x).numpy())
+        same(getattr(tf, name)(x), getattr(np, name)(x.numpy()))
+    same(tf.math.erf(x) + tf.math.erfc(x), [1.0, 1.0])
+    same(tf.math.ceil(x), [1.0, 1.0])
+    same(tf.math.rint([0.5, 1.5]), [0.0, 2.0])
+    same(tf.atan2(1.0, -1.0), 2.3561945)
+    same(tf.math.log_sigmoid([0.0, -200.0]), [-0.6931472, -200.0])
+    same(tf.math.xlogy([0.0, 2.0], [0.0, 1.0]), [0.0, 0.0])
+    same(tf.math.multiply_no_nan([np.inf, 2.0], [0.0, 3.0]), [0.0, 6.0])
+    same(tf.math.divide_no_nan([1.0, 3.0], [0.0, 2.0]), [0.0, 1.5])
+    same(tf.math.reciprocal_no_nan([0.0, 2.0]), [0.0, 0.5])
+    same(tf.truncatemod([-7, 7], [2, -2]), [-1, 1], "int32")
+    same(tf.truncatediv([-7, 7], [2, -2]), [-3, -3], "int32")
+    same(tf.truncatediv([-7.0, 7.0], 2.0), [-3.0, 3.0])
+    same(tf.math.is_nan([np.nan, 1.0]), [True, False], "bool")
+    same(tf.math.logical_xor([True, False], [True, True]), [False, True], "bool")

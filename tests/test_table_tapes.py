@@ -13,9 +13,9 @@ from jitgrad.core.aval import AVALS
 from jitgrad.core.primitive import OPS, Missing
 from jitgrad.core.record import Recorder, tensor
 from jitgrad.execute import oracle
+from jitgrad.testing import tolerances
 from jitgrad.transform.vjp import vjp
 from table import ENTRIES, converted, data_domains, dtypes_of
-from tolerance import RTOL
 
 NARROW, WIDE, SMALL, LONG = (np.dtype(n) for n in ("float32", "float64", "int32", "int64"))
 PAIRS = [(NARROW, WIDE), (WIDE, NARROW), (SMALL, WIDE), (WIDE, LONG), (NARROW, LONG)]
@@ -80,7 +80,7 @@ def by_programs(prim, arrays, params, places, weight, directions):
 @pytest.mark.parametrize("prim, mix", CASES, ids=ident)
 def test_two_tapes_and_mixed_dtypes(prim, mix, rng):
     common = np.result_type(*(d for d in mix if d.kind == "f"))
-    rtol = RTOL[NARROW if NARROW in mix else WIDE]
+    rtol = tolerances(NARROW if NARROW in mix else WIDE).values
     for arrays, params in prim.samples(rng)[:2]:
         mixed = given(prim, arrays, mix)
         promoted = [a.astype(common) if a.dtype.kind in "fi" and d not in ("bool", "index") else a

@@ -21,7 +21,7 @@ tanh = ops.tanh
 sigmoid = ops.sigmoid
 exponential = ops.exp
 log_sigmoid = logarithms.log_sigmoid
-softplus = logarithms.softplus
+softplus = ops.softplus
 
 _FLAT = 800.0                  # beyond +-800 every gate below is 0 or 1 in float64 too
 

@@ -67,15 +67,24 @@ from jitgrad.interop.tensorflow.linalg import global_norm as global_norm
 from jitgrad.interop.tensorflow.linalg import matmul as matmul
 from jitgrad.interop.tensorflow.linalg import norm as norm
 from jitgrad.interop.tensorflow.math import abs as abs
+from jitgrad.interop.tensorflow.math import acos as acos
+from jitgrad.interop.tensorflow.math import acosh as acosh
 from jitgrad.interop.tensorflow.math import add as add
 from jitgrad.interop.tensorflow.math import add_n as add_n
 from jitgrad.interop.tensorflow.math import argmax as argmax
 from jitgrad.interop.tensorflow.math import argmin as argmin
+from jitgrad.interop.tensorflow.math import asin as asin
+from jitgrad.interop.tensorflow.math import asinh as asinh
+from jitgrad.interop.tensorflow.math import atan as atan
+from jitgrad.interop.tensorflow.math import atan2 as atan2
+from jitgrad.interop.tensorflow.math import atanh as atanh
 from jitgrad.interop.tensorflow.math import clip_by_value as clip_by_value
 from jitgrad.interop.tensorflow.math import cos as cos
+from jitgrad.interop.tensorflow.math import cosh as cosh
 from jitgrad.interop.tensorflow.math import divide as divide
 from jitgrad.interop.tensorflow.math import equal as equal
 from jitgrad.interop.tensorflow.math import exp as exp
+from jitgrad.interop.tensorflow.math import floor as floor
 from jitgrad.interop.tensorflow.math import floordiv as floordiv
 from jitgrad.interop.tensorflow.math import floormod as floormod
 from jitgrad.interop.tensorflow.math import greater as greater
@@ -98,15 +107,20 @@ from jitgrad.interop.tensorflow.math import reduce_max as reduce_max
 from jitgrad.interop.tensorflow.math import reduce_mean as reduce_mean
 from jitgrad.interop.tensorflow.math import reduce_min as reduce_min
 from jitgrad.interop.tensorflow.math import reduce_sum as reduce_sum
+from jitgrad.interop.tensorflow.math import round as round
 from jitgrad.interop.tensorflow.math import sigmoid as sigmoid
 from jitgrad.interop.tensorflow.math import sign as sign
 from jitgrad.interop.tensorflow.math import sin as sin
+from jitgrad.interop.tensorflow.math import sinh as sinh
 from jitgrad.interop.tensorflow.math import sqrt as sqrt
 from jitgrad.interop.tensorflow.math import square as square
 from jitgrad.interop.tensorflow.math import squared_difference as squared_difference
 from jitgrad.interop.tensorflow.math import subtract as subtract
+from jitgrad.interop.tensorflow.math import tan as tan
 from jitgrad.interop.tensorflow.math import tanh as tanh
 from jitgrad.interop.tensorflow.math import truediv as truediv
+from jitgrad.interop.tensorflow.math import truncatediv as truncatediv
+from jitgrad.interop.tensorflow.math import truncatemod as truncatemod
 
 bool, double = _jg.bool_, float64
 lin_space, random_normal, random_uniform = linspace, random.normal, random.uniform      # TensorFlow 1

@@ -7,7 +7,6 @@ from typing import Any
 
 import jitgrad as jg
 from jitgrad.core.errors import user_error
-from jitgrad.nn import activations
 
 
 def _unary(op: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,6 +29,14 @@ def _named(function: Callable[..., Any], op: Callable[..., Any]) -> Callable[...
 
 abs, exp, expm1, log, log1p = _unary(jg.abs), _unary(jg.exp), _unary(jg.expm1), _unary(jg.log), _unary(jg.log1p)
 sin, cos, tanh, sigmoid = _unary(jg.sin), _unary(jg.cos), _unary(jg.tanh), _unary(jg.sigmoid)
+tan, sinh, cosh = _unary(jg.tan), _unary(jg.sinh), _unary(jg.cosh)
+asin, acos, atan, atan2 = _unary(jg.asin), _unary(jg.acos), _unary(jg.atan), _binary(jg.atan2)
+asinh, acosh, atanh = _unary(jg.asinh), _unary(jg.acosh), _unary(jg.atanh)
+erf, erfc, reciprocal, rsqrt = _unary(jg.erf), _unary(jg.erfc), _unary(jg.reciprocal), _unary(jg.rsqrt)
+floor, ceil, round, rint = _unary(jg.floor), _unary(jg.ceil), _unary(jg.round), _unary(jg.round)
+is_nan, is_inf, is_finite = _unary(jg.isnan), _unary(jg.isinf), _unary(jg.isfinite)
+xlogy, xlog1py, xdivy, nextafter = _binary(jg.xlogy), _binary(jg.xlog1py), _binary(jg.xdivy), _binary(jg.nextafter)
+truncatemod = _binary(jg.fmod)
 square, sqrt, negative, sign = _unary(jg.square), _unary(jg.sqrt), _unary(jg.negative), _unary(jg.sign)
 add, subtract, multiply, divide = _binary(jg.add), _binary(jg.subtract), _binary(jg.multiply), _binary(jg.divide)
 truediv, floordiv, floormod, pow = divide, _binary(jg.floor_divide), _binary(jg.remainder), _binary(jg.power)
@@ -40,23 +47,13 @@ less, less_equal = _binary(jg.less), _binary(jg.less_equal)
 greater, greater_equal = _binary(jg.greater), _binary(jg.greater_equal)
 
 
-def _boolean(op: Callable[..., Any]) -> Callable[..., Any]:
-    def function(x: Any, y: Any, name: str | None = None) -> Any:
-        return op(jg.astype(x, jg.bool_), jg.astype(y, jg.bool_))
-    return _named(function, op)
-
-
-logical_and, logical_or = _boolean(jg.bitwise_and), _boolean(jg.bitwise_or)
-
-
-def logical_not(x: Any, name: str | None = None) -> Any:
-    """`jg.bitwise_invert` of booleans."""
-    return jg.bitwise_invert(jg.astype(x, jg.bool_))
+logical_and, logical_or, logical_xor = _binary(jg.logical_and), _binary(jg.logical_or), _binary(jg.logical_xor)
+logical_not = _unary(jg.logical_not)
 
 
 def softplus(features: Any, name: str | None = None) -> Any:
     """``log(1 + exp(x))``."""
-    return activations.softplus(features)
+    return jg.softplus(features)
 
 
 def log_sigmoid(x: Any, name: str | None = None) -> Any:
@@ -69,14 +66,27 @@ def l2_normalize(x: Any, axis: Any = None, epsilon: float = 1e-12, name: str | N
     return jg.nn.l2_normalize(x, axis, epsilon)
 
 
-def reciprocal(x: Any, name: str | None = None) -> Any:
-    """``1 / x``."""
-    return 1.0 / jg.asarray(x)
+def multiply_no_nan(x: Any, y: Any, name: str | None = None) -> Any:
+    """``x * y``, but 0 where ``y`` is 0, be ``x`` infinite or NaN."""
+    y = jg.asarray(y)
+    return jg.where(y == 0, 0, jg.multiply(jg.where(y == 0, 0, x), y))
 
 
-def rsqrt(x: Any, name: str | None = None) -> Any:
-    """``1 / sqrt(x)``."""
-    return 1.0 / jg.sqrt(x)
+def divide_no_nan(x: Any, y: Any, name: str | None = None) -> Any:
+    """``x / y``, but 0 where ``y`` is 0."""
+    y = jg.asarray(y)
+    return jg.where(y == 0, 0, jg.divide(x, jg.where(y == 0, 1, y)))
+
+
+def reciprocal_no_nan(x: Any, name: str | None = None) -> Any:
+    """``1 / x``, but 0 where ``x`` is 0."""
+    return divide_no_nan(1.0, x)
+
+
+def truncatediv(x: Any, y: Any, name: str | None = None) -> Any:
+    """``x / y`` without its fraction."""
+    x, y = jg.asarray(x), jg.asarray(y)
+    return jg.trunc(jg.divide(x - jg.fmod(x, y), y)) if x.dtype.kind == "f" else jg.floor_divide(x - jg.fmod(x, y), y)
 
 
 def squared_difference(x: Any, y: Any, name: str | None = None) -> Any:
@@ -146,4 +156,4 @@ def argmin(input: Any, axis: int | None = None, output_type: Any = jg.int64, nam
 
 def clip_by_value(t: Any, clip_value_min: Any, clip_value_max: Any, name: str | None = None) -> Any:
     """Elements below or above the limits become the limits."""
-    return jg.minimum(jg.maximum(t, clip_value_min), clip_value_max)
+    return jg.clip(t, clip_value_min, clip_value_max)
