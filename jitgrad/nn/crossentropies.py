@@ -11,7 +11,6 @@ from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.nn.distances import clipped, last_mean, matched
 from jitgrad.ops import composite
-from jitgrad.ops.logarithms import softplus
 
 
 def binary_crossentropy(y_true: Any, y_pred: Any, from_logits: bool = False, label_smoothing: float = 0.0,
@@ -21,7 +20,7 @@ def binary_crossentropy(y_true: Any, y_pred: Any, from_logits: bool = False, lab
     if label_smoothing:
         y_true = y_true * (1.0 - label_smoothing) + 0.5 * label_smoothing
     if from_logits:
-        losses = y_true * softplus(-y_pred) + (1.0 - y_true) * softplus(y_pred)
+        losses = y_true * ops.softplus(-y_pred) + (1.0 - y_true) * ops.softplus(y_pred)
     else:
         p = clipped(y_pred)
         losses = -(y_true * ops.log(p) + (1.0 - y_true) * ops.log(1.0 - p))
@@ -124,7 +123,7 @@ def binary_focal_crossentropy(y_true: Any, y_pred: Any, apply_class_balancing: b
         y_true = y_true * (1.0 - label_smoothing) + 0.5 * label_smoothing
     other = 1.0 - y_true
     if from_logits:
-        losses = y_true * softplus(-y_pred) + other * softplus(y_pred)
+        losses = y_true * ops.softplus(-y_pred) + other * ops.softplus(y_pred)
         wrong = y_true * ops.sigmoid(-y_pred) + other * ops.sigmoid(y_pred)
     else:
         p = clipped(y_pred)
@@ -162,7 +161,7 @@ def weighted_cross_entropy_with_logits(labels: Any, logits: Any, pos_weight: Any
     """`sigmoid_cross_entropy_with_logits` with ``pos_weight`` times the loss of positive labels."""
     logits = composite.as_float(logits)
     labels = tensor(labels, AVALS[logits._aval].code, "labels")
-    return labels * pos_weight * softplus(-logits) + (1.0 - labels) * softplus(logits)
+    return labels * pos_weight * ops.softplus(-logits) + (1.0 - labels) * ops.softplus(logits)
 
 
 def softmax_cross_entropy_with_logits(labels: Any, logits: Any, axis: int = -1) -> Any:
