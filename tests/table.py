@@ -8,12 +8,11 @@ import numpy as np
 
 from jitgrad.core.aval import AVALS
 from jitgrad.core.dtypes import DTYPES, NAMES
-from jitgrad.core.primitive import OPS, TABLE, Kind
+from jitgrad.core.primitive import ACCUMULATING, OPS, TABLE, Kind
 from jitgrad.core.record import tensor
 from tolerance import ulps, wider
 
 ENTRIES = [p for p in TABLE if p.kind is not Kind.HIGHER]
-ACCUMULATING = (Kind.REDUCE, Kind.SCAN, Kind.CONTRACT, Kind.INDEX)      # errors count against the sum of magnitudes
 _FIXED = ("bool", "index")                                  # domains of operands whose dtype is no choice
 _KINDS = {"float": "f", "number": "fi", "logical": "bi", "integer": "i", "any": "bif"}
 

@@ -15,17 +15,16 @@ import jitgrad as jg
 from jitgrad import ops
 from jitgrad.core.aval import aval
 from jitgrad.core.dtypes import CODES, DTYPES
-from jitgrad.core.primitive import BY_NAME, Kind, Linear, Missing, Primitive
+from jitgrad.core.primitive import ACCUMULATING, BY_NAME, Kind, Linear, Missing, Primitive
 from jitgrad.execute.cpu.library import takes
 
-SHAPES = {                     # shape rules in words, by kind
+SHAPES = {                     # shape rules in words, by kind; of the others: see `shape`
     Kind.ELEMENTWISE: "operands broadcast",
-    Kind.REDUCE: "of x, the reduced axes of length 1",
+    Kind.REDUCE: "that of x, the reduced axes of length 1",
+    Kind.SCAN: "that of x",
     Kind.MOVE: "follows from the shape of x and the parameters",
     Kind.PLACE: "given by the parameters",
     Kind.CONTRACT: "stacks of matrices (..., m, k) and (..., k, n) give (..., m, n)",
-    Kind.INDEX: "follows from the operands' shapes and the parameters",
-    Kind.OPAQUE: "follows from the operands' shapes and the parameters",
 }
 DOMAINS = {"bool": "bool", "index": "int32 or int64"}
 
@@ -106,16 +105,17 @@ def derivative(prim: Primitive) -> str:
 
 def error(prim: Primitive) -> str:
     """The stated error of a float result."""
-    if prim.ulp == 0 or result(prim) not in ("", "dtype") and "float" not in result(prim):
+    made = result(prim)
+    floats = "float" in made or made == "dtype" or not made and any(d.kind == "f" and takes(prim, d) for d in DTYPES)
+    if prim.ulp == 0 or not floats:
         return "exact"
-    summed = prim.kind in (Kind.REDUCE, Kind.CONTRACT, Kind.INDEX)
-    return f"{prim.ulp:g} ulp" + (" of the sum of magnitudes" if summed else
+    return f"{prim.ulp:g} ulp" + (" of the sum of magnitudes" if prim.kind in ACCUMULATING else
                                   " (correctly rounded)" if prim.ulp == 0.5 else "")
 
 
 def shape(prim: Primitive) -> str:
     """The shape rule, in the rule's own words where it has some."""
-    return first_line(prim.aval) or SHAPES.get(prim.kind, "")
+    return first_line(prim.aval) or SHAPES.get(prim.kind, "follows from the operands' shapes and the parameters")
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:

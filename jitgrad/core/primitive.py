@@ -32,6 +32,9 @@ class Kind(Enum):
     HIGHER = "higher"              # params hold Programs
 
 
+ACCUMULATING = (Kind.REDUCE, Kind.SCAN, Kind.CONTRACT, Kind.INDEX)     # errors count against the sum of magnitudes
+
+
 class Linear(Enum):
     """What derivative rules may assume."""
 
