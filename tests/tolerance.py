@@ -6,14 +6,16 @@ import numpy as np
 
 from jitgrad.testing import tolerances
 
+RTOL = {np.dtype(name): tolerances(name).values for name in ("float32", "float64")}
+
 # Central differences in float64 with the step below: the truncation h^2 f'''/6f' is 1e-9 where f'''/f' is below 600,
 # as it is for the samples of the table; rounding, eps/h, is 1e-11.
 STEP = 2.0**-18
 DIFFERENCES = 1e-6             # largest measured: 3e-8 first order, 5e-8 second
 
-
 # What a finite difference of a number that is exactly zero may show beside terms of size 1: eps/h, room for ten terms.
 DIFFERENCES_ZERO = 1e-9
+
 
 def wider(array: np.ndarray) -> np.ndarray:
     """A float array in the widest format, where a reference has no error to speak of (and where NumPy works element by
@@ -45,7 +47,7 @@ def assert_close(got: object, want: object, rtol: float | None = None) -> None:
     if a.dtype.kind != "f":
         np.testing.assert_array_equal(a, b)
         return
-    rtol = tolerances(a.dtype).values if rtol is None else rtol
+    rtol = RTOL[a.dtype] if rtol is None else rtol
     finite = np.abs(b[np.isfinite(b)])
     np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * float(finite.max(initial=0)))
 
