@@ -10,6 +10,7 @@ from __future__ import annotations
 from jitgrad.ops.maths.parts import (
     add_exponent,
     exp_parts,
+    exp_short,
     in_float64,
     log1p_parts,
     log_parts,
@@ -25,9 +26,9 @@ _SINH_SHORT = (2.7822177344205556e-06, 0.00019842895562760532, 0.008333310484886
 _LARGE = 2.0**28  # beyond, the squares in asinh and acosh swallow the 1, and may overflow
 
 
-def _exp_quarters(a: Scalar, short: bool) -> tuple[Scalar, Scalar, Scalar]:
+def _exp_quarters(a: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     """e^a / 4 as high + low, and e^-a / 4, a >= 0; beyond the overflow of sinh the first is large enough."""
-    k, high, low = exp_parts(where(a > 710.6, 710.6, a), short)
+    k, high, low = exp_parts(where(a > 710.6, 710.6, a))
     inverse = 1.0 / high
     shrunk = fmuladd(-low * inverse, inverse, inverse)
     scale = power_of_two(k - 2)
@@ -43,7 +44,10 @@ def _sinh(x: Scalar, short: bool) -> Scalar:
     a = fabs(x)
     z = x * x
     small = fmuladd(x * z, polynomial(z, _SINH_SHORT if short else _SINH), x)
-    grown, rest, shrunk = _exp_quarters(a, short)
+    if short:
+        grown = exp_short(where(a > 100.0, 100.0, a))
+        return where(a < 1.0, small, copysign((grown - 1.0 / grown) * 0.5, x))
+    grown, rest, shrunk = _exp_quarters(a)
     high = grown - shrunk
     large = high + (((grown - high) - shrunk) + rest)
     return where(a < 1.0, small, copysign(large + large, x))
@@ -55,7 +59,11 @@ def cosh(x: Scalar) -> Scalar:
 
 
 def _cosh(x: Scalar, short: bool) -> Scalar:
-    grown, rest, shrunk = _exp_quarters(fabs(x), short)
+    a = fabs(x)
+    if short:
+        grown = exp_short(where(a > 100.0, 100.0, a))
+        return (grown + 1.0 / grown) * 0.5
+    grown, rest, shrunk = _exp_quarters(a)
     high = grown + shrunk
     total = high + (((grown - high) + shrunk) + rest)
     return total + total

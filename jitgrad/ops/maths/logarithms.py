@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from jitgrad.ops.maths.parts import exp_parts, in_float64, log1p_parts, log_parts, normal, power_of_two, split
+from jitgrad.ops.maths.parts import (
+    exp_parts,
+    exp_short,
+    in_float64,
+    log1p_parts,
+    log_parts,
+    normal,
+    power_of_two,
+    split,
+)
 from jitgrad.ops.maths.polynomials import polynomial
 from jitgrad.ops.scalar import (
     FLOAT32,
@@ -36,6 +45,10 @@ _EXP2 = {
 }  # fmt: skip
 _LOG2_E = (1.4426950408889634, 2.0355273740931033e-17)
 _LOG10_E = (0.4342944819032518, 1.098319650216765e-17)
+# log(1 + w) / w on [0, 1], to float32's needs
+_LOG1P_SHORT = (-0.003244041203479987, 0.019851489121542353, -0.05695949029965802, 0.10603639469370524,
+                -0.15305575545019315, 0.1967592965424154, -0.2495413068608759, 0.3332996193470454,
+                -0.49999902388240897, 0.9999999952816695)  # fmt: skip
 _LOG10_2 = (0.30102999566395283, 2.8363394551044964e-14)  # the first of 42 bits: exact products with exponents
 
 
@@ -92,7 +105,7 @@ def _softplus(x: Scalar, short: bool) -> Scalar:
     high, low = _log1p_exp(-fabs(x), short)
     top = where(x > 0, x, 0.0)
     total = top + high
-    return where(x > 64.0, x, total + (((top - total) + high) + low))
+    return total if short else where(x > 64.0, x, total + (((top - total) + high) + low))
 
 
 def logaddexp(x: Scalar, y: Scalar) -> Scalar:
@@ -107,15 +120,18 @@ def _logaddexp(x: Scalar, y: Scalar, short: bool) -> Scalar:
     difference = where(x == y, 0.0, -fabs(x - y))  # of equal infinities too
     high, low = _log1p_exp(difference, short)
     total = top + high
-    value = total + (((top - total) + high) + low)
+    value = total if short else total + (((top - total) + high) + low)
     numbers = (x == x) & (y == y)
     return where(numbers, where(fabs(top) < INF, value, top), x + y)
 
 
-def _log1p_exp(a: Scalar, short: bool) -> tuple[Scalar, Scalar]:
+def _log1p_exp(a: Scalar, short: bool) -> tuple[Scalar, Any]:
     """log(1 + e^a) as high + low, a <= 0."""
+    if short:
+        w = exp_short(where(a < -150.0, -150.0, a))
+        return w * polynomial(w, _LOG1P_SHORT), 0.0
     bounded = where(a < -800.0, -800.0, a)
-    k, high, low = exp_parts(bounded, short)
+    k, high, low = exp_parts(bounded)
     half = k >> 1
     first, second = power_of_two(half), power_of_two(k - half)  # the power may be subnormal
     rest: Any = low * first * second

@@ -36,19 +36,27 @@ def in_float64(function: Callable[..., Any], *arguments: Scalar) -> Any:
     return convert(function(*(convert(x, FLOAT64) for x in arguments), short=short), arguments[0].dtype)
 
 
+def exp_short(x: Scalar) -> Scalar:
+    """e^x to float32's needs, -700 <= x <= 700."""
+    shifted = fmuladd(x, LOG2_E, _MAGIC)
+    r = fmuladd(shifted - _MAGIC, -0.6931471805599453, x)
+    p = fmuladd(r * r, polynomial(r, _EXP_SHORT), r) + 1.0
+    return from_bits(bits(p) + (bits(shifted) << 52))  # the magic number's bits end in zeros
+
+
 def power_of_two(n: Scalar) -> Scalar:
     """2^n as a double, n the exponent of a normal number."""
     return from_bits((n + 1023) << 52)
 
 
-def exp_parts(x: Scalar, short: bool = False) -> tuple[Scalar, Scalar, Scalar]:
+def exp_parts(x: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     """k, high, low with e^x = 2^k (high + low), |x| <= 1e4. Error: 0.1 ulp."""
     shifted = fmuladd(x, LOG2_E, _MAGIC)
     k = shifted - _MAGIC
     first = fmuladd(k, -LN2_SHORT, x)
     r = fmuladd(k, -LN2_REST, first)
     rest = fmuladd(k, -LN2_REST, first - r)
-    tail = fmuladd(rest, r, fmuladd(r * r, polynomial(r, _EXP_SHORT if short else _EXP), rest))
+    tail = fmuladd(rest, r, fmuladd(r * r, polynomial(r, _EXP), rest))
     t = r + tail
     high = t + 1.0
     return bits(shifted) - _MAGIC_BITS, high, ((1.0 - high) + t) + ((r - t) + tail)
