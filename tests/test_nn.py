@@ -1,10 +1,9 @@
-"""Layers, models, losses, optimizers and metrics, against Keras's published numbers and NumPy."""
+"""Layers, models, optimizers and metrics, against Keras's published numbers and NumPy."""
 
 from __future__ import annotations
 
 import logging
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -304,87 +303,6 @@ def test_summary_build_and_get_layer() -> None:
     assert model.pop().name == "c" and len(model.trainable_variables) == 2
     with pytest.raises(TypeError, match="layers"):
         model.add(3)  # type: ignore[arg-type]
-
-
-# ---- losses: the numbers of Keras's documentation ------------------------------------------------
-
-SPARSE = ([1, 2], [[0.05, 0.95, 0.0], [0.1, 0.8, 0.1]])
-ONE_HOT = ([[0, 1, 0], [0, 0, 1]], [[0.05, 0.95, 0.0], [0.1, 0.8, 0.1]])
-SQUARES = ([[0.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 0.0]])
-SCORES = ([[0, 1], [0, 0]], [[-18.6, 0.51], [2.94, -12.8]])
-CASES: list[tuple[Callable[..., Any], Any, Any, list[float], list[float]]] = [
-    # loss, data, sample weights, [mean, weighted mean, sum], none
-    (losses.SparseCategoricalCrossentropy, SPARSE, [0.3, 0.7], [1.177, 0.814, 2.354], [0.0513, 2.303]),
-    (losses.CategoricalCrossentropy, ONE_HOT, [0.3, 0.7], [1.177, 0.814, 2.354], [0.0513, 2.303]),
-    (losses.MeanSquaredError, SQUARES, [0.7, 0.3], [0.5, 0.25, 1.0], [0.5, 0.5]),
-    (losses.MeanAbsoluteError, SQUARES, [0.7, 0.3], [0.5, 0.25, 1.0], [0.5, 0.5]),
-    (lambda **k: losses.BinaryCrossentropy(from_logits=True, **k), SCORES, [0.8, 0.2], [0.865, 0.243, 1.730],
-     [0.235, 1.496]),
-    (losses.BinaryCrossentropy, ([[0, 1], [0, 0]], [[0.6, 0.4], [0.4, 0.6]]), [1.0, 0.0], [0.815, 0.458, 1.630],
-     [0.916, 0.714])]
-
-
-@pytest.mark.parametrize(("loss", "data", "weights", "reduced", "each"), CASES)
-def test_losses_give_keras_numbers(loss: Any, data: Any, weights: Any, reduced: list[float], each: list[float]) -> None:
-    found = [float(loss()(*data)), float(loss()(*data, sample_weight=weights)), float(loss(reduction="sum")(*data))]
-    np.testing.assert_allclose(found, reduced, atol=1e-3)
-    for none in ("none", None):
-        np.testing.assert_allclose(loss(reduction=none)(*data).numpy(), each, atol=6e-4)
-    np.testing.assert_allclose(float(loss(reduction="mean_with_sample_weight")(*data, sample_weight=weights)),
-                               np.average(each, weights=weights), atol=6e-4)
-
-
-def test_logits_and_probabilities_agree() -> None:
-    scores = rng.normal(size=(4, 5)).astype(np.float32) * 3
-    p = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
-    labels = np.array([0, 4, 2, 1])
-    hot = np.eye(5, dtype=np.float32)[labels]
-    want = -np.log(p[np.arange(4), labels])
-    for found in (losses.sparse_categorical_crossentropy(labels, scores, from_logits=True),
-                  losses.sparse_categorical_crossentropy(labels[:, None].astype(np.float32), p),
-                  losses.sparse_categorical_crossentropy(labels, scores.T.copy(), from_logits=True, axis=0),
-                  losses.categorical_crossentropy(hot, scores, from_logits=True),
-                  losses.categorical_crossentropy(hot, p)):
-        np.testing.assert_allclose(found.numpy(), want, rtol=1e-5)
-    smooth = losses.categorical_crossentropy(hot, scores, from_logits=True, label_smoothing=0.1)
-    np.testing.assert_allclose(smooth.numpy(), -((hot * 0.9 + 0.02) * np.log(p)).sum(-1), rtol=1e-5)
-    ignored = losses.sparse_categorical_crossentropy([0, -1, 2, 1], scores, from_logits=True, ignore_class=-1)
-    assert ignored.numpy()[1] == 0.0
-
-
-def test_cross_entropy_is_right_at_extremes() -> None:
-    scores = jg.constant([[1000.0, -1000.0], [0.0, -np.inf]])
-    with jg.GradientTape() as tape:
-        tape.watch(scores)
-        loss = losses.sparse_categorical_crossentropy([0, 0], scores, from_logits=True)
-    np.testing.assert_array_equal(loss.numpy(), [0.0, 0.0])
-    assert np.isfinite(tape.gradient(loss, scores).numpy()).all()
-    far = losses.binary_crossentropy([[1.0, 0.0]], [[80.0, -80.0]], from_logits=True)
-    np.testing.assert_allclose(far.numpy(), [np.exp(-80.0)], rtol=1e-5)
-
-
-@pytest.mark.parametrize("label", [-1, 3])
-@pytest.mark.parametrize("from_logits", [False, True])
-def test_a_label_that_is_no_class_is_refused(label: int, from_logits: bool) -> None:
-    with pytest.raises(ValueError, match=r"outside the valid range of \[0, 3\)"):
-        losses.SparseCategoricalCrossentropy(from_logits)([1, label], SPARSE[1])
-
-
-def test_losses_refuse_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match=r"labels of shape \(3,\) do not fit y_pred of shape \(2, 3\)"):
-        losses.SparseCategoricalCrossentropy()([1, 2, 0], SPARSE[1])
-    with pytest.raises(ValueError, match="sparse_categorical"):
-        losses.CategoricalCrossentropy()([1, 2], SPARSE[1])
-    with pytest.raises(ValueError, match="sample_weight of shape"):
-        losses.MeanSquaredError()(*SQUARES, sample_weight=[1.0, 2.0, 3.0])
-    with pytest.raises(ValueError, match="reduction"):
-        losses.MeanSquaredError(reduction="average")
-
-
-def test_a_vector_against_a_column_does_not_broadcast() -> None:
-    y, p = np.array([1.0, 2.0, 3.0]), np.array([[1.0], [2.0], [5.0]])
-    np.testing.assert_allclose(losses.mean_squared_error(y, p).numpy(), [0, 0, 4])
-    np.testing.assert_allclose(float(losses.MeanSquaredError()(p, y)), 4 / 3)
 
 
 # ---- optimizers ----------------------------------------------------------------------------------

@@ -105,7 +105,8 @@ def gelu(x: Any, approximate: bool = False) -> Any:
     array([-0.158808,  0.841192], dtype=float32)
     """
     if approximate:
-        return _gated(x, lambda z: (ops.tanh((z + z * z * z * 0.044715) * 0.7978845608028654) + 1.0) * 0.5)
+        # (1 + tanh(u)) / 2 is sigmoid(2 u), which keeps its digits below 0
+        return _gated(x, lambda z: ops.sigmoid((z + z * z * z * 0.044715) * 1.5957691216057308))
     return _gated(x, lambda z: ops.erfc(z * -0.7071067811865476) * 0.5)
 
 
@@ -141,13 +142,13 @@ def tanh_shrink(x: Any) -> Any:
 def hard_shrink(x: Any, threshold: float = 0.5) -> Any:
     """``x``, but 0 within ``threshold`` of 0."""
     x = composite.as_float(x)
-    return ops.where(abs(x) > threshold, x, 0.0)
+    return ops.where(abs(x) <= threshold, 0.0, x)
 
 
 def soft_shrink(x: Any, threshold: float = 0.5) -> Any:
     """``x`` moved towards 0 by ``threshold``, and 0 within it."""
     x = composite.as_float(x)
-    return ops.where(x > threshold, x - threshold, ops.where(x < -threshold, x + threshold, 0.0))
+    return ops.where(abs(x) <= threshold, 0.0, x - ops.sign(x) * threshold)
 
 
 def threshold(x: Any, threshold: float, default_value: float) -> Any:

@@ -73,8 +73,9 @@ def huber(y_true: Any, y_pred: Any, delta: float = 1.0) -> Any:
     y_true, y_pred = matched("huber", y_true, y_pred)
     error = y_pred - y_true
     size = abs(error)
-    near = ops.minimum(size, delta)               # its square's derivative ends where the line's begins
-    return last_mean(ops.square(near) * 0.5 + (size - near) * delta)
+    small = size <= delta
+    return last_mean(ops.where(small, ops.square(ops.where(small, error, 0.0)) * 0.5,
+                               size * delta - 0.5 * delta * delta))
 
 
 def log_cosh(y_true: Any, y_pred: Any) -> Any:
