@@ -108,14 +108,11 @@ class RandomNormal(Initializer):
 
 
 class TruncatedNormal(RandomNormal):
-    """Normal numbers, drawn again where they are more than two standard deviations from the mean."""
+    """Normal numbers of those within two standard deviations of the mean."""
 
     def draw(self, shape: tuple[int, ...]) -> np.ndarray:
-        stream = self.stream()
-        out: np.ndarray = stream.normal(shape, dtype="float64").numpy().copy()
-        while (far := np.abs(out) > 2.0).any():
-            out[far] = stream.normal((int(far.sum()),), dtype="float64").numpy()
-        return out * self.stddev + self.mean
+        out: np.ndarray = self.stream().truncated_normal(shape, self.mean, self.stddev, "float64").numpy()
+        return out
 
 
 class VarianceScaling(Initializer):
@@ -194,6 +191,39 @@ class LecunNormal(_Scaled):
     """Truncated normal of variance 1 / inputs."""
 
     rule = (1.0, "fan_in", "truncated_normal")
+
+
+class Identity(Initializer):
+    """``gain`` on the diagonal of a matrix, else 0."""
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
+        if len(shape) != 2:
+            raise user_error(ValueError, f"Identity: makes matrices, not shape {shape}")
+        return np.eye(*shape) * self.gain
+
+
+class Orthogonal(Initializer):
+    """``gain`` times a random matrix whose rows or columns, whichever are fewer, are orthonormal (Saxe et al., 2013).
+
+    Of more than two axes all but the last make the rows.
+    """
+
+    def __init__(self, gain: float = 1.0, seed: int | None = None) -> None:
+        super().__init__(seed)
+        self.gain = gain
+
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
+        if len(shape) < 2:
+            raise user_error(ValueError, f"Orthogonal: needs at least two axes, got shape {shape}")
+        rows, columns = math.prod(shape[:-1]), shape[-1]
+        tall = self.stream().normal((max(rows, columns), min(rows, columns)), dtype="float64").numpy()
+        q, r = np.linalg.qr(tall)
+        q = q * np.sign(np.diag(r))                # of all orthogonal matrices, each equally likely
+        return (q if rows >= columns else q.T).reshape(shape) * self.gain
 
 
 def fans(shape: Sequence[int]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import numpy as np
 from jitgrad import ops
 from jitgrad.core import backend
 from jitgrad.core.dtypes import NAMES, default_float
+from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
+from jitgrad.nn import crossentropies, distances
 from jitgrad.nn.names import fresh, snake
 from jitgrad.ops import composite
 
@@ -79,6 +82,23 @@ class Mean(Metric):
         self._take_in(tensor(values), sample_weight)
 
 
+class Sum(Metric):
+    """The sum of all values given, times their weights.
+
+    >>> total = Sum()
+    >>> float(total([1., 2., 6.])), float(total(0.5))
+    (9.0, 9.5)
+    """
+
+    def update_state(self, values: Any, sample_weight: Any = None) -> None:
+        """Take in a Tensor of values, each with a weight if given."""
+        self._take_in(tensor(values), sample_weight)
+
+    def result(self) -> Any:
+        """The sum."""
+        return ops.cast(self.total.read_value(), self.dtype.name)
+
+
 class Hits(Metric):
     """The fraction of samples for which `hits` is true."""
 
@@ -130,3 +150,173 @@ class SparseCategoricalAccuracy(Hits):
     def hits(self, y_true: Any, y_pred: Any) -> Any:
         best = composite.argmax(y_pred, -1)
         return composite.reshape(ops.cast(y_true, "int64"), best.shape) == best
+
+
+class TopKCategoricalAccuracy(Hits):
+    """How often the class of a one-hot label is among the ``k`` with the greatest scores."""
+
+    def __init__(self, k: int = 5, name: str | None = None, dtype: Any = None) -> None:
+        super().__init__(name, dtype)
+        self.k = k
+
+    def hits(self, y_true: Any, y_pred: Any) -> Any:
+        return _among(composite.argmax(y_true, -1), y_pred, self.k)
+
+
+class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
+    """How often the label is among the ``k`` classes with the greatest scores.
+
+    >>> float(SparseTopKCategoricalAccuracy(k=2)([2, 1], [[0.1, 0.6, 0.3], [0.4, 0.1, 0.5]]))
+    0.5
+    """
+
+    def hits(self, y_true: Any, y_pred: Any) -> Any:
+        return _among(composite.reshape(ops.cast(y_true, "int64"), y_pred.shape[:-1]), y_pred, self.k)
+
+
+def _among(labels: Any, scores: Any, k: int) -> Any:
+    """Fewer than ``k`` classes score more than the label's: a tie counts for it."""
+    own = ops.pick(scores, labels)
+    above = composite.sum(ops.cast(scores > composite.expand_dims(own, -1), "int32"), -1)
+    return above < k
+
+
+# ---- means of losses -----------------------------------------------------------------------------
+
+class MeanMetricWrapper(Metric):
+    """The mean of what a function of ``(y_true, y_pred)`` gives for each sample; options go to the function."""
+
+    def __init__(self, fn: Callable[..., Any], name: str | None = None, dtype: Any = None, **options: Any) -> None:
+        if not callable(fn):
+            raise user_error(TypeError, f"MeanMetricWrapper: fn must be a function of y_true and y_pred, got {fn!r}")
+        super().__init__(name, dtype)
+        self._fn, self._options = fn, options
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Take in labels and predictions of one batch."""
+        self._take_in(tensor(self._fn(y_true, y_pred, **self._options)), sample_weight)
+
+
+def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1) -> Any:
+    """The cosine of the angle between two vectors along an axis, where the loss of that name is minus it."""
+    return -distances.cosine_similarity(y_true, y_pred, axis)
+
+
+class RootMeanSquaredError(Metric):
+    """The root of the mean squared difference.
+
+    >>> float(RootMeanSquaredError()([0., 1., 0., 0.], [2., 1., 0., 0.]))
+    1.0
+    """
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Take in labels and predictions of one batch."""
+        y_true, y_pred = distances.matched("RootMeanSquaredError", y_true, y_pred)
+        self._take_in(ops.square(y_pred - y_true), sample_weight)
+
+    def result(self) -> Any:
+        """The root of the mean."""
+        return ops.sqrt(super().result())
+
+
+class MeanSquaredError(MeanMetricWrapper):
+    """The mean of `mean_squared_error`."""
+
+    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
+        super().__init__(distances.mean_squared_error, name, dtype)
+
+
+class MeanAbsoluteError(MeanMetricWrapper):
+    """The mean of `mean_absolute_error`."""
+
+    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
+        super().__init__(distances.mean_absolute_error, name, dtype)
+
+
+class MeanAbsolutePercentageError(MeanMetricWrapper):
+    """The mean of `mean_absolute_percentage_error`."""
+
+    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
+        super().__init__(distances.mean_absolute_percentage_error, name, dtype)
+
+
+class MeanSquaredLogarithmicError(MeanMetricWrapper):
+    """The mean of `mean_squared_logarithmic_error`."""
+
+    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
+        super().__init__(distances.mean_squared_logarithmic_error, name, dtype)
+
+
+class LogCoshError(MeanMetricWrapper):
+    """The mean of `log_cosh`."""
+
+    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
+        super().__init__(distances.log_cosh, name, dtype)
+
+
+class Hinge(MeanMetricWrapper):
+    """The mean of `hinge`."""
+
+    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
+        super().__init__(distances.hinge, name, dtype)
+
+
+class SquaredHinge(MeanMetricWrapper):
+    """The mean of `squared_hinge`."""
+
+    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
+        super().__init__(distances.squared_hinge, name, dtype)
+
+
+class CategoricalHinge(MeanMetricWrapper):
+    """The mean of `categorical_hinge`."""
+
+    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
+        super().__init__(distances.categorical_hinge, name, dtype)
+
+
+class KLDivergence(MeanMetricWrapper):
+    """The mean of `kl_divergence`."""
+
+    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
+        super().__init__(distances.kl_divergence, name, dtype)
+
+
+class Poisson(MeanMetricWrapper):
+    """The mean of `poisson`."""
+
+    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
+        super().__init__(distances.poisson, name, dtype)
+
+
+class CosineSimilarity(MeanMetricWrapper):
+    """The mean of the cosine between labels and predictions."""
+
+    def __init__(self, name: str | None = None, dtype: Any = None, axis: int = -1) -> None:
+        super().__init__(cosine_similarity, name, dtype, axis=axis)
+
+
+class BinaryCrossentropy(MeanMetricWrapper):
+    """The mean of `binary_crossentropy`."""
+
+    def __init__(self, name: str | None = None, dtype: Any = None, from_logits: bool = False,
+                 label_smoothing: float = 0.0) -> None:
+        super().__init__(crossentropies.binary_crossentropy, name, dtype, from_logits=from_logits,
+                         label_smoothing=label_smoothing)
+
+
+class CategoricalCrossentropy(MeanMetricWrapper):
+    """The mean of `categorical_crossentropy`."""
+
+    def __init__(self, name: str | None = None, dtype: Any = None, from_logits: bool = False,
+                 label_smoothing: float = 0.0, axis: int = -1) -> None:
+        super().__init__(crossentropies.categorical_crossentropy, name, dtype, from_logits=from_logits,
+                         label_smoothing=label_smoothing, axis=axis)
+
+
+class SparseCategoricalCrossentropy(MeanMetricWrapper):
+    """The mean of `sparse_categorical_crossentropy`."""
+
+    def __init__(self, name: str | None = None, dtype: Any = None, from_logits: bool = False, axis: int = -1) -> None:
+        super().__init__(crossentropies.sparse_categorical_crossentropy, name, dtype, from_logits=from_logits,
+                         axis=axis)

@@ -38,5 +38,5 @@ def logit(x: Any) -> Any:
     x = as_float(x)
     middle = ops.less(abs(x - 0.5), 0.25)
     inner, outer = ops.where(middle, x, 0.5), ops.where(middle, 0.5, x)
-    # in the middle log(x) and log(1 - x) would cancel; 1 - 2x is exact there
-    return ops.where(middle, -ops.log1p((1.0 - 2.0 * inner) / inner), ops.log(outer) - ops.log1p(-outer))
+    # in the middle log(x) and log(1 - x) would cancel; 2x - 1 is exact there
+    return ops.where(middle, ops.log1p((2.0 * inner - 1.0) / (1.0 - inner)), ops.log(outer) - ops.log1p(-outer))
