@@ -245,8 +245,6 @@ def prepare(prim: Primitive, operands: Sequence[Any]) -> list[Any]:
             code = dtypes.INT32
         elif domain in ("logical", "integer") and code >= dtypes.FLOAT32:
             raise user_error(TypeError, f"{prim.name}: takes integers or booleans, got {dtypes.NAMES[code]}")
-        elif domain == "integer" and code not in (dtypes.INT32, dtypes.INT64):
-            raise user_error(TypeError, f"{prim.name}: takes integers, got {dtypes.NAMES[code]}")
     for i, (x, domain) in enumerate(zip(out, domains, strict=True)):
         out[i] = _in_domain(prim, x, domain, code, machine)
     return out
