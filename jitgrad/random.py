@@ -6,6 +6,7 @@ whatever shapes and portions they are drawn.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import secrets
@@ -14,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core.aval import AVALS, as_shape, broadcast_shapes
+from jitgrad.core import backend
+from jitgrad.core.aval import AVALS, as_shape, aval, broadcast_shapes
 from jitgrad.core.dtypes import BOOL, INT32, INT64, NAMES, code_of, default_float, is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.lock import TABLES
 from jitgrad.core.record import tensor
 from jitgrad.ops import composite
-from jitgrad.ops.creation import from_array
 from jitgrad.ops.random import TWO_SIGMA
 
 _CHILDREN = 2**63              # blocks from here on make the keys of children; draws never get there
@@ -83,8 +84,8 @@ class Generator:
         return f"<Generator {self.state}>"
 
     def _blocks(self, first: int, count: int, dtype: str) -> Any:
-        words = np.array([self._key, self._stream, first % 2**64], np.uint64).view(np.int64)
-        return ops.random_bits(from_array(words, INT64), count, dtype)
+        words = np.array([self._key, self._stream, first % 2**64], np.uint64)
+        return ops.random_bits(backend.current().tensor(words.view(np.int64), _STATE), count, dtype)
 
     def bits(self, shape: Any = (), dtype: Any = "int32") -> Any:
         """Integers whose bits are all random, int32 or int64."""
@@ -95,16 +96,14 @@ class Generator:
 
     def _bits(self, shape: tuple[int, ...], dtype: str) -> Any:
         """The next words of the stream; 64 bits begin at an even one."""
-        size, words = math.prod(shape), 1 if dtype == "int32" else 2
+        words = 1 if dtype == "int32" else 2
         with TABLES:
             start = -(-self._place // words) * words
-            self._place = start + size * words
-        each = 4 // words
-        skipped = start % 4 // words
-        count = -(-(skipped + size) // each) if size else 0
+            self._place = start + math.prod(shape) * words
+        count, flat, spans, shape = _portion(shape, start % 4 // words, 4 // words)
         out = self._blocks(start // 4, count, dtype)
-        if skipped or size != count * each:
-            out = ops.slice(ops.reshape(out, (count * each,)), ((skipped if size else 0, size, 1),))
+        if spans is not None:
+            out = ops.slice(ops.reshape(out, flat), spans)
         return ops.reshape(out, shape)
 
     def _floats(self, op: Any, shape: tuple[int, ...], code: int, *params: Any) -> Any:
@@ -195,11 +194,14 @@ class Generator:
 
         ``shape`` is that of ``p`` by default. At 0 and 1 the answer is certain.
         """
-        p = composite.as_float(p)
-        have = AVALS[p._aval]
-        shape = have.shape if shape is None else as_shape(shape)
-        _check_shapes("bernoulli", shape, p=p)
-        hit = self._floats(ops.random_uniform, shape, have.code) < p
+        if type(p) in (int, float):
+            wide, shape = default_float(), () if shape is None else as_shape(shape)
+        else:
+            p = composite.as_float(p)
+            wide = AVALS[p._aval].code
+            shape = AVALS[p._aval].shape if shape is None else as_shape(shape)
+            _check_shapes("bernoulli", shape, p=p)
+        hit = self._floats(ops.random_uniform, shape, wide) < p
         code = code_of(dtype)
         return hit if code == BOOL else ops.cast(hit, NAMES[code])
 
@@ -258,6 +260,21 @@ class Generator:
         else:
             found = composite.reshape(self.permutation(n)[:size], shape)
         return found if whole else ops.gather(a, found, axis)
+
+
+_STATE = aval(INT64, (3,))
+
+
+@functools.lru_cache(maxsize=4096)
+def _portion(shape: tuple[int, ...], skipped: int, each: int) -> tuple[int, Any, Any, tuple[int, ...]]:
+    """Blocks to draw, their flat shape and the part of it to take (None for all), and the shape.
+
+    Out of a cache, so that the same draw asks the machine with the same objects.
+    """
+    size = math.prod(shape)
+    count = -(-(skipped + size) // each) if size else 0
+    whole = size == count * each
+    return count, (count * each,), None if whole else ((skipped, size, 1),), shape
 
 
 # ---- arguments -----------------------------------------------------------------------------------

@@ -107,6 +107,28 @@ def test_covariances():
         jg.cov(X)
 
 
+@pytest.mark.parametrize("q", [0.5, 0, 1, 0.3, [0.1, 0.25, 1.0]])
+@pytest.mark.parametrize("axis", [None, 1, -1, (0, 2), (2, 0, 1)])
+def test_quantiles(axis, q):
+    np.testing.assert_allclose(jg.quantile(X, q, axis).numpy(), np.quantile(X, q, axis), rtol=1e-14)
+    kept = jg.quantile(X, q, axis, keepdims=True)
+    np.testing.assert_allclose(kept.numpy(), np.quantile(X, q, axis, keepdims=True), rtol=1e-14)
+    np.testing.assert_allclose(jg.median(X, axis).numpy(), np.median(X, axis), rtol=1e-14)
+    check_grads(lambda v: jg.quantile(v, q, axis), (jg.asarray(X),), eps=2.0**-14)
+
+
+def test_quantiles_at_their_edges():
+    assert float(jg.median([5])) == 5.0 and jg.median([1, 2]).dtype == np.float32
+    assert np.isnan(jg.median([[1.0, math.nan, 2.0], [1.0, 2.0, 3.0]], axis=1).numpy()).tolist() == [True, False]
+    assert float(jg.median([1.0, math.inf, 2.0])) == 2.0 and math.isnan(float(jg.median(jg.zeros((0,)))))
+    assert jg.quantile(jg.zeros((0, 3)), [0.5, 0.1], axis=1).shape == (2, 0) and jg.quantile(X, []).shape == (0,)
+    y, g, h = orders(jg.median, np.array([4.0, 1.0, 3.0, 2.0]))
+    assert y == 2.5 and g.tolist() == [0, 0, 0.5, 0.5] and not h.any()
+    for q in (1.5, [-0.1], math.nan, [[0.5]]):
+        with pytest.raises(ValueError, match=r"quantile: q must be numbers in \[0, 1\]"):
+            jg.quantile(X, q)
+
+
 # ---- norms ---------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("ord", [1, 2, 3, 0.5, 1.5, 0, math.inf, -math.inf, -1, -2.5])

@@ -197,8 +197,12 @@ def _cacheable(machine: backend.Backend, operands: Sequence[Any], prepared: Sequ
                 return False
         elif type(x) not in (int, float):
             return False
-    return all(type(a) in _HASHED or type(a) is tuple and all(type(b) in _HASHED for b in a)
-               for a in args[len(operands):])
+    return all(map(_is_fixed, args[len(operands):]))
+
+
+def _is_fixed(param: Any) -> bool:
+    """A param that cannot change, so that the same object means the same call."""
+    return type(param) in _HASHED or type(param) is tuple and all(map(_is_fixed, param))
 
 
 def apply(prim: Primitive, operands: Sequence[Any], params: dict[str, Any]) -> Any:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import numpy as np
 
 from jitgrad import ops
 from jitgrad.core.aval import AVALS
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
-from jitgrad.ops import composite
+from jitgrad.ops import along, composite, creation
 from jitgrad.ops.composite import Axis, as_float
 
-__all__ = ["average", "corrcoef", "cov", "moments", "standardize", "std", "var"]
+__all__ = ["average", "corrcoef", "cov", "median", "moments", "quantile", "standardize", "std", "var"]
 
 
 def moments(x: Any, axes: Axis = None, keepdims: bool = False) -> tuple[Any, Any]:
@@ -111,3 +114,55 @@ def standardize(x: Any, axis: Axis = -1, epsilon: float = 1e-6) -> Any:
     x = as_float(x)
     away = x - composite.mean(x, axis, True)
     return away / ops.sqrt(composite.mean(ops.square(away), axis, True) + epsilon)
+
+
+def median(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The middle of the sorted elements over ``axis``, of an even number the mean of both; NaN where one is NaN.
+
+    >>> import jitgrad as jg
+    >>> jg.median([3., 1., 2., 10.]).numpy()
+    array(2.5, dtype=float32)
+    """
+    return quantile(x, 0.5, axis, keepdims)
+
+
+def quantile(x: Any, q: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The value below which a share ``q`` of the elements over ``axis`` lies, between two elements by a straight line.
+
+    ``q`` is a number in [0, 1], or a sequence of them, which makes a first axis. As NumPy's default method; NaN where
+    an element is NaN, and of nothing. The gradient goes to the elements at the place, in the order of a stable sort.
+    """
+    x = as_float(x)
+    rows, shape = _rows_over("quantile", x, axis, keepdims)
+    n = AVALS[rows._aval].shape[-1]
+    given = np.asarray(q, np.float64)
+    if given.ndim > 1 or not ((given >= 0) & (given <= 1)).all():
+        raise user_error(ValueError, f"quantile: q must be numbers in [0, 1], got {q!r}")
+    if n == 0:
+        return composite.broadcast_to(tensor(math.nan, AVALS[x._aval].code), (*given.shape, *shape))
+    rows = along.sort(rows, -1)
+    last = rows[..., -1]
+    found = []
+    for place in (given.ravel() * (n - 1)).tolist():
+        low = int(place)
+        value, share = rows[..., low], place - low
+        if share:
+            value = value * (1.0 - share) + rows[..., low + 1] * share
+        found.append(ops.reshape(ops.where(last == last, value, last), shape))       # NaNs are sorted last
+    if given.ndim:
+        return composite.stack(found) if found else creation.zeros((0, *shape), AVALS[x._aval].dtype)
+    return found[0]
+
+
+def _rows_over(name: str, x: Any, axis: Axis, keepdims: bool) -> tuple[Any, tuple[int, ...]]:
+    """``x`` with the axes to reduce made one, the last, and the shape of a result."""
+    shape = AVALS[x._aval].shape
+    axes = range(len(shape)) if axis is None else composite.as_axes(name, axis)
+    gone = [composite.axis_index(name, a, len(shape)) for a in axes]
+    if len(set(gone)) != len(gone):
+        raise user_error(ValueError, f"{name}: axis {axis} names an axis twice")
+    kept = [i for i in range(len(shape)) if i not in gone]
+    rest = tuple(shape[i] for i in kept)
+    x = ops.permute_dims(x, (*kept, *sorted(gone)))
+    x = ops.reshape(x, (*rest, math.prod(shape[i] for i in gone)))
+    return x, tuple(1 if i in gone else n for i, n in enumerate(shape)) if keepdims else rest
