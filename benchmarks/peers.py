@@ -14,11 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import own, processes, side_by_side
+from benchmarks import kernels, own, processes, side_by_side
 from benchmarks.side_by_side import LIBRARIES, Row
 from benchmarks.workloads import WORKLOADS, Workload
 
-OWN = ("ratio", "lengths", "processes")
+OWN = ("ratio", "lengths", "kernels", "processes")
 Tables = dict[str, list[Row]]
 
 
@@ -150,6 +150,20 @@ def measured(args: argparse.Namespace) -> tuple[Tables, dict[str, dict[str, floa
     return tables, figures, absent
 
 
+def ran(args: argparse.Namespace) -> Tables:
+    """Kernels on large arrays, if they are asked for."""
+    if "kernels" not in args.only:
+        return {}
+    workers, _ = side_by_side.start(args.libraries)
+    try:
+        tables, failed = kernels.measure(kernels.NAMES, workers, min(args.rounds, 15), args.seconds)
+    finally:
+        for worker in workers:
+            worker.close()
+    kernels.show(tables, failed)
+    return tables
+
+
 def started(args: argparse.Namespace) -> list[processes.Start]:
     """Fresh processes, if they are asked for."""
     if "processes" not in args.only:
@@ -167,14 +181,16 @@ def main(given: list[str] | None = None) -> None:
     tables, figures, absent = measured(args)
     if tables:
         show_summary(tables)
+    large = ran(args)
     starts = started(args)
-    lines = targets(tables, figures) + (processes.targets(starts) if starts else [])
+    lines = targets(tables, figures) + kernels.targets(large) + (processes.targets(starts) if starts else [])
     print("\n### targets\n\n| target | measured | holds |\n|---|---|---|")
     for text, got, holds in lines:
         print(f"| {text} | {got} | {'yes' if holds else 'NO'} |")
     if args.json:
         data: dict[str, Any] = {
             "tables": {name: [r.as_data() for r in rows] for name, rows in tables.items()}, "figures": figures,
+            "kernels": {name: [r.as_data() for r in rows] for name, rows in large.items()},
             "processes": [asdict(s) for s in starts], "absent": absent,
             "targets": [{"target": t, "measured": m, "holds": h} for t, m, h in lines]}
         args.json.write_text(json.dumps(data, indent=1))

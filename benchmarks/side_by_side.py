@@ -7,13 +7,14 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.workloads import ANSWERS, Workload
+from benchmarks.workloads import Workload
 
 LIBRARIES = ["jitgrad", "numpy", "torch", "jax", "tensorflow", "autograd"]
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,13 +33,14 @@ class Absent(Exception):
 class Worker:
     """The parent's end of one library's process."""
 
-    def __init__(self, library: str) -> None:
-        self.library = library
+    def __init__(self, module: str, environment: Mapping[str, str] = {}, library: str | None = None) -> None:
+        self.library = library or module
         self.version = ""
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        settings = {**os.environ, **ONE_THREAD, "PYTHONPATH": path, **environment}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", library], cwd=ROOT, text=True, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **ONE_THREAD, "PYTHONPATH": path})
+            [sys.executable, "-m", "benchmarks.worker", module], cwd=ROOT, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=settings)
 
     def _reply(self) -> Any:
         assert self._process.stdout is not None and self._process.stderr is not None
@@ -113,7 +115,7 @@ def compare(workload: Workload, workers: list[Worker], rounds: int, seconds: flo
 
     A mode whose numbers are wrong is not timed: its time would mean nothing.
     """
-    answers = ANSWERS[workload.name]()
+    answers = workload.answers()
     rows, turns, failed = [], [], []
     for worker in workers:
         made = worker.ask(do="setup", workload=workload.name)

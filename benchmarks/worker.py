@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.kernels import sampled
+
 
 @dataclass(frozen=True)
 class Mode:
@@ -46,6 +48,11 @@ def over(items: Iterable[Any], step: Callable[..., Any]) -> Callable[[int], Any]
             out = step(*item)
         return out
     return loop
+
+
+def measured(call: Callable[[], Any], label: str, numbers: Callable[[Any], np.ndarray] = np.asarray) -> Mode:
+    """A call on a large array, whose result is checked in samples."""
+    return Mode(label, repeated(call), lambda: [sampled(numbers(call()))], recorded=False)
 
 
 def turns_in(mode: Mode, seconds: float) -> int:

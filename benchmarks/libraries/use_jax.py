@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks import kernels
 from benchmarks import workloads as w
-from benchmarks.worker import Mode, over, repeated
+from benchmarks.worker import Mode, measured, over, repeated
 
 VERSION = jax.__version__
 
@@ -117,4 +119,14 @@ def mlp() -> list[Mode]:
             _mode("jit(step), waited for at the end", False), _scanned()]
 
 
-WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp}
+def kernel(name: str) -> list[Mode]:
+    operands = [jnp.asarray(a) for a in kernels.inputs(name)]
+    functions = {"copy": jnp.negative, "erf": jax.scipy.special.erf, "pow": jnp.power,
+                 "gather": lambda x, i: jnp.take(x, i, mode="clip"),
+                 "scatter-add": lambda u, i: jnp.zeros(kernels.MANY, jnp.float32).at[i].add(u)}
+    jitted = jax.jit(functions.get(name) or getattr(jnp, name))
+    return [measured(lambda: jitted(*operands).block_until_ready(), f"jit({name}), waited for")]
+
+
+WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp,
+             **{name: partial(kernel, name) for name in kernels.NAMES}}

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any
 
 import jitgrad as jg
+from benchmarks import kernels
 from benchmarks import workloads as w
-from benchmarks.worker import Mode, over, repeated
+from benchmarks.reading import readers
+from benchmarks.worker import Mode, measured, over, repeated
+from jitgrad import ops
 
 VERSION = jg.__version__
 
@@ -101,4 +105,19 @@ def mlp_layers() -> list[Mode]:
     return [_mode("eager tape, nn and SGD", step, batches, parameters)]
 
 
-WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp, "mlp-layers": mlp_layers}
+def kernel(name: str) -> list[Mode]:
+    given = kernels.inputs(name)
+    operands = [jg.asarray(a) for a in given]
+    functions = {"copy": jg.negative, "pow": jg.power, "cumsum": jg.cumulative_sum, "gather": jg.take,
+                 "scatter-add": lambda g, i: ops.scatter_add(g, i, 0, kernels.MANY)}
+    function = functions.get(name) or getattr(jg, name)
+    modes = [measured(lambda: function(*operands), f"{name}, new array", lambda t: t.numpy())]
+    if name in kernels.READS:
+        size = operands[0].size if name == "mean" else 1
+        modes += [measured(call, f"{kernels.READING}, {label}", lambda part: part.sum(dtype=float) / size)
+                  for label, call in readers(operands[0]._data, kernels.MORE).items()]
+    return modes
+
+
+WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp, "mlp-layers": mlp_layers,
+             **{name: partial(kernel, name) for name in kernels.NAMES}}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import numpy as np
 
+from benchmarks import kernels
 from benchmarks import workloads as w
-from benchmarks.worker import Mode, over, repeated
+from benchmarks.worker import Mode, measured, over, repeated
 
 VERSION = np.__version__
 
@@ -51,4 +53,29 @@ def mlp() -> list[Mode]:
     return [Mode("by hand, in place", over(batches, step), result, recorded=False)]
 
 
-WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp}
+def kernel(name: str) -> list[Mode]:
+    operands = kernels.inputs(name)
+    if name == "scatter-add":
+        u, i = operands
+
+        def added() -> np.ndarray:
+            out = np.zeros(kernels.MANY, np.float32)
+            np.add.at(out, i, u)
+            return out
+        return [measured(added, "np.add.at"), measured(lambda: np.bincount(i, u, kernels.MANY), "np.bincount, float64")]
+    if name == "gather":
+        x, i = operands
+        return [measured(lambda: x[i], "x[i]"), measured(lambda: np.take(x, i), "np.take")]
+    if name == "erf":
+        from scipy.special import erf as function
+    else:
+        function = {"copy": np.negative, "pow": np.power}.get(name) or getattr(np, name)
+    modes = [measured(lambda: function(*operands), f"{name}, new array")]
+    if name not in (*kernels.READS, "sort"):
+        out = np.empty_like(operands[0])
+        modes.append(measured(lambda: function(*operands, out=out), f"{name} into an array"))
+    return modes
+
+
+WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp,
+             **{name: partial(kernel, name) for name in kernels.NAMES}}

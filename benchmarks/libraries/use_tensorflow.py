@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
 
+from benchmarks import kernels
 from benchmarks import workloads as w
-from benchmarks.worker import Mode, over, repeated
+from benchmarks.worker import Mode, measured, over, repeated
 
 VERSION = tf.__version__
 tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -76,4 +78,13 @@ def mlp() -> list[Mode]:
     return [Mode("eager tape, assign_sub", over(batches, step), result)]
 
 
-WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp}
+def kernel(name: str) -> list[Mode]:
+    operands = [tf.constant(a) for a in kernels.inputs(name)]
+    functions = {"copy": tf.negative, "log": tf.math.log, "erf": tf.math.erf, "sum": tf.reduce_sum,
+                 "mean": tf.reduce_mean, "scatter-add": lambda u, i: tf.math.unsorted_segment_sum(u, i, kernels.MANY)}
+    function = functions.get(name) or getattr(tf, name)
+    return [measured(lambda: function(*operands), f"{name}, new tensor")]
+
+
+WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp,
+             **{name: partial(kernel, name) for name in kernels.NAMES}}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import functional
 
+from benchmarks import kernels
 from benchmarks import workloads as w
-from benchmarks.worker import Mode, over, repeated
+from benchmarks.worker import Mode, measured, over, repeated
 
 VERSION = torch.__version__
 torch.set_num_threads(1)
@@ -151,4 +153,24 @@ def mlp_layers() -> list[Mode]:
             _mode("eager, nn and SGD(fused=True)", lambda: _module(fused=True), batches)]
 
 
-WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp, "mlp-layers": mlp_layers}
+def kernel(name: str) -> list[Mode]:
+    operands = [torch.from_numpy(a) for a in kernels.inputs(name)]
+    x = operands[0]
+    functions: dict[str, Callable[..., Any]] = {
+        "copy": torch.neg, "sort": lambda x: torch.sort(x).values, "cumsum": lambda x: torch.cumsum(x, 0),
+        "gather": lambda x, i: torch.index_select(x, 0, i),
+        "scatter-add": lambda u, i: torch.zeros(kernels.MANY).index_add_(0, i, u)}
+    function = functions.get(name) or getattr(torch, name)
+
+    def call() -> Any:
+        with torch.inference_mode():
+            return function(*operands)
+    modes = [measured(call, f"{name}, new array")]
+    if name in ("copy", *kernels.FUNCTIONS):
+        out = torch.empty_like(x)
+        modes.append(measured(lambda: function(*operands, out=out), f"{name} into an array"))
+    return modes
+
+
+WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp, "mlp-layers": mlp_layers,
+             **{name: partial(kernel, name) for name in kernels.NAMES}}
