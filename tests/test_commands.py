@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import jitgrad as jg
-from jitgrad import __version__
+from jitgrad import __version__, config
 from jitgrad.__main__ import COMMANDS, main
 from jitgrad.commands import bytes_in_words, info, ops
 from jitgrad.core.primitive import BY_NAME, Kind, missing
@@ -80,6 +80,12 @@ def test_info_tells_what_runs_here(tmp_path: Path) -> None:
     import numpy
     for package in (numpy, llvmlite):
         assert re.search(rf"{package.__name__} +{re.escape(package.__version__)}$", done.stdout, flags=re.M)
+
+
+def test_every_switch_that_is_read_is_known() -> None:
+    package = Path(jg.__file__).parent
+    read = {name for path in package.rglob("*.py") for name in re.findall(r"JITGRAD_[A-Z_]+", path.read_text())}
+    assert read - {"JITGRAD_"} == set(config.SWITCHES)
 
 
 def test_info_imports_nothing_heavy() -> None:

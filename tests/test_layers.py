@@ -122,7 +122,8 @@ def modules() -> list[ModuleType]:
 def public() -> Iterator[tuple[str, Any]]:
     """What users reach by name, and the methods written for it."""
     nn = jg.nn
-    for module in (jg, nn, jg.random, jg.linalg, nn.activations, nn.initializers, nn.layers, nn.losses, nn.metrics, nn.optimizers):
+    for module in (jg, nn, jg.random, jg.linalg, nn.activations, nn.initializers, nn.layers, nn.losses, nn.metrics,
+                   nn.optimizers, jg.testing):
         inside = "jitgrad" if hasattr(module, "__path__") else module.__name__      # a package re-exports
         for name in [n for n in dir(module) if not n.startswith("_")]:
             thing = getattr(module, name)
