@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from jitgrad.execute.cpu import llvm, loops
-from jitgrad.execute.cpu.codegen import WIDE, elementwise_ir, module, reduction_ir
+from jitgrad.execute.cpu.codegen import WIDE, elementwise_ir, module
 from jitgrad.execute.cpu.lanes import LANES
+from jitgrad.execute.cpu.reductions import reduction_ir
 from jitgrad.ops import maths, scalar
 from jitgrad.ops.scalar import convert, fmuladd, rarely, trace, where
 
@@ -316,7 +317,13 @@ REDUCTIONS = {
     "all": (lambda acc, x: acc & x, True, "bool"),
 }
 SHAPES = [(1, n, 1) for n in SIZES] + [(3, 40, 1), (5, 10, 1), (2, 5, 2), (2, 3, 7), (1, 4097, 5), (2, 9, 33)]
-SHAPES += [(2, 6, 75), (2, 0, 3)]
+SHAPES += [(2, 6, 75), (2, 0, 3), (2, 0, 40), (2, 65, 40), (1, 300, 1100), (2, 9, 8), (1, 264, 33), (1, 64, 32)]
+
+
+def by_halves(body, values):
+    while len(values) > 1:
+        values = body(values[: len(values) // 2], values[len(values) // 2 :])
+    return values[0]
 
 
 def in_order(body, init, x):
@@ -324,15 +331,20 @@ def in_order(body, init, x):
     wide = np.float64 if x.dtype == np.float32 else x.dtype
     outer, red, inner = x.shape
     total = np.full((outer, inner), init, wide)
-    for start in range(0, red, 4096):
-        chunk = x[:, start : start + 4096]
-        lanes = 32 if inner == 1 else 1
-        acc = np.full((lanes, outer, inner), init, x.dtype)
-        for i in range(chunk.shape[1]):
-            acc[i % lanes] = body(acc[i % lanes], chunk[:, i])
-        while len(acc) > 1:
-            acc = body(acc[: len(acc) // 2], acc[len(acc) // 2 :])
-        part = acc[0].astype(wide)
+    size = 4096 if inner == 1 else 64
+    for start in range(0, red, size):
+        chunk = x[:, start : start + size]
+        acc = np.full((32 if inner == 1 else 1, outer, inner), init, x.dtype)
+        if inner == 1:
+            for i in range(chunk.shape[1]):
+                acc[i % 32] = body(acc[i % 32], chunk[:, i])
+        else:
+            grouped = chunk.shape[1] // 8 * 8
+            for i in range(0, grouped, 8):
+                acc[0] = body(acc[0], by_halves(body, chunk[:, i : i + 8].swapaxes(0, 1)))
+            for i in range(grouped, chunk.shape[1]):
+                acc[0] = body(acc[0], chunk[:, i])
+        part = by_halves(body, acc).astype(wide)
         total = part if start == 0 else body(total, part)
     return total.astype(x.dtype)
 

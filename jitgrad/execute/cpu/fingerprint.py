@@ -41,7 +41,8 @@ def natives() -> str:
 def kernels() -> str:
     """Of everything that kernels are generated from."""
     return cache.digest(natives(), _digest("ops/scalar.py", "ops/maths", "execute/cpu/lanes.py",
-                                           "execute/cpu/codegen.py", "execute/cpu/scans.py"))
+                                           "execute/cpu/codegen.py", "execute/cpu/reductions.py",
+                                           "execute/cpu/scans.py"))
 
 
 _COVERED = ("jitgrad.ops.scalar", "jitgrad.ops.maths")     # by `kernels`, with the modules inside

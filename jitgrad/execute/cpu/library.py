@@ -168,8 +168,8 @@ def elementwise_trace(prim: Primitive, dtypes: Sequence[Any], params: dict[str, 
 
 def _reduction(prim: Primitive, dtype: np.dtype[Any]) -> int:
     def text(symbol: str) -> str:
-        from jitgrad.execute.cpu import codegen
-        return codegen.reduction_ir(symbol, scalar.trace(prim.body, (dtype, dtype)), prim.init, dtype)
+        from jitgrad.execute.cpu import reductions
+        return reductions.reduction_ir(symbol, scalar.trace(prim.body, (dtype, dtype)), prim.init, dtype)
     return _kernel(prim, (dtype,), (), text)
 
 

@@ -23,8 +23,8 @@ from jitgrad.core.aval import Aval, aval
 from jitgrad.core.dtypes import CODES
 from jitgrad.core.primitive import Kind, Primitive
 from jitgrad.execute.cpu import llvm
-from jitgrad.execute.cpu.codegen import CHUNK, reduction_init
 from jitgrad.execute.cpu.native import by_numba, drivers
+from jitgrad.execute.cpu.reductions import BLOCK, CHUNK, GROUP, reduction_init
 from jitgrad.execute.cpu.types import NATIVE
 from jitgrad.ops.scalar import DTYPES, FLOAT32, FLOAT64, Node, Trace
 
@@ -247,8 +247,9 @@ def {name}(params, slots):
         for c in range(inner):
             base = o * red * inner + c
             total = {wide_init}
-            for start in range(0, red, {chunk}):
-                stop = min(start + {chunk}, red)
+            size = {chunk} if inner == 1 else {block}
+            for start in range(0, red, size):
+                stop = min(start + size, red)
                 if inner == 1:
                     whole = stop - ((stop - start) & 31)
                     for j in range(32):
@@ -267,7 +268,10 @@ def {name}(params, slots):
                     part = {lane}
                 else:
                     part = {init}
-                    for i in range(start, stop):
+                    grouped = start + (stop - start) // {group} * {group}
+                    for i in range(start, grouped, {group}):
+                        part = combine(part, {grouped})
+                    for i in range(grouped, stop):
                         part = combine(part, {strided})
                 if start == 0:
                     total = {widened}
@@ -278,8 +282,15 @@ def {name}(params, slots):
 """
 
 
+def _by_halves(values: list[str]) -> str:
+    while len(values) > 1:
+        half = len(values) // 2
+        values = [f"combine({a}, {b})" for a, b in zip(values[:half], values[half:], strict=True)]
+    return values[0]
+
+
 def reduction_kernel(name: str, trace: Trace, init: float | Callable[[np.dtype[Any]], float], dtype: Any) -> Kernel:
-    """params = [outer, red, inner], slots = [output, operand]; the order is that of codegen.reduction_ir."""
+    """params = [outer, red, inner], slots = [output, operand]; the order is that of reductions.reduction_ir."""
     dtype = np.dtype(dtype)
     wide = FLOAT64 if dtype == FLOAT32 else dtype
     tables: dict[str, Any] = {}
@@ -299,6 +310,9 @@ def reduction_kernel(name: str, trace: Trace, init: float | Callable[[np.dtype[A
         step=_store(f"combine({lane}, {_load('x', 'base + i + j', dtype)})", dtype),
         halve=_store(f"combine({lane}, {_load('lane', 'j + half', dtype)})", dtype),
         lane=_load("lane", "0", dtype),
+        block=BLOCK,
+        group=GROUP,
+        grouped=_by_halves([_load("x", f"base + (i + {k}) * inner", dtype) for k in range(GROUP)]),
         strided=_load("x", "base + i * inner", dtype),
         widened="part" if wide == dtype else "f8(part)",
         result=_store("total" if wide == dtype else "f4(total)", dtype),

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from jitgrad.core.primitive import Primitive
-from jitgrad.execute.cpu.codegen import reduction_init
 from jitgrad.execute.cpu.lanes import LANES, Text, emit, register, splat, stored
+from jitgrad.execute.cpu.reductions import reduction_init
 from jitgrad.ops import scalar
 from jitgrad.ops.scalar import FLOAT32, FLOAT64, Trace
 
