@@ -8,6 +8,12 @@ import numpy as np
 import pytest
 
 import jitgrad as jg
+from jitgrad.core.aval import AVALS
+from jitgrad.core.form import form
+from jitgrad.core.primitive import OPS
+from jitgrad.execute.cpu.library import kernel_of
+from test_table_kernels import call
+from tolerance import assert_same_bits
 
 NAN, INF = np.nan, np.inf
 DTYPES = ("bool", "int32", "int64", "float32", "float64")
@@ -53,6 +59,29 @@ def test_against_the_stable_order(dtype, kind, rng):
         if x.dtype.kind == "f":
             real = ~np.isnan(got)
             np.testing.assert_array_equal(np.signbit(got[real]), np.signbit(x[order][real]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+def test_builds_agree(dtype, rng, monkeypatch):
+    """The vector text and the entry's own kernel, bit for bit; orders that make medians of samples bad pivots, too."""
+    prim = OPS["sort"].prim
+    ends = np.arange(4000)
+    crafted = [np.tile([0, 1], 2000), np.minimum(ends, 4000 - ends), ends // 250 * 250 + ends[::-1] % 250, ends % 16]
+    for x in [drawn(rng, n, dtype, kind) for n in (1, 17, 128, 129, 3000) for kind in ("spread", "few", "near", "odd")] + [
+            a.astype(dtype) for a in crafted]:
+        for falling in (False, True):
+            made = form(prim, [AVALS[jg.asarray(x)._aval]], {"axis": 0, "descending": falling})
+            both = []
+            for kernels in ("", "numba"):
+                monkeypatch.setenv("JITGRAD_KERNELS", kernels)
+                address, words = kernel_of(made)
+                out = np.full_like(x, 7)
+                call(address, words, out, x)
+                both.append((address, out))
+            (vector, one), (own, other) = both
+            if vector == own:
+                pytest.skip("this processor has no vector text for it")
+            assert_same_bits(one, other)
 
 
 @pytest.mark.parametrize("axis", (0, 1, 2, -1, -3))

@@ -71,6 +71,7 @@ class Primitive:
     init: Any = None                     # of a reduction or scan: number, or dtype -> number
     words: Callable[..., Any] | None = None   # of an own kernel: the integers its body gets
     scratch: Callable[..., int] | None = None  # of an own kernel: how many int64 words of working memory its body gets
+    vectors: str = ""                    # module of the machine that may have vector text in the place of the body
     bits: bool = False                   # an own kernel gets floats as integers of their width
     ulp: float = 0.5                     # stated error of a float result, in units of the last place
     at: tuple[Any, ...] = ()             # special points for tests

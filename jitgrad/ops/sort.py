@@ -219,7 +219,7 @@ def _sort_vjp(g: Any, ans: Any, x: Any, *, axis: int, descending: bool) -> tuple
 
 @kernel(Kind.OPAQUE, vjp=_sort_vjp, ref=_sort_ref, samples=_samples, at=_POINTS, operands=("x",),
         params=("axis", "descending"), domain="any", aval=_sort_aval, words=_words, scratch=_scratch, bits=True,
-        ulp=0.0)
+        vectors="sorting", ulp=0.0)
 def sort(out, x, s, outer, n, inner, magnitude, infinity, zero, width, descending):
     """The elements in order along an axis, rising or falling: stable, zeros of both signs equal, NaN last in both."""
     counts = 2 * n

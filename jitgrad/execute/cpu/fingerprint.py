@@ -40,9 +40,8 @@ def natives() -> str:
 @functools.cache
 def kernels() -> str:
     """Of everything that kernels are generated from."""
-    return cache.digest(natives(), _digest("ops/scalar.py", "ops/maths", "execute/cpu/lanes.py",
-                                           "execute/cpu/codegen.py", "execute/cpu/reductions.py",
-                                           "execute/cpu/scans.py"))
+    return cache.digest(natives(), _digest("ops/scalar.py", "ops/maths", *(
+        f"execute/cpu/{name}.py" for name in ("lanes", "codegen", "reductions", "scans", "networks", "sorting"))))
 
 
 _COVERED = ("jitgrad.ops.scalar", "jitgrad.ops.maths")     # by `kernels`, with the modules inside

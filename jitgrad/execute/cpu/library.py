@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -192,10 +193,20 @@ def _own(f: Form) -> Kernel:
     sizes = [a.size for a in (*f.outs, *f.avals)]
     room = [f.prim.scratch(*f.avals, **f.params)] if f.prim.scratch else []
 
+    vectors = not config.numba_kernels() and f.prim.vectors and cpu_module(f.prim.vectors)
+    if vectors and vectors.applies(f):
+        made = _kernel(f.prim, (f.prim.vectors, *dtypes), (), lambda symbol: vectors.ir(symbol, dtypes[-1]))
+        return made, [*sizes, *words]
+
     def text(symbol: str) -> str:
         from jitgrad.execute.cpu.native import build
         return build.own_kernel(symbol, f.prim, dtypes, len(words))
     return _kernel(f.prim, (*dtypes, len(words)), (), text, optimise="loops"), [*sizes, *words, *room]
+
+
+def cpu_module(name: str) -> Any:
+    """A module beside this one, by the name that an entry has for it."""
+    return importlib.import_module(f"jitgrad.execute.cpu.{name}")
 
 
 # ---- one kernel: Numba's or the vector build --------------------------------------------------------

@@ -1,0 +1,226 @@
+"""Keys in vectors: packing the lanes of a mask, sorting networks, elements to keys and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jitgrad.execute.cpu.lanes import Text
+
+MOST = 128               # keys that a network sorts
+
+
+class Function(Text):
+    """A function of any signature."""
+
+    def __init__(self, head: str) -> None:
+        super().__init__("")
+        self.head = head
+
+    def finish(self) -> str:
+        return "\n".join([f"{self.head} {{", "entry:", *self.entry, *self.lines, "}", ""])
+
+
+class Keys:
+    """Writes text on vectors of 64 bytes of keys: integers in the order of the elements of a dtype."""
+
+    def __init__(self, name: str, dtype: np.dtype[Any]) -> None:
+        self.name, self.dtype = name, dtype
+        self.width = dtype.itemsize
+        self.lanes = 64 // self.width
+        self.registers = MOST // self.lanes
+        self.int = f"i{8 * self.width}"
+        self.vector = f"<{self.lanes} x {self.int}>"
+        self.mask = f"<{self.lanes} x i1>"
+        self.suffix = f"v{self.lanes}{self.int}"
+        self.greatest = 2 ** (8 * self.width - 1) - 1
+        self.infinity = self.constant(int(np.array(np.inf, dtype).view(f"i{self.width}"))) if dtype.kind == "f" else ""
+        self.declarations: dict[str, None] = {}
+
+    # ---- elements and keys ----------------------------------------------------------------------------
+
+    def folded(self, text: Text, bits: str) -> str:
+        """The bits of a float but the sign turned where the sign is set: its own inverse."""
+        sign = text.set(f"ashr {self.vector} {bits}, {self.constant(8 * self.width - 1)}")
+        return text.set(f"xor {self.vector} {bits}, "
+                        f"{text.set(f'and {self.vector} {sign}, {self.constant(self.greatest)}')}")
+
+    def keyed(self, text: Text, value: str, flips: str) -> tuple[str, ...]:
+        """The key; of a float also masks of -0, of 0, and of what comes before both, whose keys are -1 and 0."""
+        if self.dtype.kind != "f":
+            nothing = "zeroinitializer"
+            return text.set(f"xor {self.vector} {value}, {flips}"), nothing, nothing, nothing
+        key = text.set(f"xor {self.vector} {self.folded(text, value)}, {flips}")
+        size = text.set(f"and {self.vector} {value}, {self.constant(self.greatest)}")
+        key = self.select(text, self.compare(text, "sgt", size, self.infinity), self.constant(self.greatest), key)
+        return (key, self.compare(text, "eq", value, self.constant(-self.greatest - 1)),
+                self.compare(text, "eq", value, "zeroinitializer"), self.compare(text, "slt", key, self.constant(-1)))
+
+    def element(self, text: Text, key: str, flips: str) -> str:
+        """The element that has a key; every NaN is one."""
+        bits = text.set(f"xor {self.vector} {key}, {flips}")
+        if self.dtype.kind != "f":
+            return bits
+        return self.select(text, self.compare(text, "sgt", key, self.infinity), key, self.folded(text, bits))
+
+    # ---- pieces -----------------------------------------------------------------------------------
+
+    def function(self, result: str, name: str, arguments: str) -> Function:
+        return Function(f"define internal {result} @{self.name}.{name}({arguments})")
+
+    def finish(self, text: Function) -> str:
+        self.declarations.update(text.declarations)
+        return text.finish()
+
+    def call(self, text: Text, result: str, name: str, *arguments: str) -> str:
+        """An intrinsic, by its arguments "type value"."""
+        kinds = [a[: a.index(">") + 1] if a.startswith("<") else a.split(" ")[0] for a in arguments]
+        text.declare(result, name, *kinds)
+        return text.set(f"call {result} @{name}({', '.join(arguments)})")
+
+    def splat(self, text: Text, value: str) -> str:
+        one = text.set(f"insertelement {self.vector} poison, {self.int} {value}, i64 0")
+        zeros = f"<{self.lanes} x i32> zeroinitializer"
+        return text.set(f"shufflevector {self.vector} {one}, {self.vector} poison, {zeros}")
+
+    def constant(self, value: int) -> str:
+        return f"splat ({self.int} {value})"
+
+    def compare(self, text: Text, how: str, a: str, b: str) -> str:
+        return text.set(f"icmp {how} {self.vector} {a}, {b}")
+
+    def select(self, text: Text, mask: str, a: str, b: str) -> str:
+        return text.set(f"select {self.mask} {mask}, {self.vector} {a}, {self.vector} {b}")
+
+    def at(self, text: Text, pointer: str, index: str) -> str:
+        return text.set(f"getelementptr {self.int}, ptr {pointer}, i64 {index}")
+
+    def load(self, text: Text, pointer: str) -> str:
+        return text.set(f"load {self.vector}, ptr {pointer}, align {self.width}")
+
+    def load_some(self, text: Text, pointer: str, mask: str, other: str) -> str:
+        return self.call(text, self.vector, f"llvm.masked.load.{self.suffix}.p0", f"ptr {pointer}", f"i32 {self.width}",
+                         f"{self.mask} {mask}", f"{self.vector} {other}")
+
+    def store_some(self, text: Text, value: str, pointer: str, mask: str) -> None:
+        name = f"llvm.masked.store.{self.suffix}.p0"
+        text.declare("void", name, self.vector, "ptr", "i32", self.mask)
+        text.do(f"call void @{name}({self.vector} {value}, ptr {pointer}, i32 {self.width}, {self.mask} {mask})")
+
+    def first(self, text: Text, count: str) -> str:
+        """The mask of the first lanes, `count` of them or all."""
+        lanes = ", ".join(f"i64 {k}" for k in range(self.lanes))
+        one = text.set(f"insertelement <{self.lanes} x i64> poison, i64 {count}, i64 0")
+        wide = text.set(f"shufflevector <{self.lanes} x i64> {one}, <{self.lanes} x i64> poison, "
+                        f"<{self.lanes} x i32> zeroinitializer")
+        return text.set(f"icmp slt <{self.lanes} x i64> <{lanes}>, {wide}")
+
+    def both(self, text: Text, a: str, b: str) -> str:
+        return text.set(f"and {self.mask} {a}, {b}")
+
+    def count(self, text: Text, mask: str) -> str:
+        """How many lanes a mask has."""
+        bits = text.set(f"bitcast {self.mask} {mask} to i{self.lanes}")
+        found = self.call(text, f"i{self.lanes}", f"llvm.ctpop.i{self.lanes}", f"i{self.lanes} {bits}")
+        return text.set(f"zext i{self.lanes} {found} to i64")
+
+    def packed(self, text: Text, value: str, mask: str) -> str:
+        """The lanes of a mask moved to the front."""
+        name = f"llvm.experimental.vector.compress.{self.suffix}"
+        text.declare(self.vector, name, self.vector, self.mask, self.vector)
+        return text.set(f"call {self.vector} @{name}({self.vector} {value}, {self.mask} {mask}, {self.vector} poison)")
+
+    def extreme(self, text: Text, which: str, a: str, b: str) -> str:
+        return self.call(text, self.vector, f"llvm.{which}.{self.suffix}", f"{self.vector} {a}", f"{self.vector} {b}")
+
+    # ---- networks -----------------------------------------------------------------------------------
+
+    def sorted(self, text: Text, registers: list[str]) -> list[str]:
+        """Batcher's bitonic network over all lanes of the registers, the first register least.
+
+        Within registers two go together: lanes that get the lesser and those that get the greater are picked from
+        both, which halves the comparisons; `where` keeps track of the place that a lane stands for.
+        """
+        lanes, n = self.lanes, self.lanes * len(registers)
+        values = list(registers)
+        before = where = natural = [[r * lanes + k for k in range(lanes)] for r in range(len(values))]
+        size = 2
+        while size <= n:
+            distance = size // 2
+            while distance:
+                if distance >= lanes:
+                    values, where = self.arranged(text, values, where, natural), natural
+                    for r in range(len(values)):
+                        other = r ^ distance // lanes
+                        if other > r:
+                            low, high = (self.extreme(text, w, values[r], values[other]) for w in ("smin", "smax"))
+                            rising = r * lanes & size == 0
+                            values[r], values[other] = (low, high) if rising else (high, low)
+                elif len(values) == 1:
+                    values = [self.exchanged(text, values[0], size, distance)]
+                else:
+                    where = [[p for p in row if (p & distance == 0) == (p & size == 0)] for row in where]
+                    where = [row for a, b in zip(where[::2], where[1::2], strict=True)
+                             for row in (a + b, [p ^ distance for p in a + b])]
+                    values = self.arranged(text, values, before, where)
+                    values = [self.extreme(text, w, *pair) for pair in zip(values[::2], values[1::2], strict=True)
+                              for w in ("smin", "smax")]
+                before = where
+                distance //= 2
+            size *= 2
+        return self.arranged(text, values, where, natural)
+
+    def arranged(self, text: Text, values: list[str], have: list[list[int]], want: list[list[int]]) -> list[str]:
+        """Pairs of registers with their lanes at other places."""
+        if have == want:
+            return values
+        out = []
+        for r, row in enumerate(want):
+            first = r & -2
+            both = have[first] + have[first + 1]
+            out.append(self.shuffle(text, values[first], values[first + 1], [both.index(p) for p in row]))
+        return out
+
+    def exchanged(self, text: Text, value: str, size: int, distance: int) -> str:
+        """Each lane with the lane at a distance: the lesser goes down where the run of `size` rises, else up."""
+        lanes = range(self.lanes)
+        moved = self.shuffle(text, value, value, [k ^ distance for k in lanes])
+        low, high = (self.extreme(text, which, value, moved) for which in ("smin", "smax"))
+        return self.shuffle(text, low, high, [
+            k if (k & distance == 0) == (k & size == 0) else self.lanes + k for k in lanes])
+
+    def shuffle(self, text: Text, a: str, b: str, order: list[int]) -> str:
+        lanes = ", ".join(f"i32 {k}" for k in order)
+        return text.set(f"shufflevector {self.vector} {a}, {self.vector} {b}, <{self.lanes} x i32> <{lanes}>")
+
+    def network(self, registers: int) -> str:
+        """Sort n keys from `s` into `d` as elements, no more than the registers hold."""
+        text = self.function("void", f"network{registers}", f"ptr %s, ptr %d, i64 %n, {self.int} %flip")
+        flips = self.splat(text, "%flip")
+        masks, values = [], []
+        for r in range(registers):
+            masks.append(self.first(text, text.set(f"sub i64 %n, {r * self.lanes}")))
+            values.append(self.load_some(text, self.at(text, "%s", str(r * self.lanes)), masks[r],
+                                         self.constant(self.greatest)))
+        for r, value in enumerate(self.sorted(text, values)):
+            self.store_some(text, self.element(text, value, flips), self.at(text, "%d", str(r * self.lanes)), masks[r])
+        text.do("ret void")
+        return self.finish(text)
+
+    def few(self) -> str:
+        """Sort as many as the largest network takes, by the smallest that takes them."""
+        text = self.function("void", "few", f"ptr %s, ptr %d, i64 %n, {self.int} %flip")
+        registers = 1
+        while registers <= self.registers:
+            last = registers == self.registers
+            if not last:
+                fits = text.set(f"icmp sle i64 %n, {registers * self.lanes}")
+                text.branch(fits, f"by{registers}", f"more{registers}")
+                text.label(f"by{registers}")
+            text.do(f"call void @{self.name}.network{registers}(ptr %s, ptr %d, i64 %n, {self.int} %flip)")
+            text.do("ret void")
+            if not last:
+                text.label(f"more{registers}")
+            registers *= 2
+        return self.finish(text)
