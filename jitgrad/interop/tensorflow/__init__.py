@@ -121,6 +121,24 @@ from jitgrad.interop.tensorflow.math import tanh as tanh
 from jitgrad.interop.tensorflow.math import truediv as truediv
 from jitgrad.interop.tensorflow.math import truncatediv as truncatediv
 from jitgrad.interop.tensorflow.math import truncatemod as truncatemod
+from jitgrad.interop.tensorflow.sequences import argsort as argsort
+from jitgrad.interop.tensorflow.sequences import cumprod as cumprod
+from jitgrad.interop.tensorflow.sequences import cumsum as cumsum
+from jitgrad.interop.tensorflow.sequences import einsum as einsum
+from jitgrad.interop.tensorflow.sequences import gather_nd as gather_nd
+from jitgrad.interop.tensorflow.sequences import meshgrid as meshgrid
+from jitgrad.interop.tensorflow.sequences import pad as pad
+from jitgrad.interop.tensorflow.sequences import reduce_all as reduce_all
+from jitgrad.interop.tensorflow.sequences import reduce_any as reduce_any
+from jitgrad.interop.tensorflow.sequences import reduce_prod as reduce_prod
+from jitgrad.interop.tensorflow.sequences import repeat as repeat
+from jitgrad.interop.tensorflow.sequences import reverse as reverse
+from jitgrad.interop.tensorflow.sequences import roll as roll
+from jitgrad.interop.tensorflow.sequences import sort as sort
+from jitgrad.interop.tensorflow.sequences import split as split
+from jitgrad.interop.tensorflow.sequences import tensor_scatter_nd_add as tensor_scatter_nd_add
+from jitgrad.interop.tensorflow.sequences import tensordot as tensordot
+from jitgrad.interop.tensorflow.sequences import tile as tile
 
 bool, double = _jg.bool_, float64
 lin_space, random_normal, random_uniform = linspace, random.normal, random.uniform      # TensorFlow 1

@@ -7,6 +7,13 @@ from typing import Any
 
 import jitgrad as jg
 from jitgrad.core.errors import user_error
+from jitgrad.interop.tensorflow.sequences import cumprod as cumprod
+from jitgrad.interop.tensorflow.sequences import cumsum as cumsum
+from jitgrad.interop.tensorflow.sequences import cumulative_logsumexp as cumulative_logsumexp
+from jitgrad.interop.tensorflow.sequences import reduce_all as reduce_all
+from jitgrad.interop.tensorflow.sequences import reduce_any as reduce_any
+from jitgrad.interop.tensorflow.sequences import reduce_prod as reduce_prod
+from jitgrad.interop.tensorflow.sequences import top_k as top_k
 
 
 def _unary(op: Callable[..., Any]) -> Callable[..., Any]:
