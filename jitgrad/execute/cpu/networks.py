@@ -8,6 +8,7 @@ import numpy as np
 
 from jitgrad.execute.cpu.lanes import Text
 
+ENDS = ("min", "max")
 MOST = 128               # keys that a network sorts
 
 
@@ -33,6 +34,7 @@ class Keys:
         self.int = f"i{8 * self.width}"
         self.vector = f"<{self.lanes} x {self.int}>"
         self.mask = f"<{self.lanes} x i1>"
+        self.real = f"<{self.lanes} x double>" if dtype == np.float64 else ""
         self.suffix = f"v{self.lanes}{self.int}"
         self.greatest = 2 ** (8 * self.width - 1) - 1
         self.infinity = self.constant(int(np.array(np.inf, dtype).view(f"i{self.width}"))) if dtype.kind == "f" else ""
@@ -131,12 +133,16 @@ class Keys:
         text.declare(self.vector, name, self.vector, self.mask, self.vector)
         return text.set(f"call {self.vector} @{name}({self.vector} {value}, {self.mask} {mask}, {self.vector} poison)")
 
-    def extreme(self, text: Text, which: str, a: str, b: str) -> str:
-        return self.call(text, self.vector, f"llvm.{which}.{self.suffix}", f"{self.vector} {a}", f"{self.vector} {b}")
+    def extreme(self, text: Text, which: str, a: str, b: str, kind: str) -> str:
+        """The lesser or the greater lanes; of equal ones those of b."""
+        if kind == self.vector:
+            return self.call(text, kind, f"llvm.s{which}.{self.suffix}", f"{kind} {a}", f"{kind} {b}")
+        mask = text.set(f"fcmp {'olt' if which == 'min' else 'ogt'} {kind} {a}, {b}")
+        return text.set(f"select {self.mask} {mask}, {kind} {a}, {kind} {b}")
 
     # ---- networks -----------------------------------------------------------------------------------
 
-    def sorted(self, text: Text, registers: list[str]) -> list[str]:
+    def sorted(self, text: Text, registers: list[str], kind: str) -> list[str]:
         """Batcher's bitonic network over all lanes of the registers, the first register least.
 
         Within registers two go together: lanes that get the lesser and those that get the greater are picked from
@@ -150,28 +156,29 @@ class Keys:
             distance = size // 2
             while distance:
                 if distance >= lanes:
-                    values, where = self.arranged(text, values, where, natural), natural
+                    values, where = self.arranged(text, values, where, natural, kind), natural
                     for r in range(len(values)):
                         other = r ^ distance // lanes
                         if other > r:
-                            low, high = (self.extreme(text, w, values[r], values[other]) for w in ("smin", "smax"))
+                            low, high = (self.extreme(text, w, values[r], values[other], kind) for w in ENDS)
                             rising = r * lanes & size == 0
                             values[r], values[other] = (low, high) if rising else (high, low)
                 elif len(values) == 1:
-                    values = [self.exchanged(text, values[0], size, distance)]
+                    values = [self.exchanged(text, values[0], size, distance, kind)]
                 else:
                     where = [[p for p in row if (p & distance == 0) == (p & size == 0)] for row in where]
                     where = [row for a, b in zip(where[::2], where[1::2], strict=True)
                              for row in (a + b, [p ^ distance for p in a + b])]
-                    values = self.arranged(text, values, before, where)
-                    values = [self.extreme(text, w, *pair) for pair in zip(values[::2], values[1::2], strict=True)
-                              for w in ("smin", "smax")]
+                    values = self.arranged(text, values, before, where, kind)
+                    values = [self.extreme(text, w, a, b, kind) for a, b in zip(values[::2], values[1::2], strict=True)
+                              for w in ENDS]
                 before = where
                 distance //= 2
             size *= 2
-        return self.arranged(text, values, where, natural)
+        return self.arranged(text, values, where, natural, kind)
 
-    def arranged(self, text: Text, values: list[str], have: list[list[int]], want: list[list[int]]) -> list[str]:
+    def arranged(self, text: Text, values: list[str], have: list[list[int]], want: list[list[int]],
+                 kind: str) -> list[str]:
         """Pairs of registers with their lanes at other places."""
         if have == want:
             return values
@@ -179,32 +186,49 @@ class Keys:
         for r, row in enumerate(want):
             first = r & -2
             both = have[first] + have[first + 1]
-            out.append(self.shuffle(text, values[first], values[first + 1], [both.index(p) for p in row]))
+            out.append(self.shuffle(text, values[first], values[first + 1], [both.index(p) for p in row], kind))
         return out
 
-    def exchanged(self, text: Text, value: str, size: int, distance: int) -> str:
+    def exchanged(self, text: Text, value: str, size: int, distance: int, kind: str) -> str:
         """Each lane with the lane at a distance: the lesser goes down where the run of `size` rises, else up."""
         lanes = range(self.lanes)
-        moved = self.shuffle(text, value, value, [k ^ distance for k in lanes])
-        low, high = (self.extreme(text, which, value, moved) for which in ("smin", "smax"))
+        moved = self.shuffle(text, value, value, [k ^ distance for k in lanes], kind)
+        low, high = (self.extreme(text, which, value, moved, kind) for which in ENDS)
         return self.shuffle(text, low, high, [
-            k if (k & distance == 0) == (k & size == 0) else self.lanes + k for k in lanes])
+            k if (k & distance == 0) == (k & size == 0) else self.lanes + k for k in lanes], kind)
 
-    def shuffle(self, text: Text, a: str, b: str, order: list[int]) -> str:
+    def shuffle(self, text: Text, a: str, b: str, order: list[int], kind: str) -> str:
         lanes = ", ".join(f"i32 {k}" for k in order)
-        return text.set(f"shufflevector {self.vector} {a}, {self.vector} {b}, <{self.lanes} x i32> <{lanes}>")
+        return text.set(f"shufflevector {kind} {a}, {kind} {b}, <{self.lanes} x i32> <{lanes}>")
 
     def network(self, registers: int) -> str:
-        """Sort n keys from `s` into `d` as elements, no more than the registers hold."""
+        """Sort n keys from `s` into `d` as elements, no more than the registers hold.
+
+        A float64 is compared as such, which twice as many units do as compare integers of 64 bits, with NaN as inf
+        until the end (of zeros of two signs one may come out twice; `zeros` mends it).
+        """
         text = self.function("void", f"network{registers}", f"ptr %s, ptr %d, i64 %n, {self.int} %flip")
         flips = self.splat(text, "%flip")
-        masks, values = [], []
+        masks, values, real = [], [], "%n"
         for r in range(registers):
             masks.append(self.first(text, text.set(f"sub i64 %n, {r * self.lanes}")))
-            values.append(self.load_some(text, self.at(text, "%s", str(r * self.lanes)), masks[r],
-                                         self.constant(self.greatest)))
-        for r, value in enumerate(self.sorted(text, values)):
-            self.store_some(text, self.element(text, value, flips), self.at(text, "%d", str(r * self.lanes)), masks[r])
+            key = self.load_some(text, self.at(text, "%s", str(r * self.lanes)), masks[r], self.constant(self.greatest))
+            if self.real:
+                nan = self.compare(text, "sgt", key, self.infinity)
+                real = text.set(f"sub i64 {real}, {self.count(text, self.both(text, nan, masks[r]))}")
+                key = self.select(text, nan, self.infinity, self.folded(text, key))
+                key = text.set(f"bitcast {self.vector} {key} to {self.real}")
+            values.append(key)
+        for r, value in enumerate(self.sorted(text, values, self.real or self.vector)):
+            if self.real:
+                sign = text.set(f"and {self.vector} {flips}, {self.constant(-self.greatest - 1)}")
+                bits = text.set(f"bitcast {self.real} {value} to {self.vector}")
+                bits = text.set(f"xor {self.vector} {bits}, {sign}")
+                kept = self.first(text, text.set(f"sub i64 {real}, {r * self.lanes}"))
+                value = self.select(text, kept, bits, self.constant(self.greatest))
+            else:
+                value = self.element(text, value, flips)
+            self.store_some(text, value, self.at(text, "%d", str(r * self.lanes)), masks[r])
         text.do("ret void")
         return self.finish(text)
 

@@ -18,6 +18,7 @@ from jitgrad.execute.cpu.lanes import Text
 from jitgrad.execute.cpu.networks import MOST, Function, Keys
 
 AHEAD = 4                # vectors loaded before any is stored
+MANY = 4096              # keys from which on a large sample pays
 NO_MEMORY = -1
 
 
@@ -112,6 +113,7 @@ class _Sort(Keys):
         between least and greatest, which no order of elements can make slow.
         """
         most = self.registers * self.lanes
+        sampled: list[str] = []
         text = self.function("void", "quick", f"ptr %s0, ptr %d0, ptr %f, i64 %n0, i64 %depth0, {self.int} %flip")
         text.goto("again")
         text.label("again")
@@ -127,13 +129,16 @@ class _Sort(Keys):
         text.set(f"select i1 {text.set('icmp eq ptr %s, %d')}, ptr %f, ptr %s", "h")
         text.branch(text.set("icmp eq i64 %depth, 0"), "middle", "median")
         text.label("median")
-        self.sample(text, "%s")
-        text.goto("split")
+        text.branch(text.set(f"icmp sgt i64 %n, {MANY}"), "many", "some")
+        for label, registers in (("many", self.registers // 2), ("some", 1)):
+            text.label(label)
+            sampled.append(self.sample(text, "%s", registers))
+            text.goto("split")
         text.label("middle")
         self.middle(text)
         text.goto("split")
         text.label("split")
-        text.do(f"%pivot = phi {self.int} [%sampled, %median], [%halfway, %ranged]")
+        text.do(f"%pivot = phi {self.int} [{sampled[0]}, %many], [{sampled[1]}, %some], [%halfway, %ranged]")
         part = f"call i64 @{self.name}.part(ptr %s, ptr %d, ptr %h, i64 %n, {self.int}"
         text.do(f"%below = {part} %pivot)")
         text.branch(text.set("icmp eq i64 %below, 0"), "least", "two")
@@ -162,17 +167,22 @@ class _Sort(Keys):
         text.do("ret void")
         return self.finish(text)
 
-    def sample(self, text: Text, source: str, flips: str = "") -> None:
-        """%sampled: the median of as many keys as a vector has lanes, spread over the stretch; of elements, keyed."""
-        stride = text.set(f"udiv i64 %n, {self.lanes}")
-        value = "poison"
-        for k in range(self.lanes):
-            place = text.set(f"add i64 {text.set(f'mul i64 {stride}, {k}')}, {text.set(f'lshr i64 {stride}, 1')}")
-            one = text.set(f"load {self.int}, ptr {self.at(text, source, place)}, align {self.width}")
-            value = text.set(f"insertelement {self.vector} {value}, {self.int} {one}, i64 {k}")
-        value = self.keyed(text, value, flips)[0] if flips else value
-        (value,) = self.sorted(text, [value])
-        text.set(f"extractelement {self.vector} {value}, i64 {self.lanes // 2}", "sampled")
+    def sample(self, text: Text, source: str, registers: int, flips: str = "") -> str:
+        """The median of as many keys as so many vectors have, spread over the stretch; of elements, keyed."""
+        total = registers * self.lanes
+        stride = text.set(f"udiv i64 %n, {total}")
+        values = []
+        for r in range(registers):
+            value = "poison"
+            for k in range(self.lanes):
+                place = text.set(f"add i64 {text.set(f'mul i64 {stride}, {r * self.lanes + k}')}, "
+                                 f"{text.set(f'lshr i64 {stride}, 1')}")
+                one = text.set(f"load {self.int}, ptr {self.at(text, source, place)}, align {self.width}")
+                value = text.set(f"insertelement {self.vector} {value}, {self.int} {one}, i64 {k}")
+            values.append(self.keyed(text, value, flips)[0] if flips else value)
+        values = self.sorted(text, values, self.vector)
+        middle = total // 2
+        return text.set(f"extractelement {self.vector} {values[middle // self.lanes]}, i64 {middle % self.lanes}")
 
     def middle(self, text: Text) -> None:
         """%halfway between the least and the greatest, above the least; nothing is left to do if they are equal."""
@@ -229,8 +239,8 @@ class _Sort(Keys):
         def large(r: str) -> list[str]:
             begin = text.set(f"mul i64 {r}, %n")
             x, out = self.at(text, "%x", begin), self.at(text, "%out", begin)
-            self.sample(text, x, flips)
-            below = text.set(f"call i64 @{self.name}.deal(ptr {x}, ptr {out}, ptr %t, i64 %n, {self.int} %sampled, "
+            pivot = self.sample(text, x, self.registers // 2, flips)
+            below = text.set(f"call i64 @{self.name}.deal(ptr {x}, ptr {out}, ptr %t, i64 %n, {self.int} {pivot}, "
                              f"{flip}, ptr {counts})")
             rest = text.set(f"sub i64 %n, {below}")
             quick = f"call void @{self.name}.quick(ptr"
