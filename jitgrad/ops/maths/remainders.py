@@ -1,4 +1,8 @@
-"""Remainders of floats, exact for quotients of any size, and the quotients that go with them."""
+"""Remainders of floats, exact for quotients of any size, and the quotients that go with them.
+
+Exact with hardware fused multiply-add, by which one step of the division leaves no rounding: its result is a multiple
+of the divisor's last place, and smaller than the divisor. Longer quotients take several steps, inside `rarely`.
+"""
 
 from __future__ import annotations
 
