@@ -285,6 +285,45 @@ def test_norms_have_a_gradient_at_zero() -> None:
     assert tape.gradient(y, x).numpy().tolist() == [0.0, 0.0]
 
 
+def test_random_choices() -> None:
+    g = tf.random.Generator(3)
+    assert g.normal((2,)).shape == (2,) and len(g.split(2)) == 2
+    tf.random.set_seed(8)
+    a = tf.random.truncated_normal([500], stddev=2.0)
+    assert np.abs(a.numpy()).max() <= 4.0 and a.dtype == np.float32
+    classes = tf.random.categorical([[0.0, -np.inf], [-np.inf, 0.0]], 3)
+    assert classes.numpy().tolist() == [[0, 0, 0], [1, 1, 1]] and classes.dtype == np.int64
+    assert sorted(tf.random.shuffle(tf.range(5)).numpy().tolist()) == [0, 1, 2, 3, 4]
+    saved = tf.random.get_global_generator().state
+    first = tf.random.uniform([3]).numpy()
+    tf.random.get_global_generator().state = saved
+    np.testing.assert_array_equal(tf.random.uniform([3]).numpy(), first)
+
+
+def test_nn_and_norms() -> None:
+    x = np.array([[-1.0, 0.5, 2.0], [3.0, -4.0, 0.0]])
+    s = 1 / (1 + np.exp(-x))
+    np.testing.assert_allclose(tf.nn.silu(x).numpy(), x * s, rtol=1e-14)
+    np.testing.assert_allclose(tf.nn.silu(x, beta=2.0).numpy(), x / (1 + np.exp(-2 * x)), rtol=1e-14)
+    np.testing.assert_allclose(tf.math.log_sigmoid(x).numpy(), np.log(s), rtol=1e-13)
+    np.testing.assert_allclose(tf.nn.relu6(x * 3).numpy(), np.clip(x * 3, 0, 6))
+    np.testing.assert_allclose(tf.nn.gelu([1.0]).numpy(), [0.8413447], rtol=1e-6)
+    np.testing.assert_allclose(tf.nn.l2_normalize(x, axis=1).numpy(), x / np.linalg.norm(x, axis=1, keepdims=True))
+    mean, variance = tf.nn.moments(x, axes=[0])
+    np.testing.assert_allclose([mean.numpy(), variance.numpy()], [x.mean(0), x.var(0)])
+    np.testing.assert_allclose(tf.math.reduce_std(x).numpy(), x.std())
+    np.testing.assert_allclose(tf.nn.weighted_cross_entropy_with_logits(x > 0, x, 2.0).numpy(),
+                               np.where(x > 0, -2 * np.log(s), -np.log(1 - s)), rtol=1e-13)
+    for ord, axis in (("euclidean", None), (1, 0), (3, 1), (np.inf, None), (1, (0, 1)), (np.inf, [-2, -1]), ("fro", (0, 1))):
+        numpys = {"euclidean": None}.get(ord, ord)
+        want = np.linalg.norm(x.ravel() if axis is None else x, numpys, axis if axis is None else
+                              tuple(axis) if not isinstance(axis, int) else axis)
+        np.testing.assert_allclose(tf.norm(x, ord=ord, axis=axis).numpy(), want, rtol=1e-14)
+    assert tf.norm(x, ord=1, axis=(0, 1), keepdims=True).shape == (1, 1)
+    np.testing.assert_allclose(tf.math.reduce_euclidean_norm(x, axis=1).numpy(), np.linalg.norm(x, axis=1))
+    assert tf.nn.dropout(tf.ones([4]), 0.5, seed=1).shape == (4,) and tf.nn.zero_fraction([0, 1]).numpy() == 0.5
+
+
 @pytest.mark.parametrize(("call", "words"), [
     (lambda: tf.where([True]), "needs x and y"), (lambda: tf.gather([1.0], [0], batch_dims=1), "batch_dims"),
     (lambda: tf.one_hot([0], 2, axis=0), "last one"), (lambda: tf.norm([1.0], ord="nuc"), "ord must be"),
