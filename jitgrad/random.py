@@ -95,8 +95,8 @@ class Generator:
         return self._bits(shape, name)
 
     def _bits(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """The next words of the stream; 64 bits begin at an even one."""
-        words = 1 if dtype == "int32" else 2
+        """The next words of the stream, in a float dtype as uniform numbers; 64 bits begin at an even one."""
+        words = 1 if dtype in _SINGLE else 2
         with TABLES:
             start = -(-self._place // words) * words
             self._place = start + math.prod(shape) * words
@@ -123,7 +123,7 @@ class Generator:
                 raise user_error(ValueError, "random.uniform: integers need a maxval")
             return self._integers("uniform: maxval {} must be above minval {}", shape, minval, maxval, code)
         shape = as_shape(shape)
-        unit = self._floats(ops.random_uniform, shape, code)
+        unit = self._bits(shape, NAMES[code])
         if maxval is None and type(minval) in (int, float) and minval == 0:
             return unit
         low, high = _params("uniform", shape, code, minval=minval, maxval=1.0 if maxval is None else maxval)
@@ -201,7 +201,7 @@ class Generator:
             wide = AVALS[p._aval].code
             shape = AVALS[p._aval].shape if shape is None else as_shape(shape)
             _check_shapes("bernoulli", shape, p=p)
-        hit = self._floats(ops.random_uniform, shape, wide) < p
+        hit = self._bits(shape, NAMES[wide]) < p
         code = code_of(dtype)
         return hit if code == BOOL else ops.cast(hit, NAMES[code])
 

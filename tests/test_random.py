@@ -163,9 +163,10 @@ def test_the_shared_generator_and_seeds(draw):
 # ---- bounds --------------------------------------------------------------------------------------
 
 def test_uniform_never_reaches_its_end():
-    ends = np.array([-1, 0, 2**31 - 1, -2**31], np.int32)
-    assert jg.random_uniform(ends).numpy().tolist() == [1 - 2.0**-24, 0.0, 0.5 - 2.0**-24, 0.5]
-    assert jg.random_uniform(ends.astype(np.int64)[:2]).numpy().tolist() == [1 - 2.0**-53, 0.0]
+    for narrow, wide, kept in (("int32", "float32", 24), ("int64", "float64", 53)):
+        words = generator().bits((50,), narrow).numpy().astype(np.uint64) & np.uint64(2**int(narrow[3:]) - 1)
+        unit = generator().uniform((50,), dtype=wide).numpy()
+        assert unit.tolist() == [float(int(w) >> int(narrow[3:]) - kept) / 2.0**kept for w in words]   # below 1: exact
     for low, high in ((1.0, 2.0), (1e6, 1e6 + 0.25), (-1e-3, 1.0), (1.0, 1.0 + 2.0**-23), (0.0, 1e-44)):
         x = generator().uniform((20_000,), low, high).numpy()
         assert x.min() >= np.float32(low) and x.max() < np.float32(high)
@@ -347,8 +348,8 @@ def test_parameters_give_the_dtype():
     (ValueError, "choice: axis 0 is out of range for 0 dimensions", lambda: random.choice(2.5)),
     (ValueError, "axis 1 is out of range", lambda: random.permutation([1, 2, 3], axis=1)),
     (TypeError, "random_normal: takes integers or booleans, got float32", lambda: jg.random_normal([1.0])),
-    (TypeError, "random_bits: makes int32 or int64, not float32",
-     lambda: jg.random_bits(jg.zeros((3,), "int64"), 2, "float32")),
+    (TypeError, "random_bits: makes int32, int64, float32 or float64, not bool",
+     lambda: jg.random_bits(jg.zeros((3,), "int64"), 2, "bool")),
     (ValueError, "random_permutation: takes one axis of int64", lambda: jg.random_permutation([[1]])),
     (MemoryError, "cannot fit in memory", lambda: random.normal((2**50,)))])
 def test_bad_arguments(error, match, call):

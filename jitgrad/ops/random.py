@@ -15,7 +15,8 @@ from jitgrad.core.primitive import Kind, elementwise, kernel
 from jitgrad.ops import scalar
 from jitgrad.ops.maths import quantile
 
-WORDS = {"int32": 4, "int64": 2}        # elements of one block of 128 bits
+WORDS = {"int32": 4, "int64": 2, "float32": 4, "float64": 2}        # elements of one block of 128 bits
+_DROPPED = {"int32": 0, "int64": 0, "float32": 8, "float64": 11}      # bits that a float has no room for
 
 
 def _bits_aval(state: Aval, *, blocks: int, dtype: str) -> Aval:
@@ -23,7 +24,7 @@ def _bits_aval(state: Aval, *, blocks: int, dtype: str) -> Aval:
         raise user_error(ValueError, "random_bits: the state is three int64 numbers, key, stream and first block, got "
                                      f"{state!r}")
     if dtype not in WORDS:
-        raise user_error(TypeError, f"random_bits: makes int32 or int64, not {dtype}")
+        raise user_error(TypeError, f"random_bits: makes int32, int64, float32 or float64, not {dtype}")
     if type(blocks) is not int or blocks < 0:
         raise user_error(ValueError, f"random_bits: {blocks!r} is no number of blocks")
     return aval(dtypes.code_of(dtype), (blocks, WORDS[dtype]))
@@ -41,9 +42,12 @@ def _bits_ref(state: Any, *, blocks: int, dtype: str) -> Any:
         c = [(p1 >> half) ^ c[1] ^ np.uint64(k0), p1 & mask, (p0 >> half) ^ c[3] ^ np.uint64(k1), p0 & mask]
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     words = np.stack(c, 1)
-    if dtype == "int32":
-        return words.astype(np.uint32).view(np.int32)
-    return (words[:, 0::2] << half | words[:, 1::2]).view(np.int64)
+    if WORDS[dtype] == 2:
+        words = words[:, 0::2] << half | words[:, 1::2]
+    if dtype[0] == "f":
+        kept = 128 // WORDS[dtype] - _DROPPED[dtype]
+        return (words >> np.uint64(_DROPPED[dtype])).astype(np.longdouble) * np.longdouble(2.0)**-kept
+    return words.astype(f"u{dtype}").view(dtype)
 
 
 def _bits_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
@@ -53,18 +57,21 @@ def _bits_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[
 
 
 @kernel(Kind.OPAQUE, vjp=None, ref=_bits_ref, samples=_bits_samples, operands=("state",), params=("blocks", "dtype"),
-        domain="index", aval=_bits_aval, words=lambda state, *, blocks, dtype: (blocks, WORDS[dtype]), ulp=0.0)
-def random_bits(out, state, blocks, words):
+        domain="index", aval=_bits_aval, ulp=0.0,
+        words=lambda state, *, blocks, dtype: (blocks, WORDS[dtype], _DROPPED[dtype]))
+def random_bits(out, state, blocks, words, dropped):
     """Blocks of 128 random bits by Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 
     ``state`` holds the key, the stream and the number of the first block, of 64 bits each: block b of a stream is the
     cipher of the counter (b, stream) under the key. The result has shape (blocks, 4) in int32, (blocks, 2) in int64.
+    In a float dtype these integers, read as unsigned, make uniform numbers in [0, 1): of their first 24 bits, or 53.
     """
     mask = np.uint64(0xFFFFFFFF)
     half = np.uint64(32)
     key = np.uint64(state[0])
     stream = np.uint64(state[1])
     first = np.uint64(state[2])
+    drop = np.uint64(dropped)
     if words == 4:
         for block in range(blocks):
             counter = first + np.uint64(block)
@@ -77,10 +84,10 @@ def random_bits(out, state, blocks, words):
                 c0, c1, c2, c3 = (p1 >> half) ^ c1 ^ k0, p1, (p0 >> half) ^ c3 ^ k1, p0
                 k0 += np.uint64(0x9E3779B9)
                 k1 += np.uint64(0xBB67AE85)
-            out[4 * block] = np.int64(c0)
-            out[4 * block + 1] = np.int64(c1)
-            out[4 * block + 2] = np.int64(c2)
-            out[4 * block + 3] = np.int64(c3)
+            out[4 * block] = np.int64((c0 & mask) >> drop)
+            out[4 * block + 1] = np.int64((c1 & mask) >> drop)
+            out[4 * block + 2] = np.int64((c2 & mask) >> drop)
+            out[4 * block + 3] = np.int64((c3 & mask) >> drop)
     else:
         for block in range(blocks):
             counter = first + np.uint64(block)
@@ -92,8 +99,14 @@ def random_bits(out, state, blocks, words):
                 c0, c1, c2, c3 = (p1 >> half) ^ c1 ^ k0, p1, (p0 >> half) ^ c3 ^ k1, p0
                 k0 += np.uint64(0x9E3779B9)
                 k1 += np.uint64(0xBB67AE85)
-            out[2 * block] = np.int64((c0 << half) | (c1 & mask))
-            out[2 * block + 1] = np.int64((c2 << half) | (c3 & mask))
+            out[2 * block] = np.int64(((c0 << half) | (c1 & mask)) >> drop)
+            out[2 * block + 1] = np.int64(((c2 << half) | (c3 & mask)) >> drop)
+    if dropped == 8:
+        for i in range(out.size):
+            out[i] = out[i] * 5.9604644775390625e-08           # 2^-24
+    if dropped == 11:
+        for i in range(out.size):
+            out[i] = out[i] * 1.1102230246251565e-16           # 2^-53
     return 0
 
 
@@ -111,18 +124,6 @@ def _patterns(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str,
     near = [top - (1 << k) for width in (31, 63) for top in [2**width - 1] for k in range(width)]
     some = np.array([2**63 - 1, 2**31 - 1, 0, 1, *near, *rng.integers(0, 2**63, 40), *rng.integers(0, 2**31, 40)])
     return [((np.concatenate([some, ~some]),), {})]
-
-
-def _unit_ref(bits: Any) -> Any:
-    width = 8 * bits.dtype.itemsize
-    kept = 24 if width == 32 else 53
-    return (bits.view(f"u{bits.dtype.itemsize}") >> (width - kept)).astype(np.longdouble) * np.longdouble(2.0)**-kept
-
-
-@elementwise(domain="integer", vjp=None, ref=_unit_ref, samples=_patterns, aval=_float_aval, ulp=0.0)
-def random_uniform(bits):
-    """A float in [0, 1) from random bits: 24 of an int32 as float32, 53 of an int64 as float64."""
-    return quantile.unit(bits)
 
 
 def _ends(bits: Any) -> list[tuple[int, float, float]]:

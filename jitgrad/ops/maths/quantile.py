@@ -1,4 +1,4 @@
-"""Numbers of a distribution from random bits: uniform on [0, 1), normal and exponential by their quantile functions."""
+"""Normal and exponential numbers from random bits, by their quantile functions."""
 
 from __future__ import annotations
 
@@ -80,11 +80,6 @@ def _float(i: Scalar) -> Scalar:
     # by parts in the low bits of 2^84 and 2^52: few processors convert 64-bit integers in vectors
     high = from_bits(ushr(i, 32) | 0x4530000000000000) - (2.0**84 + 2.0**52)
     return high + from_bits((i & 0xFFFFFFFF) | 0x4330000000000000)
-
-
-def unit(i: Scalar) -> Scalar:
-    """The first 24 (53) random bits of 32 (64) as a float in [0, 1)."""
-    return _float(ushr(i, 8)) * 2.0**-24 if i.dtype == INT32 else _float(ushr(i, 11)) * 2.0**-53
 
 
 def _ends(i: Scalar) -> tuple[Any, Any, _Format]:
