@@ -215,6 +215,7 @@ def do(work, seed, times):
 
 
 def counts():
+    gc.collect()         # exceptions and their frames wait for it, and hold None
     return np.array([sys.getrefcount(o) for o in SHARED])
 
 
@@ -230,11 +231,15 @@ def log_is_empty():
 def test_reference_counts_stay(work):
     """The same random work again, so that every cache is warm: not one count may move."""
     do(work, 1, 30)
-    before = counts()
-    do(work, 1, 30)
-    moved = {repr(o)[:40]: int(d) for o, d in zip(SHARED, counts() - before, strict=True) if d}
-    # Python itself counts None, small ints and types of passing objects a little up and down
-    assert {k: d for k, d in moved.items() if abs(d) >= 5} == {}, moved
+    for _ in range(3):        # what moves for another reason, a collection or a traceback's frame, does not move each time
+        before = counts()
+        do(work, 1, 30)
+        moved = {repr(o)[:40]: int(d) for o, d in zip(SHARED, counts() - before, strict=True) if d}
+        # Python itself counts None, small ints and types of passing objects a little up and down
+        if all(abs(d) < 5 for d in moved.values()):
+            break
+    else:
+        pytest.fail(f"counts that moved every time: {moved}")
     assert log_is_empty()
 
 

@@ -42,7 +42,7 @@ def jacobian(tape: Any, target: Any, sources: list[Any], per_example: bool) -> l
             outs.append(None)
             continue
         made = aval(AVALS[_value(s)._aval].code, (n, *s.shape))
-        outs.append(machine.new_tensor(made.id, made.code, made.size, made.nbytes))
+        outs.append(machine.tensor_make(made.id, made.nbytes, made.size, made.code))
     machine.fill_rows(plan.address, inputs, seed._data, n, repeats, seed.dtype.itemsize, tuple(outs))
     return [None if o is None else _shaped(o, shape, s.shape, per_example)
             for o, s in zip(outs, sources, strict=True)]

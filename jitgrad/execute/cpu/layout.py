@@ -172,6 +172,7 @@ S_TOO_LARGE = 224              # an allocation failed,
 S_GUARD = 232                  # a form without a derivative meets a tracked operand
 S_TAPE = 240
 S_THREADS = 248                # table of (thread state, log) of every thread that ever recorded
+S_SHORT = 256                  # whether the last walk lacked memory
 S_THREAD_COUNT = 264
 S_NEW_LOG = 272                # Python callables: a thread needs a log,
 S_TAPE_FLAGS = 280             # a tape is made with arguments,
@@ -194,5 +195,5 @@ SCRATCH_BYTES = 1 << 16
 B_DATA, B_OBJECT, B_BYTES, B_ITEM, B_FLAGS, B_FORMAT, B_SHAPE, B_STRIDES, B_INNER, B_END = range(0, 80, 8)
 D_ITEM, D_NDIM, D_FORMAT, D_SHAPE = 0, 8, 16, 24
 
-# What a walk answers. ALONE: a target is a source too, and nothing else about it is known to the tape
-HIT, MISS, HAS_CUT, NEEDS_CALL, ALONE = 0, 1, 2, 3, 4
+# What a walk answers. ALONE: a target is a source too, and nothing else about it is known to the tape; SHORT: no memory
+HIT, MISS, HAS_CUT, NEEDS_CALL, ALONE, SHORT = 0, 1, 2, 3, 4, 5

@@ -86,7 +86,7 @@ class Machine:
 
     def tensor(self, array: np.ndarray, value: Aval) -> Any:
         try:
-            t = types.new_tensor(value.id, value.code, value.size, value.nbytes)
+            t = types.tensor_make(value.id, value.nbytes, value.size, value.code)
         except MemoryError:
             raise user_error(MemoryError, f"no memory for a Tensor of shape {value.shape} and dtype {value.dtype} "
                                           f"({value.nbytes / 2**30:.1f} GiB)") from None
@@ -94,7 +94,7 @@ class Machine:
         return t
 
     def dry(self, value: Aval, number: int, recorder: Any) -> Any:
-        t = types.new_tensor(value.id, value.code, value.size, 0)
+        t = types.tensor_make(value.id, 0, value.size, value.code)
         at = id(t)
         C.pythonapi.Py_IncRef(C.py_object(recorder))
         poke(at + layout.T_OWNER, id(recorder))

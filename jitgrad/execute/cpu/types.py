@@ -233,23 +233,6 @@ def __getattr__(name: str) -> Callable[..., Any]:
 
 key_set = C.CFUNCTYPE(C.c_int64, C.c_int64, C.c_int64)(NATIVE["key_set"])
 
-_new_var = C.PYFUNCTYPE(C.py_object, C.py_object, C.c_ssize_t)(("_PyObject_NewVar", _API))
-
-
-def new_tensor(aval_id: int, code: int, size: int, nbytes: int) -> Any:
-    """A Tensor with uninitialised elements."""
-    from_line = nbytes >= layout.LARGE
-    t = _new_var(Tensor, nbytes + (layout.LINE if from_line else 0))
-    at = id(t)
-    C.memset(at + layout.T_DATA, 0, layout.T_PAYLOAD - layout.T_DATA)
-    data = at + layout.T_PAYLOAD
-    poke(at + layout.T_DATA, (data + layout.LINE - 1) & -layout.LINE if from_line else data)
-    poke(at + layout.T_SIZE, size)
-    poke(at + layout.T_AVAL, aval_id)
-    poke(at + layout.T_DTYPE, code)
-    return t
-
-
 for _at, _value in ((layout.S_TENSOR, Tensor), (layout.S_VARIABLE, Variable), (layout.S_FLOAT, float),
                     (layout.S_LONG, int),
                     (layout.S_NONE, None), (layout.S_TUPLE, tuple), (layout.S_LIST, list), (layout.S_TAPE, Tape)):

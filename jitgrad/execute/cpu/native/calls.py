@@ -11,6 +11,7 @@ from jitgrad.execute.cpu.native.raw import (
     incref,
     load,
     long_value,
+    no_memory,
     object_equal,
     object_hash,
     stack,
@@ -43,7 +44,10 @@ frame_operands = stack(lay.MAX_ARGS)
 
 
 def note_read(st, variable):
-    """The Tensor a Variable holds; if a tape of this thread may watch it, the log keeps the read."""
+    """The Tensor a Variable holds; if a tape of this thread may watch it, the log keeps the read.
+
+    0 with an exception where memory is out, without one where the Variable holds nothing.
+    """
     value = load(variable + lay.V_VALUE)
     if value == 0:                       # made past its constructor; the caller asks Python, which says so
         return value
@@ -51,16 +55,17 @@ def note_read(st, variable):
         log = current_log(st)
         if log != 0 and load(log + lay.L_EPOCH) != load(variable + lay.V_EPOCH):
             count = load(log + lay.L_READ_COUNT)
-            if ensure(log, lay.L_READS, count + 1, lay.L_READ_CAPACITY, 24):
-                at = load(log + lay.L_READS) + 24 * count
-                incref(variable)
-                incref(value)
-                store(at, variable)
-                store(at + 8, value)
-                store(at + 16, load(log + lay.L_COUNT))
-                store(log + lay.L_READ_COUNT, count + 1)
-                store(value + lay.T_TRACKED, 1)
-                store(variable + lay.V_EPOCH, load(log + lay.L_EPOCH))
+            if not ensure(log, lay.L_READS, count + 1, lay.L_READ_CAPACITY, 24):
+                return no_memory()
+            at = load(log + lay.L_READS) + 24 * count
+            incref(variable)
+            incref(value)
+            store(at, variable)
+            store(at + 8, value)
+            store(at + 16, load(log + lay.L_COUNT))
+            store(log + lay.L_READ_COUNT, count + 1)
+            store(value + lay.T_TRACKED, 1)
+            store(variable + lay.V_EPOCH, load(log + lay.L_EPOCH))
     return value
 
 
@@ -111,7 +116,7 @@ def key_of(argument, kind, literal, st):
 
 
 def run_cached(entry, key, resolved):
-    """A hit: convert Python numbers, run the form; -1 if a number does not fit its dtype."""
+    """A hit: convert Python numbers, run the form; -1 without an exception if a number does not fit its dtype."""
     form, positions = load(entry + lay.C_FORM), load(entry + lay.C_POSITION)
     n_in = load(form + lay.F_INPUTS)
     operands = frame_operands()
@@ -126,7 +131,7 @@ def run_cached(entry, key, resolved):
                 for j in range(k):
                     if made >> j & 1:
                         decref(load(operands + 8 * j))
-                return -1
+                return -1 if error_occurred() == 0 else 0
             made |= 1 << k
         store(operands + 8 * k, o)
     result = execute(form, operands)
@@ -233,6 +238,8 @@ def op_call(op, args, n_positional, names, slow):
                 result = run_cached(entry, key, resolved)
                 if result != -1:
                     return result
+        elif error_occurred() != 0:
+            return 0                     # no memory to note a read
     return vectorcall(load(op + slow), args, n_positional, names)
 
 

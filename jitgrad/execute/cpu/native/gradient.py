@@ -12,6 +12,7 @@ from jitgrad.execute.cpu.native.raw import (
     list_size,
     load,
     long_new,
+    no_memory,
     release,
     resize,
     stack,
@@ -23,7 +24,7 @@ from jitgrad.execute.cpu.native.raw import (
     tuple_size,
     vectorcall,
 )
-from jitgrad.execute.cpu.native.rows import is_open, meet_all, none, release_rows
+from jitgrad.execute.cpu.native.rows import finished, is_open, meet_all, none, release_rows
 from jitgrad.execute.cpu.native.sweep import matters, run_recorded
 from jitgrad.execute.cpu.native.walk import walk
 
@@ -62,50 +63,74 @@ def report(st, status):
     """
     n, hashed = load(st + lay.S_VALUE_COUNT), load(st + lay.S_HASH)
     taken = resize(0, 8 * n + 8)
+    if taken == 0:
+        return no_memory()
     for i in range(n):
         o = load(load(st + lay.S_VALUES) + 8 * i)
         incref(o)
         store(taken + 8 * i, o)
     words = bytes_new(load(st + lay.S_WORDS), 8 * load(st + lay.S_WORD_COUNT))
     rows = bytes_new(load(st + lay.S_ROWS), 8 * load(st + lay.S_ROW_COUNT))
-    values = tuple_new(n)
+    values, out = tuple_new(n), tuple_new(5)
+    if values == 0 or out == 0:
+        for i in range(n):
+            decref(load(taken + 8 * i))
+        release(taken)
+        decref(words)
+        decref(rows)
+        decref(values)
+        decref(out)
+        return 0
     for i in range(n):
         tuple_set(values, i, load(taken + 8 * i))
     release(taken)
-    out = tuple_new(5)
     tuple_set(out, 0, long_new(status))
     tuple_set(out, 1, words)
     tuple_set(out, 2, rows)
     tuple_set(out, 3, values)
     tuple_set(out, 4, long_new(hashed))
-    return out
+    return finished(out)
 
 
 def spread(sequence):
-    """The items of a list or tuple in a block of their own (released by the caller)."""
+    """The items of a list or tuple in a block of their own (released by the caller), or 0."""
     n = length(sequence)
     block = resize(0, 8 * (n + 1))
-    for i in range(n):
-        store(block + 8 * i, item(sequence, i))
+    if block != 0:
+        for i in range(n):
+            store(block + 8 * i, item(sequence, i))
     return block
+
+
+def walk_between(st, tape, targets, sources, seeds):
+    """The walk between lists or tuples of objects; seeds may be None."""
+    target_items, source_items = spread(targets), spread(sources)
+    seeded = seeds != load(st + lay.S_NONE)
+    seed_items = spread(seeds) if seeded else 0
+    status = lay.SHORT
+    if target_items != 0 and source_items != 0 and (seed_items != 0 or not seeded):
+        status = walk(st, tape, target_items, length(targets), source_items, length(sources), seed_items)
+    release(target_items)
+    release(source_items)
+    release(seed_items)
+    return status
 
 
 def connect(unused, args, count):
     """connect(tape, targets, sources, seeds or None): the walk's report and nothing run, for Python to work with."""
     st = state()
-    targets, sources, seeds = load(args + 8), load(args + 16), load(args + 24)
-    target_items, source_items = spread(targets), spread(sources)
-    seed_items = spread(seeds) if seeds != load(st + lay.S_NONE) else 0
-    obstacle = walk(st, load(args), target_items, length(targets), source_items, length(sources), seed_items)
-    release(target_items)
-    release(source_items)
-    release(seed_items)
+    obstacle = walk_between(st, load(args), load(args + 8), load(args + 16), load(args + 24))
+    if obstacle == lay.SHORT:
+        return no_memory()
     return report(st, obstacle if obstacle != 0 else lay.MISS)
 
 
 def answer(st, obstacle, status):
     """After a walk: run its plan. With another status than lay.HIT nothing ran and Python has to act."""
     store(status, obstacle if obstacle != 0 else lay.MISS)
+    if obstacle == lay.SHORT:
+        store(status, lay.HIT)           # nothing that Python could add
+        return no_memory()
     if obstacle != 0:
         return 0
     plan = find_plan(st)
@@ -125,13 +150,7 @@ def gradient(unused, args, count):
     Targets are Tensors, sources Tensors or Variables, in lists or tuples; seeds are None or have the targets' avals.
     """
     st = state()
-    tape, targets, sources, seeds = load(args), load(args + 8), load(args + 16), load(args + 24)
-    target_items, source_items = spread(targets), spread(sources)
-    seed_items = spread(seeds) if seeds != load(st + lay.S_NONE) else 0
-    obstacle = walk(st, tape, target_items, length(targets), source_items, length(sources), seed_items)
-    release(target_items)
-    release(source_items)
-    release(seed_items)
+    obstacle = walk_between(st, load(args), load(args + 8), load(args + 16), load(args + 24))
     status = frame_status()
     results = answer(st, obstacle, status)
     return report(st, load(status)) if load(status) != lay.HIT else results
@@ -176,6 +195,8 @@ def tape_gradient(tape, args, n_positional, names):
                     return results
     total = n_positional + (tuple_size(names) if names != 0 else 0)
     block = resize(0, 8 * (total + 1))
+    if block == 0:
+        return no_memory()
     store(block, tape)
     for i in range(total):
         store(block + 8 * (i + 1), load(args + 8 * i))

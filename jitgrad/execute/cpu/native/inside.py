@@ -15,7 +15,7 @@ from jitgrad.execute.cpu.native.raw import (
     tuple_new,
     tuple_set,
 )
-from jitgrad.execute.cpu.native.rows import end_of, is_open, last_read, meet_all
+from jitgrad.execute.cpu.native.rows import end_of, finished, is_open, last_read, meet_all
 
 
 def tape_variables(unused, args, count):
@@ -24,20 +24,24 @@ def tape_variables(unused, args, count):
     meet_all(tape)
     n = load(tape + lay.K_MET_COUNT)
     out = list_new(n)
+    if out == 0:
+        return out
     for i in range(n):
         v = load(load(tape + lay.K_MET) + 8 * i)
         incref(v)
         list_set(out, i, v)
-    return out
+    return finished(out)
 
 
 def tape_watches(unused, args, count):
     """watches(tape): Tensors and Variables that were watched by name."""
     tape = load(args)
     out = list_new(0)
+    if out == 0:
+        return out
     for w in range(load(tape + lay.K_WATCH_COUNT)):
         list_append(out, load(load(tape + lay.K_WATCHES) + 16 * w))
-    return out
+    return finished(out)
 
 
 def tape_reads(unused, args, count):
@@ -45,6 +49,8 @@ def tape_reads(unused, args, count):
     tape, variable = load(args), load(args + 8)
     log = load(tape + lay.K_LOG)
     out = list_new(0)
+    if out == 0:
+        return out
     previous = 0
     for i in range(load(tape + lay.K_INTERVAL_COUNT)):
         interval = load(tape + lay.K_INTERVALS) + lay.K_INTERVAL * i
@@ -54,18 +60,20 @@ def tape_reads(unused, args, count):
             if load(at) == variable and value != previous:
                 list_append(out, value)
                 previous = value
-    return out
+    return finished(out)
 
 
 def open_tapes(unused, args, count):
     """open_tapes(log address): the machine halves that record into it now."""
     out = list_new(0)
+    if out == 0:
+        return out
     tape = load(long_value(load(args)) + lay.L_TAPES)
     while tape != 0:
         if is_open(tape):
             list_append(out, tape)
         tape = load(tape + lay.K_NEXT)
-    return out
+    return finished(out)
 
 
 def log_rows(unused, args, count):
@@ -73,6 +81,8 @@ def log_rows(unused, args, count):
     tape = load(args)
     log = load(tape + lay.K_LOG)
     out = list_new(0)
+    if out == 0:
+        return out
     for i in range(load(tape + lay.K_INTERVAL_COUNT)):
         row = load(load(tape + lay.K_INTERVALS) + lay.K_INTERVAL * i)
         end = end_of(tape, i, log)
@@ -80,10 +90,11 @@ def log_rows(unused, args, count):
             form = load(load(log + lay.L_FORMS) + 8 * row)
             if form != 0:
                 entry = row_tuple(log, row, form)
-                list_append(out, entry)
+                if entry != 0:
+                    list_append(out, entry)
                 decref(entry)
             row += 1
-    return out
+    return finished(out)
 
 
 def log_row(unused, args, count):
@@ -97,9 +108,11 @@ def row_tuple(log, row, form):
     first = load(load(log + lay.L_FIRST) + 8 * row)
     n = load(load(log + lay.L_FIRST) + 8 * (row + 1)) - first
     out = tuple_new(n + 1)
+    if out == 0:
+        return out
     tuple_set(out, 0, long_new(load(form + lay.F_ID)))
     for k in range(n):
         o = load(load(log + lay.L_REFS) + 8 * (first + k))
         incref(o)
         tuple_set(out, k + 1, o)
-    return out
+    return finished(out)

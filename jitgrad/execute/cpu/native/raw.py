@@ -66,6 +66,7 @@ object_hash = c_function("PyObject_Hash", i64)
 object_equal = c_function("PyObject_RichCompareBool", i64, i64, i32, result=i32)
 object_call = c_function("PyObject_Call", i64, i64, i64)
 error_occurred = c_function("PyErr_Occurred")
+no_memory = c_function("PyErr_NoMemory")        # sets MemoryError; 0
 error_clear = c_function("PyErr_Clear", result=None)
 thread_state = c_function("PyThreadState_Get")
 save_thread = c_function("PyEval_SaveThread")

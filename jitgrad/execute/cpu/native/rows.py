@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from jitgrad.execute.cpu import layout as lay
-from jitgrad.execute.cpu.native.raw import copy, decref, incref, load, move_bytes, release, resize, state, store
+from jitgrad.execute.cpu.native.raw import (
+    copy,
+    decref,
+    error_occurred,
+    incref,
+    load,
+    move_bytes,
+    release,
+    resize,
+    state,
+    store,
+)
 from jitgrad.execute.cpu.native.tensors import ensure
 
 MANY_DEAD = 256                # rows; fewer are not worth moving the others
+
+
+def finished(out):
+    """A tuple or list that was filled; 0 if an exception was set meanwhile."""
+    if error_occurred() != 0:
+        decref(out)
+        return 0
+    return out
 
 
 def none():
@@ -139,6 +158,8 @@ def settle(log):
     kept = max(kept, reads)
     tail = count - kept
     gone = resize(0, 24 * (reads + tail) + 8)
+    if gone == 0:
+        return                           # the next death of a row settles this one too
     copy(gone, noted, 24 * reads)
     copy(gone + 24 * reads, noted + 24 * kept, 24 * tail)
     move_bytes(noted, noted + 24 * reads, 24 * (kept - reads))

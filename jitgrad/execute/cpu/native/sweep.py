@@ -7,11 +7,13 @@ from jitgrad.execute.cpu.native.raw import (
     call_kernel,
     copy,
     decref,
+    error_occurred,
     incref,
     list_new,
     list_set,
     load,
     long_value,
+    no_memory,
     release,
     resize,
     restore_thread,
@@ -62,6 +64,8 @@ def run_plan(plan, given, outs, results):
     described = load(plan + lay.P_OUTPUTS)
     words = n_in + n_out + n_const
     table = frame_table() if words <= SMALL_TABLE else resize(0, 8 * words)
+    if table == 0:
+        return no_memory() != 0
     for i in range(n_in):
         store(table + 8 * i, load(load(given + 8 * i) + lay.T_DATA))
     made = 0
@@ -135,6 +139,9 @@ def run_recorded(plan, values, log):
     store(plan + lay.P_BUSY, load(plan + lay.P_BUSY) + 1)
     few = n_in + n_out <= SMALL_TABLE
     given = frame_given() if few else resize(0, 8 * (n_in + n_out))
+    if given == 0:
+        store(plan + lay.P_BUSY, load(plan + lay.P_BUSY) - 1)
+        return no_memory()
     outs = given + 8 * n_in
     held = load(plan + lay.P_FLAGS) & lay.LONG
     for i in range(n_in):
@@ -150,6 +157,8 @@ def run_recorded(plan, values, log):
             if load(load(plan + lay.P_OUTPUTS) + lay.F_OUT_BYTES * k) >= 0:
                 made += 1
         fine = append_row(log, load(plan + lay.P_CALL), given, n_in, outs, made, 0)
+        if not fine and error_occurred() == 0:
+            no_memory()
     if held:
         for i in range(n_in):
             decref(load(given + 8 * i))
@@ -191,6 +200,8 @@ def plan_run(unused, args, count):
     for i in range(n):
         room = max(room, load(inputs + 8 * i) + 1)
     values = resize(0, 8 * (room + 1))
+    if values == 0:
+        return no_memory()
     for i in range(n):
         store(values + 8 * load(inputs + 8 * i), tuple_get(given, i))
     results = run_recorded(plan, values, matters(plan, values))
@@ -211,6 +222,10 @@ def fill_rows(unused, args, count):
     n_const = load(plan + lay.P_CONSTANT_COUNT)
     table = resize(0, 8 * (n_in + n_out + n_const + 1))
     block = resize(0, load(plan + lay.P_ARENA) + 64)
+    if table == 0 or block == 0:
+        release(table)
+        release(block)
+        return no_memory()
     for i in range(n_in):
         store(table + 8 * i, load(tuple_get(given, i) + lay.T_DATA))
     for k in range(n_const):

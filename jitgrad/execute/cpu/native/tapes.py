@@ -15,6 +15,7 @@ from jitgrad.execute.cpu.native.raw import (
     load,
     long_new,
     long_value,
+    no_memory,
     object_call,
     release,
     resize,
@@ -123,7 +124,7 @@ def log_of_thread(st):
     number = long_new(me)
     call = frame_call()
     store(call, number)
-    made = vectorcall(load(st + lay.S_NEW_LOG), call, 1, 0)
+    made = vectorcall(load(st + lay.S_NEW_LOG), call, 1, 0) if number != 0 else 0
     decref(number)
     if made == 0:
         return made
@@ -154,7 +155,8 @@ def tape_enter(tape, unused):
     if load(tape + lay.K_FLAGS) & lay.K_USED:          # after its gradient a tape starts anew
         store(tape + lay.K_FLAGS, load(tape + lay.K_FLAGS) & ~lay.K_USED)
         forget_met(tape)
-    open_interval(tape, log)
+    if not open_interval(tape, log):
+        return no_memory()
     incref(tape)
     return tape
 
@@ -187,8 +189,7 @@ def tape_start(unused, args, count):
         if log == 0:
             return log
         join(tape, log)
-    open_interval(tape, load(tape + lay.K_LOG))
-    return none()
+    return none() if open_interval(tape, load(tape + lay.K_LOG)) else no_memory()
 
 
 def tape_stop(unused, args, count):
@@ -208,8 +209,8 @@ def tape_release(unused, args, count):
     if recording:
         close_interval(tape, log)
     release_rows(tape)
-    if recording:
-        open_interval(tape, log)
+    if recording and not open_interval(tape, log):
+        return no_memory()
     return none()
 
 
@@ -218,16 +219,17 @@ def tape_watch(unused, args, count):
     tape, o = load(args), load(args + 8)
     log = load(tape + lay.K_LOG)
     n = load(tape + lay.K_WATCH_COUNT)
-    if ensure(tape, lay.K_WATCHES, n + 1, lay.K_WATCH_CAPACITY, 16):
-        incref(o)
-        at = load(tape + lay.K_WATCHES) + 16 * n
-        store(at, o)
-        store(at + 8, load(log + lay.L_COUNT) if log != 0 else 0)
-        store(tape + lay.K_WATCH_COUNT, n + 1)
-        if load(o + lay.TYPE) == load(state() + lay.S_TENSOR):
-            store(o + lay.T_TRACKED, 1)
-        elif log != 0:
-            store(log + lay.L_EPOCH, next_epoch())
+    if not ensure(tape, lay.K_WATCHES, n + 1, lay.K_WATCH_CAPACITY, 16):
+        return no_memory()
+    incref(o)
+    at = load(tape + lay.K_WATCHES) + 16 * n
+    store(at, o)
+    store(at + 8, load(log + lay.L_COUNT) if log != 0 else 0)
+    store(tape + lay.K_WATCH_COUNT, n + 1)
+    if load(o + lay.TYPE) == load(state() + lay.S_TENSOR):
+        store(o + lay.T_TRACKED, 1)
+    elif log != 0:
+        store(log + lay.L_EPOCH, next_epoch())
     return none()
 
 
@@ -239,13 +241,16 @@ def append_cut(unused, args, count):
     if log != 0:
         n_in, n_out = tuple_size(operands), tuple_size(outputs)
         block = resize(0, 8 * (n_in + n_out + 1))
+        if block == 0:
+            return no_memory()
         for k in range(n_in):
             store(block + 8 * k, tuple_get(operands, k))
         for k in range(n_out):
             store(block + 8 * (n_in + k), tuple_get(outputs, k))
-        if any_tracked(block, n_in):
-            append_row(log, form, block, n_in, block + 8 * n_in, n_out, rule)
+        fine = not any_tracked(block, n_in) or append_row(log, form, block, n_in, block + 8 * n_in, n_out, rule)
         release(block)
+        if not fine:
+            return no_memory()
     return none()
 
 

@@ -15,6 +15,7 @@ from jitgrad.execute.cpu.native.raw import (
     incref,
     load,
     long_new,
+    no_memory,
     object_new_var,
     release,
     resize,
@@ -158,13 +159,13 @@ def any_tracked(operands, n_in):
 def fail(callable_, first, second):
     """Let a Python callable raise the exception that says it in words."""
     call = frame_call()
-    store(call, long_new(first))
-    store(call + 8, long_new(second))
-    r = vectorcall(callable_, call, 2, 0)
-    decref(load(call))
-    decref(load(call + 8))
-    if r != 0:
-        decref(r)
+    a, b = long_new(first), long_new(second)
+    if a != 0 and b != 0:
+        store(call, a)
+        store(call + 8, b)
+        decref(vectorcall(callable_, call, 2, 0))
+    decref(a)
+    decref(b)
     return 0
 
 
@@ -203,19 +204,21 @@ def record(form, operands, n_in, outs, n_out, rule):
 
 def checked(form, operands, n_in, outs, n_out):
     """Under debug_nans: Python looks at what a form made; False with an exception if it is not to be."""
-    block = resize(0, 8 * (1 + n_in + n_out))
-    store(block, long_new(load(form + lay.F_ID)))
+    block, number = resize(0, 8 * (1 + n_in + n_out)), long_new(load(form + lay.F_ID))
+    if block == 0 or number == 0:
+        release(block)
+        decref(number)
+        return no_memory() != 0
+    store(block, number)
     for i in range(n_in):
         store(block + 8 * (1 + i), load(operands + 8 * i))
     for k in range(n_out):
         store(block + 8 * (1 + n_in + k), load(outs + 8 * k))
     r = vectorcall(load(state() + lay.S_CHECK), block, 1 + n_in + n_out, 0)
-    decref(load(block))
+    decref(number)
     release(block)
-    if r == 0:
-        return False
     decref(r)
-    return True
+    return r != 0
 
 
 def execute_one(form, operands, n_in):
@@ -230,6 +233,9 @@ def execute_one(form, operands, n_in):
         if o == 0:
             return out_of_memory(form)
         slots = frame_slots() if n_in < FEW else resize(0, 8 * (n_in + 1))
+        if slots == 0:
+            decref(o)
+            return out_of_memory(form)
         store(slots, load(o + lay.T_DATA))
         for i in range(n_in):
             store(slots + 8 * (i + 1), load(load(operands + 8 * i) + lay.T_DATA))
@@ -259,6 +265,10 @@ def execute_many(form, operands, n_in, n_out):
     slots = resize(0, 8 * (n_in + 2 * n_out))
     outs = slots + 8 * (n_in + n_out)
     result = tuple_new(n_out)
+    if slots == 0 or result == 0:
+        release(slots)
+        decref(result)
+        return out_of_memory(form)
     for k in range(n_out):
         out = form + lay.F_OUT + lay.F_OUT_BYTES * k
         o = tensor_new(load(out), load(out + 8), load(out + 16), load(out + 24))

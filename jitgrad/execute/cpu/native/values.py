@@ -9,6 +9,7 @@ from jitgrad.execute.cpu.native.raw import (
     buffer_fill,
     clear_weak,
     decref,
+    error_occurred,
     float_new,
     incref,
     load,
@@ -24,7 +25,16 @@ from jitgrad.execute.cpu.native.raw import (
     store,
     vectorcall,
 )
-from jitgrad.execute.cpu.native.tensors import BOOL, FLOAT32, FLOAT64, INT32, execute, item_bytes, tell
+from jitgrad.execute.cpu.native.tensors import (
+    BOOL,
+    FLOAT32,
+    FLOAT64,
+    INT32,
+    execute,
+    item_bytes,
+    tell,
+    tensor_new,
+)
 
 ADD, SUBTRACT = lay.SYMBOLS.index("+"), lay.SYMBOLS.index("-")
 TO_FLOAT, TO_INT, TO_BOOL, TO_INDEX = 0, 1, 2, 3
@@ -51,9 +61,13 @@ def note_number(t):
 
 def slow_read(o, what):
     """Python converts (or refuses) what is not one concrete element."""
+    if error_occurred() != 0:
+        return 0
     call = frame_read()
     store(call, o)
     number = long_new(what)
+    if number == 0:
+        return number
     store(call + 8, number)
     r = vectorcall(load(state() + lay.S_SLOW_READ), call, 2, 0)
     decref(number)
@@ -135,7 +149,7 @@ def get_buffer(o, view, flags):
     call = frame_read()
     number = long_new(load(o + lay.T_AVAL))
     store(call, number)
-    described = vectorcall(load(state() + lay.S_DESCRIBE), call, 1, 0)
+    described = vectorcall(load(state() + lay.S_DESCRIBE), call, 1, 0) if number != 0 else 0
     decref(number)
     if described == 0:
         store(view + lay.B_OBJECT, 0)
@@ -167,6 +181,12 @@ def tensor_dealloc(o):
         decref(owner)
     decref(kind)
     return 0
+
+
+def tensor_make(unused, args, count):
+    """tensor_make(aval, bytes, elements, dtype): a Tensor with uninitialised elements."""
+    return tensor_new(long_value(load(args)), long_value(load(args + 8)), long_value(load(args + 16)),
+                      long_value(load(args + 24)))
 
 
 def variable_dealloc(o):

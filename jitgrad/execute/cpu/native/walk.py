@@ -33,6 +33,8 @@ def word(st, value):
         store(load(st + lay.S_WORDS) + 8 * n, value)
         store(st + lay.S_WORD_COUNT, n + 1)
         store(st + lay.S_HASH, (load(st + lay.S_HASH) ^ value) * 1099511628211)
+    else:
+        store(st + lay.S_SHORT, 1)
 
 
 def number(st, o, epoch):
@@ -44,6 +46,8 @@ def number(st, o, epoch):
     if ensure(st, lay.S_VALUES, n + 1, lay.S_VALUE_CAPACITY, 8):
         store(load(st + lay.S_VALUES) + 8 * n, o)
         store(st + lay.S_VALUE_COUNT, n + 1)
+    else:
+        store(st + lay.S_SHORT, 1)
     store(o + lay.T_EPOCH, epoch)
     store(o + lay.T_INDEX, m + NUMBER * (n + 1))
     return n
@@ -129,6 +133,8 @@ def visit(st, row, form, at, epoch):
         if ensure(st, lay.S_ROWS, n + 1, lay.S_ROW_CAPACITY, 8):
             store(load(st + lay.S_ROWS) + 8 * n, row)
             store(st + lay.S_ROW_COUNT, n + 1)
+        else:
+            store(st + lay.S_SHORT, 1)
 
 
 def backward(st, tape, epoch):
@@ -215,13 +221,14 @@ def walk(st, tape, targets, n_targets, sources, n_sources, seeds):
     leaves; the avals of the values that no row has.
 
     Targets, sources and seeds are arrays of objects; seeds may be 0 for none. Returns what keeps the machine from going
-    on by itself (HAS_CUT, ALONE) or 0.
+    on by itself (HAS_CUT, ALONE, SHORT) or 0.
     """
     epoch = load(st + lay.S_EPOCH) + 1
     store(st + lay.S_EPOCH, epoch)
     store(st + lay.S_WORD_COUNT, 0)
     store(st + lay.S_VALUE_COUNT, 0)
     store(st + lay.S_ROW_COUNT, 0)
+    store(st + lay.S_SHORT, 0)
     store(st + lay.S_HASH, -3750763034362895579)
     for i in range(n_sources):
         note_source(st, load(sources + 8 * i), epoch)
@@ -253,4 +260,4 @@ def walk(st, tape, targets, n_targets, sources, n_sources, seeds):
         source_words(st, tape, load(sources + 8 * i), epoch)
     for i in range(n_rows_have, load(st + lay.S_VALUE_COUNT)):
         word(st, load(load(load(st + lay.S_VALUES) + 8 * i) + lay.T_AVAL))
-    return status
+    return lay.SHORT if load(st + lay.S_SHORT) != 0 else status
