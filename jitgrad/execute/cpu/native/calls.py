@@ -214,21 +214,25 @@ def op_call(op, args, n_positional, names, slow):
         tensor, variable = load(st + lay.S_TENSOR), load(st + lay.S_VARIABLE)
         store(key, total)
         known = True
-        for i in range(total):
+        first = min(n_operands, n_positional)
+        for i in range(first, total):    # before a Variable's Tensor is borrowed: an item's own hash may assign it
             a = load(args + 8 * i)
             word = a
-            if i < n_operands and i < n_positional:
-                kind = load(a + lay.TYPE)
-                if kind == variable:
-                    a = note_read(st, a)
-                    kind = tensor
-                word = key_of(a, kind, literal >> i & 1, st) if a != 0 else 0
-                known = known and word != 0
-            elif load(a + lay.TYPE) == load(st + lay.S_TUPLE):
+            if load(a + lay.TYPE) == load(st + lay.S_TUPLE):
                 word = object_hash(a)
                 if word == -1:
                     error_clear()
                     known = False
+            store(resolved + 8 * i, a)
+            store(key + 8 + 8 * i, word)
+        for i in range(first):
+            a = load(args + 8 * i)
+            kind = load(a + lay.TYPE)
+            if kind == variable:
+                a = note_read(st, a)
+                kind = tensor
+            word = key_of(a, kind, literal >> i & 1, st) if a != 0 else 0
+            known = known and word != 0
             store(resolved + 8 * i, a)
             store(key + 8 + 8 * i, word)
         store(key + 8 + 8 * total, names)
