@@ -10,9 +10,10 @@ against a wider format (`python -m benchmarks.accuracy` measures them).
 from jitgrad.ops.maths.arcs import acos, asin, atan, atan2
 from jitgrad.ops.maths.circular import cos, sin
 from jitgrad.ops.maths.error_function import erf, erfc
-from jitgrad.ops.maths.exponential import exp, expm1, log, log1p, pow, sigmoid, tanh
+from jitgrad.ops.maths.exponential import exp, expm1, log, log1p, sigmoid, tanh
 from jitgrad.ops.maths.hyperbolic import acosh, asinh, atanh, cosh, sinh
 from jitgrad.ops.maths.logarithms import exp2, log2, log10, logaddexp, softplus
+from jitgrad.ops.maths.powers import pow
 from jitgrad.ops.maths.remainders import floor_divide, fmod, remainder
 from jitgrad.ops.maths.roots import cbrt, hypot
 from jitgrad.ops.maths.tangent import tan

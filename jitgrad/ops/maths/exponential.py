@@ -1,10 +1,10 @@
-"""exp, log and what is made of them: expm1, log1p, tanh, sigmoid, pow."""
+"""exp, log and what is made of them: expm1, log1p, tanh, sigmoid."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from jitgrad.ops.maths.polynomials import estrin, polynomial
+from jitgrad.ops.maths.polynomials import polynomial
 from jitgrad.ops.scalar import (
     FLOAT32,
     FLOAT64,
@@ -18,7 +18,6 @@ from jitgrad.ops.scalar import (
     fmuladd,
     from_bits,
     rarely,
-    rint,
     where,
 )
 
@@ -50,7 +49,7 @@ class _Format(NamedTuple):
         return (self.bias + self.mantissa) << self.mantissa | 1 << (self.mantissa - 1)
 
 
-_FORMAT = {
+FORMAT = {
     FLOAT32: _Format(
         23, 127, 0x3F3504F3, 12582912.0, 2.0**-126, (0.693145751953125, 1.428606765330187e-06),
         87.0, -104.0, 89.0, 30.0, 10.0,
@@ -77,21 +76,9 @@ _FORMAT = {
 # (log(1+f) - f + f^2/2) / f^3 on [sqrt(1/2) - 1, sqrt(2) - 1]
 _LOG32 = (-0.07634656876325607, 0.12765587866306305, -0.13161973655223846, 0.14201341569423676, -0.1662314534187317,
           0.20001237094402313, -0.2500082552433014, 0.3333333134651184)  # fmt: skip
-# (2 artanh(s) - 2 s) / s^3 in s^2 on the same interval, s = f / (2 + f); the second to float32's needs
+# (2 artanh(s) - 2 s) / s^3 in s^2 on the same interval, s = f / (2 + f)
 _LOG64 = (0.14799066596751145, 0.15313755817823235, 0.18183575158688656, 0.22222198378700816, 0.2857142874413823,
           0.3999999999940751, 0.6666666666666735)  # fmt: skip
-_LOG48 = (0.19586990248244074, 0.22176004635446359, 0.2857211322624859, 0.39999995586891984, 0.6666666667589263)
-# ((2 artanh(s) - 2 s) / s^3 - 2/3) / s^2
-_LOG80 = (0.11992016459892497, 0.11674458139659187, 0.13336335160301582, 0.15384556410134537, 0.18181818877066128,
-          0.22222222217481472, 0.2857142857144534, 0.39999999999999974)  # fmt: skip
-# (log2((1+s) / (1-s)) - 2 s / ln2) / s^3 in s^2, |s| <= (sqrt(2) - 1) / (sqrt(2) + 1)
-_LOG2_REST = (0.3402128219604492, 0.41170668601989746, 0.5770828723907471, 0.9617967009544373)
-# (2^r - 1) / r on |r| <= 1/2
-_EXP2 = (0.00015353257185779512, 0.0013399003073573112, 0.00961843878030777, 0.05550331994891167, 0.24022647738456726,
-         0.6931471824645996)  # fmt: skip
-# as _Format.exp, to float32's needs in float64
-_EXP34 = (0.0001979000331345141, 0.0013944978415926675, 0.008333499072360733, 0.04166629071544444,
-          0.16666665854480298, 0.5000000068825345)  # fmt: skip
 
 
 def _power_of_two(n: Scalar, form: _Format) -> Scalar:
@@ -112,16 +99,13 @@ def _clamp(x: Scalar, low: float, high: float) -> Scalar:
     return where(x > high, high, x)
 
 
-def _exp(x: Scalar, rest: Any = None) -> Scalar:
-    """exp(x + rest) for |rest| far below 1."""
-    form = _FORMAT[x.dtype]
-    scheme = polynomial if rest is None else estrin  # with a rest, the chain of steps is long already
+def exp(x: Scalar) -> Scalar:
+    """e^x = 2^k e^r, x = k ln2 + r. Error: 0.99 ulp float32, 1.0 float64."""
+    form = FORMAT[x.dtype]
 
     def parts(x: Scalar) -> tuple[Scalar, Scalar]:
         k, r = _reduce(x, form)
-        if rest is not None:
-            r = r + rest
-        return k, fmuladd(r * r, scheme(r, form.exp), r) + 1.0
+        return k, fmuladd(r * r, polynomial(r, form.exp), r) + 1.0
 
     def by_halves() -> Scalar:
         k, p = parts(_clamp(x, form.low, form.high))
@@ -134,11 +118,6 @@ def _exp(x: Scalar, rest: Any = None) -> Scalar:
     return rarely(~(fabs(x) <= form.safe), by_halves, from_bits(bits(p) + (k << form.mantissa)))
 
 
-def exp(x: Scalar) -> Scalar:
-    """e^x = 2^k e^r, x = k ln2 + r. Error: 0.99 ulp float32, 1.0 float64."""
-    return _exp(x)
-
-
 def _expm1_parts(x: Scalar, form: _Format) -> tuple[Scalar, Scalar]:
     """k and e^r - 1."""
     k, r = _reduce(x, form)
@@ -147,7 +126,7 @@ def _expm1_parts(x: Scalar, form: _Format) -> tuple[Scalar, Scalar]:
 
 def expm1(x: Scalar) -> Scalar:
     """e^x - 1 = 2^k (e^r - 1) + (2^k - 1). Error: 1.4 ulp float32, 1.8 float64."""
-    form = _FORMAT[x.dtype]
+    form = FORMAT[x.dtype]
     k, q = _expm1_parts(_clamp(x, -form.tiny, form.high), form)
     n = k - form.magic_bits
     scale = _power_of_two(n, form)
@@ -166,7 +145,7 @@ def tanh(x: Scalar) -> Scalar:
     Error: 2.52 ulp float32, 2.58 float64: three roundings, and a quotient near the top of its binade. One constant does
     for ln2/2, since the larger k is, the less e^2|x| counts.
     """
-    form = _FORMAT[x.dtype]
+    form = FORMAT[x.dtype]
     a = fabs(x)
     a = where(a > form.flat, form.flat, a)
     shifted = fmuladd(a, 2 * LOG2_E, form.magic)
@@ -183,7 +162,7 @@ def sigmoid(x: Scalar) -> Scalar:
 
     Error: 1.75 ulp float32, 1.6 float64.
     """
-    form = _FORMAT[x.dtype]
+    form = FORMAT[x.dtype]
     a = -fabs(x)
     k, r = _reduce(where(a < -form.safe, -form.safe, a), form)
     t = fmuladd(r * r, polynomial(r, form.expm1), r)
@@ -191,41 +170,41 @@ def sigmoid(x: Scalar) -> Scalar:
     total = fmuladd(scale, t, scale + 1.0)
     d = 1.0 / total
     lost = fmuladd(-total, d, 1.0)  # by the division; only the second case needs it
-    return rarely(x < -form.safe, lambda: _exp(x), where(x >= 0, d, scale * fmuladd(t + lost, d, d)))
+    return rarely(x < -form.safe, lambda: exp(x), where(x >= 0, d, scale * fmuladd(t + lost, d, d)))
 
 
-def _split(x: Scalar) -> tuple[Scalar, Scalar]:
+def split(x: Scalar) -> tuple[Scalar, Scalar]:
     """x = 2^e m with m in [sqrt(1/2), sqrt(2)): e as an integer in the place of the exponent, and m."""
-    form = _FORMAT[x.dtype]
+    form = FORMAT[x.dtype]
     e = (bits(x) - form.sqrt_half) & (-1 << form.mantissa)
     return e, from_bits(bits(x) - e)
 
 
-def _outside(x: Scalar) -> Scalar:
+def outside(x: Scalar) -> Scalar:
     """Whether x is anything but a positive normal number."""
-    form = _FORMAT[x.dtype]
+    form = FORMAT[x.dtype]
     half = 1 << (8 * x.dtype.itemsize - 1)
     first, last = 1 << form.mantissa, (2 * form.bias + 1) << form.mantissa
     return bits(x) + (half - first) >= last - first - half  # bits - first >= last - first, as unsigned integers
 
 
-def _split_all(x: Scalar) -> tuple[Scalar, Scalar]:
+def split_all(x: Scalar) -> tuple[Scalar, Scalar]:
     """2^mantissa e in the dtype of x, and m, for subnormal x too."""
-    form = _FORMAT[x.dtype]
+    form = FORMAT[x.dtype]
     shift = form.mantissa + 1
 
     def scaled() -> tuple[Scalar, Scalar]:
         small = x < form.least_normal
-        e, m = _split(where(small, x * 2.0**shift, x))
+        e, m = split(where(small, x * 2.0**shift, x))
         return convert(where(small, e - (shift << form.mantissa), e), x.dtype), m
 
-    e, m = _split(x)
-    return rarely(_outside(x), scaled, (convert(e, x.dtype), m))
+    e, m = split(x)
+    return rarely(outside(x), scaled, (convert(e, x.dtype), m))
 
 
 def _log(f: Scalar, e: Scalar) -> Scalar:
     """log(1 + f) + e ln2, e given as 2^mantissa e."""
-    form = _FORMAT[f.dtype]
+    form = FORMAT[f.dtype]
     high, low = (part * 2.0**-form.mantissa for part in form.ln2)
     z = f * f
     if f.dtype == FLOAT32:
@@ -239,17 +218,17 @@ def _log(f: Scalar, e: Scalar) -> Scalar:
 
 def log(x: Scalar) -> Scalar:
     """log x = e ln2 + log m, x = 2^e m. Error: 0.93 ulp float32, 0.82 float64."""
-    e, m = _split_all(x)
+    e, m = split_all(x)
     value = _log(m - 1.0, e)
     edge = lambda: where(x > 0, where(x < INF, value, INF), where(x == 0, x.dtype.type(-INF), NAN))  # noqa: E731
-    return rarely(_outside(x), edge, value)
+    return rarely(outside(x), edge, value)
 
 
 def log1p(x: Scalar) -> Scalar:
     """log(1 + x) = e ln2 + log(m + c), c what 1 + x lost to rounding, scaled. Error: 1.4 ulp."""
-    form = _FORMAT[x.dtype]
+    form = FORMAT[x.dtype]
     u = x + 1.0
-    e, m = _split(u)
+    e, m = split(u)
     lost = x - (u - 1.0)
     one, most = form.bias << form.mantissa, (form.bias - 1) << form.mantissa
     bounded = where(e > most, most, e)  # 2^-e must be normal
@@ -257,117 +236,3 @@ def log1p(x: Scalar) -> Scalar:
     value = copysign(_log(f, convert(e, x.dtype)), x)
     edge = lambda: where(x == INF, INF, where(x == -1, x.dtype.type(-INF), NAN))  # noqa: E731
     return rarely(~((x > -1) & (x < INF)), edge, value)
-
-
-def pow(x: Scalar, y: Scalar) -> Scalar:
-    """x^y with the special cases of IEEE 754: e^(y log|x|), the sign and the edges apart.
-
-    Error: 2.1 ulp float32 (log2 in two floats, to about 2^-30), 1.2 float64 (log in two doubles).
-    """
-    if x.dtype == FLOAT32:
-        return _pow32(x, y)
-    value = _pow64(fabs(x), y)
-    return rarely(~((x > 0) & (x < INF) & (fabs(y) < INF)), lambda: _pow_edges(x, y, value), value)
-
-
-def _pow32(x: Scalar, y: Scalar) -> Scalar:
-    """2^(y log2|x|); in float64 where x or the result is near the ends of the range."""
-    form = _FORMAT[FLOAT32]
-    magnitude = fabs(x)
-    high, low = _log2_two32(magnitude)
-    product = y * high
-    rest = fmuladd(y, low, fmuladd(y, high, -product))
-    shifted = (product + rest) + form.magic
-    r = (product - (shifted - form.magic)) + rest
-    p = fmuladd(r, estrin(r, _EXP2), 1.0)
-    value = from_bits(bits(p) + (bits(shifted) << form.mantissa))
-    far = ~(fabs(product) < 125.0)
-
-    def unusual() -> Scalar:
-        return _pow_edges(x, y, rarely(far | _outside(magnitude), lambda: _pow32_wide(magnitude, y), value))
-
-    return rarely(far | _outside(x), unusual, value)
-
-
-def _log2_two32(x: Scalar) -> tuple[Scalar, Scalar]:
-    """log2 x = e + 2 s / ln2 + s^3 R(s^2), s = (m - 1)/(m + 1), to about 2^-30 as a float and a hundredth of it.
-
-    The error of the quotient and the smaller terms are gathered beside the chain of steps that bounds the speed.
-    """
-    e, m = _split(x)
-    exponent, unit = convert(e, FLOAT32), 2.0**-23
-    f, d = m - 1.0, m + 1.0
-    s = f / d
-    two_over_ln2, two_over_ln2_rest = 2.885390043258667, 3.851926067000022e-08
-    a = s * two_over_ln2
-    total = fmuladd(exponent, unit, a)
-    rest: Any = fmuladd(s, two_over_ln2, -a) + (a - fmuladd(exponent, -unit, total))
-    z = s * s
-    slope = fmuladd(s, -0.5 * two_over_ln2, 0.5 * two_over_ln2)  # (2 / ln2) / d, as 1 / d = (1 - s) / 2
-    left = fmuladd(-s, m - (d - 1.0), fmuladd(-s, d, f))  # by the division: s lacks left / d
-    rest = fmuladd(left, fmuladd(slope, z, slope), rest)
-    return total, fmuladd(s, fmuladd(z, estrin(z, _LOG2_REST), two_over_ln2_rest), rest)
-
-
-def _pow32_wide(x: Scalar, y: Scalar) -> Scalar:
-    """In float64, to 45 bits in the logarithm and 34 in the exponential."""
-    form = _FORMAT[FLOAT64]
-    e, m = _split(convert(x, FLOAT64))
-    f = m - 1.0
-    s = f / (f + 2.0)
-    z = s * s
-    logarithm = fmuladd(convert(e, FLOAT64), LN2 * 2.0**-form.mantissa, fmuladd(s * z, polynomial(z, _LOG48), s + s))
-    k, r = _reduce(_clamp(convert(y, FLOAT64) * logarithm, -200.0, 200.0), form)
-    p = fmuladd(r * r, polynomial(r, _EXP34), r) + 1.0
-    return convert(from_bits(bits(p) + (k << form.mantissa)), FLOAT32)
-
-
-def _pow64(x: Scalar, y: Scalar) -> Scalar:
-    """y log x in two doubles, its exponential with the second as a small rest."""
-    y = _clamp(y, -1e20, 1e20)  # beyond, every x but 1 has left the range, and y log x must not overflow
-    high, low = _log_two(x)
-    product = y * high
-    rest = fmuladd(y, low, fmuladd(y, high, -product))
-    bounded = _clamp(product, -800.0, 800.0)
-    return _exp(bounded, where(bounded == product, rest, 0.0))
-
-
-def _log_two(x: Scalar) -> tuple[Scalar, Scalar]:
-    """log x as a sum of two doubles, to about 2^-64: e ln2 + 2 artanh(s), s = (m - 1)/(m + 1)."""
-    exponent, m = _split_all(x)
-    f, d = m - 1.0, m + 1.0
-    reciprocal = 1.0 / d
-    s = f * reciprocal
-    s_rest = fmuladd(-s, m - (d - 1.0), fmuladd(-s, d, f)) * reciprocal
-    z = s * s
-    z_rest = fmuladd(s + s, s_rest, fmuladd(s, s, -z))
-    third, third_rest = 0.6666666666666666, 3.700743415417188e-17  # 2/3
-    t = z * estrin(z, _LOG80)
-    c = t + third
-    c_rest = (t - (c - third)) + third_rest
-    u = z * c
-    u_rest = fmuladd(z, c, -u) + fmuladd(z, c_rest, z_rest * c)
-    v = u + 2.0
-    v_rest = (u - (v - 2.0)) + u_rest
-    a = s * v
-    a_rest = fmuladd(s, v, -a) + fmuladd(s, v_rest, s_rest * v)
-    base = exponent * (0.6931471803691238 * 2.0**-52)  # 32 bits: exact
-    total = base + a
-    total_rest = (a - (total - base)) + fmuladd(exponent, 1.9082149292705877e-10 * 2.0**-52, a_rest)
-    return total, total_rest
-
-
-def _pow_edges(x: Scalar, y: Scalar, value: Scalar) -> Scalar:
-    """x <= 0, infinite or NaN, or y infinite or NaN; value = |x|^y where both are finite and x is not 0."""
-    magnitude = fabs(x)
-    whole = y == rint(y)
-    odd = whole & (y * 0.5 != rint(y * 0.5))
-    zero, infinite = x.dtype.type(0), x.dtype.type(INF)
-    value = where((magnitude == 0) | (magnitude == INF), where((magnitude == 0) ^ (y > 0), infinite, zero), value)
-    steep = where(magnitude == 1, x.dtype.type(1), where((magnitude > 1) ^ (y < 0), infinite, zero))
-    value = where(fabs(y) == INF, steep, value)
-    negative = bits(x) < 0
-    value = where(negative & odd, -value, value)
-    value = where((x < 0) & (x > -INF) & ~whole, NAN, value)
-    value = where((x != x) | (y != y), NAN, value)
-    return where((x == 1) | (y == 0), 1.0, value)
