@@ -61,7 +61,7 @@ def function(name, dtype):
 # Largest error allowed, float32 and float64, in ulp; the docstrings of maths state what was measured.
 ULP = {
     "exp": (1.0, 1.01), "expm1": (1.5, 1.8), "log": (0.95, 0.9), "log1p": (1.5, 1.5), "sin": (1.98, 1.7),
-    "cos": (1.98, 1.7), "tanh": (2.6, 2.6), "sigmoid": (1.8, 1.7), "pow": (2.2, 1.7),
+    "cos": (1.98, 1.7), "tanh": (2.6, 2.6), "sigmoid": (1.8, 1.7), "pow": (3.2, 1.7),
 }  # fmt: skip
 
 

@@ -65,7 +65,8 @@ _BASE2 = {
 def pow(x: Scalar, y: Scalar) -> Scalar:
     """x^y with the special cases of IEEE 754: 2^(y log2|x|), the sign and the edges apart.
 
-    Error: 2.1 ulp float32 (log2 in two floats, to about 2^-30), 1.7 float64 (in two doubles).
+    Error: 1.7 ulp float64; 3.1 float32, near the ends of the range: log2 in two floats is right to about 2^-30, and
+    results up to 2^127 make 0.5 to 1 ulp of that; the second part of the product, up to 1, is rounded to 2^-24.
     """
     form, base = FORMAT[x.dtype], _BASE2[x.dtype]
     magnitude = fabs(x)
