@@ -43,9 +43,10 @@ def gather(out, x, indices, outer, n, count, inner):
     for o in range(outer):
         for k in range(count):
             at = np.int64(indices[k])
-            if at < -n or at >= n:
+            at = at if at >= 0 else at + n
+            if at < 0 or at >= n:
                 return 1
-            at = o * n + (at if at >= 0 else at + n)
+            at += o * n
             to = o * count + k
             if inner == 1:
                 out[np.uint64(to)] = x[np.uint64(at)]
@@ -111,9 +112,10 @@ def scatter_add(out, g, indices, outer, n, count, inner):
     for o in range(outer):
         for k in range(count):
             at = np.int64(indices[k])
-            if at < -n or at >= n:
+            at = at if at >= 0 else at + n
+            if at < 0 or at >= n:
                 return 1
-            at = o * n + (at if at >= 0 else at + n)
+            at += o * n
             row = o * count + k
             if inner == 1:
                 out[np.uint64(at)] += g[np.uint64(row)]
