@@ -8,12 +8,21 @@ SWITCHES = {                   # name: what it does
     "JITGRAD_CACHE_DIR": "folder of the object cache",
     "JITGRAD_DEBUG_NANS": "1: raise at the first NaN; inf: at the first NaN or infinity",
     "JITGRAD_KERNELS": "numba: run every kernel as Numba built it",
+    "JITGRAD_POOL_MB": "megabytes of freed large arrays kept for reuse (256; 0: none)",
 }
 
 
 def numba_kernels() -> bool:
     """JITGRAD_KERNELS=numba runs every kernel as Numba built it, instead of the vector builds."""
     return os.environ.get("JITGRAD_KERNELS", "") == "numba"
+
+
+def pool_bytes() -> int:
+    """JITGRAD_POOL_MB: how many bytes of freed large arrays are kept for the next ones, 256 MB unless told."""
+    try:
+        return max(0, int(os.environ.get("JITGRAD_POOL_MB", "256"))) << 20
+    except ValueError:
+        return 256 << 20
 
 
 def debug_nans() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 WORD = 8
 TYPE = 8                       # of any object
+ITEMS = 16                     # of a variable-size object: bytes behind its fixed part
 
 # Tensor: a variable-size object, payload inline (or in another object, the owner)
 T_DATA = 24                    # pointer to the first element; 0 in a dry recording
@@ -22,6 +23,8 @@ T_DTYPE = 88                   # dtype code
 T_PAYLOAD = 96
 LARGE = 4096                   # payloads from here on are aligned to a cache line
 LINE = 64
+POOLED = 1 << 16               # payloads from here on lie in blocks of the pool
+POOL_BLOCKS = 64
 
 # Variable
 V_VALUE = 16                   # the Tensor it holds
@@ -184,7 +187,12 @@ S_WAS_READ = 320               # a number was read from a recorded Tensor (0: of
 S_DESCRIBE = 328               # the static part of a typed buffer of an aval
 S_ASSIGN_ADD = 336             # Python callables: assignments out of the ordinary
 S_ASSIGN_SUB = 344
-S_OPS = 352                    # Op objects behind the operator slots, in the order of SYMBOLS
+S_POOL = 352                   # table of the large blocks that wait for use, as (bytes, address),
+S_POOL_COUNT = 360             # how many,
+S_POOL_HELD = 368              # their bytes,
+S_POOL_LIMIT = 376             # and at most so many
+S_POOL_TAKEN = 384             # bytes of the block taken last
+S_OPS = 392                    # Op objects behind the operator slots, in the order of SYMBOLS
 SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^",
            "neg", "abs", "~", "<", "<=", "==", "!=", ">", ">=")
 FIRST_COMPARISON = SYMBOLS.index("<")

@@ -75,6 +75,7 @@ _check_interpreter()
 STATE = np.zeros(layout.S_BYTES // 8, np.int64)
 _state = STATE.ctypes.data
 _scratch = np.zeros(layout.SCRATCH_BYTES + layout.LINE, np.uint8)
+_pool = np.zeros(2 * layout.POOL_BLOCKS, np.int64)
 MAX_THREADS = 4096              # thread states that may hold a log at one time
 _recorders = np.zeros(2 * MAX_THREADS, np.int64)
 _threads = np.zeros(2 * MAX_THREADS, np.int64)
@@ -239,4 +240,6 @@ for _at, _value in ((layout.S_TENSOR, Tensor), (layout.S_VARIABLE, Variable), (l
     set_state(_at, id(_value))
 set_state(layout.S_RECORDER_TABLE, _recorders.ctypes.data)
 set_state(layout.S_THREADS, _threads.ctypes.data)
+set_state(layout.S_POOL, _pool.ctypes.data)
+set_state(layout.S_POOL_LIMIT, config.pool_bytes())
 set_state(layout.S_SCRATCH, (_scratch.ctypes.data + layout.LINE - 1) & -layout.LINE)

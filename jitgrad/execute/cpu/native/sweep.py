@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jitgrad.execute.cpu import layout as lay
+from jitgrad.execute.cpu.native import pool
 from jitgrad.execute.cpu.native.raw import (
     call_kernel,
     copy,
@@ -91,7 +92,8 @@ def run_plan(plan, given, outs, results):
     free_threads = load(plan + lay.P_FLAGS) & lay.LONG != 0
     size = load(plan + lay.P_ARENA)
     own = free_threads or size > lay.SCRATCH_BYTES
-    block = resize(0, size + 64) if own else 0
+    block = pool.take(st, size + 64) if own else 0
+    room = load(st + lay.S_POOL_TAKEN)
     arena = (block + 63) & -64 if own else load(st + lay.S_SCRATCH)
     status = 0
     if own and block == 0:
@@ -102,8 +104,8 @@ def run_plan(plan, given, outs, results):
         restore_thread(thread)
     else:
         status = sweep(load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT), table, arena)
-    if own:
-        release(block)
+    if block != 0:
+        pool.give(st, block, room)
     if words > SMALL_TABLE:
         release(table)
     if status != 0:
@@ -220,11 +222,14 @@ def fill_rows(unused, args, count):
     width, stacked = long_value(load(args + 40)), load(args + 48)
     n_in, n_out = load(plan + lay.P_INPUT_COUNT), load(plan + lay.P_OUTPUT_COUNT)
     n_const = load(plan + lay.P_CONSTANT_COUNT)
+    st = state()
     table = resize(0, 8 * (n_in + n_out + n_const + 1))
-    block = resize(0, load(plan + lay.P_ARENA) + 64)
+    block = pool.take(st, load(plan + lay.P_ARENA) + 64)
+    room = load(st + lay.S_POOL_TAKEN)
     if table == 0 or block == 0:
         release(table)
-        release(block)
+        if block != 0:
+            pool.give(st, block, room)
         return no_memory()
     for i in range(n_in):
         store(table + 8 * i, load(tuple_get(given, i) + lay.T_DATA))
@@ -245,7 +250,7 @@ def fill_rows(unused, args, count):
             zero(seed + (r * n + e) * width, 0, width)
         if status != 0:
             break
-    release(block)
+    pool.give(st, block, room)
     release(table)
     if status != 0:
         return fail(load(state() + lay.S_KERNEL_FAILED), -1, status)

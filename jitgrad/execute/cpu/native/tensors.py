@@ -7,6 +7,7 @@ set a Python exception.
 from __future__ import annotations
 
 from jitgrad.execute.cpu import layout as lay
+from jitgrad.execute.cpu.native import pool
 from jitgrad.execute.cpu.native.raw import (
     call_kernel,
     decref,
@@ -16,6 +17,7 @@ from jitgrad.execute.cpu.native.raw import (
     load,
     long_new,
     no_memory,
+    object_init_var,
     object_new_var,
     release,
     resize,
@@ -43,10 +45,16 @@ def item_bytes(dtype):
 
 
 def tensor_new(aval, nbytes, size, dtype):
-    extra = nbytes + lay.LINE if nbytes >= lay.LARGE else nbytes
-    o = object_new_var(load(state() + lay.S_TENSOR), extra)
-    if o == 0:
-        return o
+    st = state()
+    if nbytes >= lay.POOLED:
+        o = pool.take(st, lay.T_PAYLOAD + nbytes + lay.LINE)
+        if o == 0:
+            return no_memory()
+        object_init_var(o, load(st + lay.S_TENSOR), load(st + lay.S_POOL_TAKEN) - lay.T_PAYLOAD)
+    else:
+        o = object_new_var(load(st + lay.S_TENSOR), nbytes + lay.LINE if nbytes >= lay.LARGE else nbytes)
+        if o == 0:
+            return o
     data = o + lay.T_PAYLOAD
     if nbytes >= lay.LARGE:
         data = (data + lay.LINE - 1) & -lay.LINE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jitgrad.execute.cpu import layout as lay
+from jitgrad.execute.cpu.native import pool
 from jitgrad.execute.cpu.native.calls import form_for, note_read
 from jitgrad.execute.cpu.native.raw import (
     bool_new,
@@ -175,8 +176,11 @@ def get_buffer(o, view, flags):
 def tensor_dealloc(o):
     if load(o + lay.T_WEAK) != 0:
         clear_weak(o)
-    owner, kind = load(o + lay.T_OWNER), load(o + lay.TYPE)
-    object_free(o)
+    owner, kind, size = load(o + lay.T_OWNER), load(o + lay.TYPE), load(o + lay.ITEMS)
+    if size >= lay.POOLED:
+        pool.give(state(), o, lay.T_PAYLOAD + size)
+    else:
+        object_free(o)
     if owner != 0:
         decref(owner)
     decref(kind)
