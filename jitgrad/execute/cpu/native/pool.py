@@ -11,7 +11,7 @@ from jitgrad.execute.cpu.native.raw import load, move_bytes, object_free, object
 PAGE = 4096
 
 
-def take(st, need):
+def take_block(st, need):
     """A block of at least ``need`` bytes, in S_POOL_TAKEN how many; 0 if memory is out."""
     table, count = load(st + lay.S_POOL), load(st + lay.S_POOL_COUNT)
     for back in range(count):
@@ -32,7 +32,7 @@ def take(st, need):
     return block
 
 
-def give(st, block, size):
+def give_block(st, block, size):
     """Keep a block; the oldest go where there would be too many, or more bytes than the limit."""
     limit = load(st + lay.S_POOL_LIMIT)
     if size > limit:

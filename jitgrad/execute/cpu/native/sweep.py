@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jitgrad.execute.cpu import layout as lay
-from jitgrad.execute.cpu.native import pool
+from jitgrad.execute.cpu.native.pool import give_block, take_block
 from jitgrad.execute.cpu.native.raw import (
     call_kernel,
     copy,
@@ -92,7 +92,7 @@ def run_plan(plan, given, outs, results):
     free_threads = load(plan + lay.P_FLAGS) & lay.LONG != 0
     size = load(plan + lay.P_ARENA)
     own = free_threads or size > lay.SCRATCH_BYTES
-    block = pool.take(st, size + 64) if own else 0
+    block = take_block(st, size + 64) if own else 0
     room = load(st + lay.S_POOL_TAKEN)
     arena = (block + 63) & -64 if own else load(st + lay.S_SCRATCH)
     status = 0
@@ -105,7 +105,7 @@ def run_plan(plan, given, outs, results):
     else:
         status = sweep(load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT), table, arena)
     if block != 0:
-        pool.give(st, block, room)
+        give_block(st, block, room)
     if words > SMALL_TABLE:
         release(table)
     if status != 0:
@@ -224,12 +224,12 @@ def fill_rows(unused, args, count):
     n_const = load(plan + lay.P_CONSTANT_COUNT)
     st = state()
     table = resize(0, 8 * (n_in + n_out + n_const + 1))
-    block = pool.take(st, load(plan + lay.P_ARENA) + 64)
+    block = take_block(st, load(plan + lay.P_ARENA) + 64)
     room = load(st + lay.S_POOL_TAKEN)
     if table == 0 or block == 0:
         release(table)
         if block != 0:
-            pool.give(st, block, room)
+            give_block(st, block, room)
         return no_memory()
     for i in range(n_in):
         store(table + 8 * i, load(tuple_get(given, i) + lay.T_DATA))
@@ -250,7 +250,7 @@ def fill_rows(unused, args, count):
             zero(seed + (r * n + e) * width, 0, width)
         if status != 0:
             break
-    pool.give(st, block, room)
+    give_block(st, block, room)
     release(table)
     if status != 0:
         return fail(load(state() + lay.S_KERNEL_FAILED), -1, status)

@@ -7,7 +7,7 @@ set a Python exception.
 from __future__ import annotations
 
 from jitgrad.execute.cpu import layout as lay
-from jitgrad.execute.cpu.native import pool
+from jitgrad.execute.cpu.native.pool import take_block
 from jitgrad.execute.cpu.native.raw import (
     call_kernel,
     decref,
@@ -47,7 +47,7 @@ def item_bytes(dtype):
 def tensor_new(aval, nbytes, size, dtype):
     st = state()
     if nbytes >= lay.POOLED:
-        o = pool.take(st, lay.T_PAYLOAD + nbytes + lay.LINE)
+        o = take_block(st, lay.T_PAYLOAD + nbytes + lay.LINE)
         if o == 0:
             return no_memory()
         object_init_var(o, load(st + lay.S_TENSOR), load(st + lay.S_POOL_TAKEN) - lay.T_PAYLOAD)

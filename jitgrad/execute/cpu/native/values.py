@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from jitgrad.execute.cpu import layout as lay
-from jitgrad.execute.cpu.native import pool
 from jitgrad.execute.cpu.native.calls import form_for, note_read
+from jitgrad.execute.cpu.native.pool import give_block
 from jitgrad.execute.cpu.native.raw import (
     bool_new,
     buffer_fill,
@@ -178,7 +178,7 @@ def tensor_dealloc(o):
         clear_weak(o)
     owner, kind, size = load(o + lay.T_OWNER), load(o + lay.TYPE), load(o + lay.ITEMS)
     if size >= lay.POOLED:
-        pool.give(state(), o, lay.T_PAYLOAD + size)
+        give_block(state(), o, lay.T_PAYLOAD + size)
     else:
         object_free(o)
     if owner != 0:
