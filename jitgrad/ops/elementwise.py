@@ -61,7 +61,10 @@ def _power_vjp(g: Any, ans: Any, x: Any, y: Any) -> tuple[Any, Any]:
 @elementwise(symbol="**", ref=np.power, domain="float", samples=uniform((3, 4), (3, 4), low=0.5), ulp=4.0,
              at=(0.0, 1.0, 2.0, INF, NAN), vjp=_power_vjp, literal="integer_power")
 def power(x, y):
-    """``x`` to the power ``y``, with IEEE 754's special values. A literal integer exponent multiplies instead."""
+    """``x`` to the power ``y``, with IEEE 754's special values. A literal integer exponent multiplies instead.
+
+    Up to 4 ulp: float32 keeps ``y log2(x)``, up to 128, to about 2^-23 near the ends of the range (3.1 were found).
+    """
     return maths.pow(x, y)
 
 
