@@ -77,7 +77,7 @@ def _parts(value: Any, met: set[int]) -> Iterator[bytes]:
             found = next((space[name] for space in spaces if name in space), None)
             if isinstance(found, types.ModuleType) and not found.__name__.startswith(_COVERED):
                 spaces.append(vars(found))          # what follows may be an attribute of it
-            elif isinstance(found, types.FunctionType | int | float | str | tuple):
+            elif isinstance(found, types.FunctionType | int | float | str | tuple | np.generic | np.ndarray):
                 yield from _parts(found, met)
 
 
