@@ -203,5 +203,7 @@ SCRATCH_BYTES = 1 << 16
 B_DATA, B_OBJECT, B_BYTES, B_ITEM, B_FLAGS, B_FORMAT, B_SHAPE, B_STRIDES, B_INNER, B_END = range(0, 80, 8)
 D_ITEM, D_NDIM, D_FORMAT, D_SHAPE = 0, 8, 16, 24
 
+NO_MEMORY = -1                 # status of a kernel or a sweep that gets no memory to work in
+
 # What a walk answers. ALONE: a target is a source too, and nothing else about it is known to the tape; SHORT: no memory
 HIT, MISS, HAS_CUT, NEEDS_CALL, ALONE, SHORT = 0, 1, 2, 3, 4, 5

@@ -146,7 +146,6 @@ def _slow(prim: Primitive, op: Any, *, operator: bool) -> Callable[..., Any]:
 
 # ---- what the machine asks Python to say or do -----------------------------------------------------
 
-_NO_MEMORY = -1                # the sweep's status where it gets no arena
 
 
 def _no_rule(form: int, _: int) -> None:
@@ -158,9 +157,9 @@ def _no_rule(form: int, _: int) -> None:
 def _kernel_failed(form: int, code: int) -> None:
     made = FORMS[form] if form >= 0 else None
     operands = f" (operands {' and '.join(map(repr, made.avals))})" if made else ""
-    if code == _NO_MEMORY:
+    if code == layout.NO_MEMORY:
         raise user_error(MemoryError, f"{made.prim.name}: no memory to work in{operands}" if made else
-                         "gradient: no memory for the intermediate values of the recorded program")
+                         "gradient: no memory for the results or intermediate values of the recorded program")
     sentence = (made.prim.errors or {}).get(code, "failed") if made else "an operation of the recorded program failed"
     raise user_error(IndexError, f"{made.prim.name}: {sentence}{operands}" if made else sentence)
 

@@ -10,11 +10,10 @@ import numpy as np
 
 from jitgrad import config
 from jitgrad.core.primitive import Primitive
+from jitgrad.execute.cpu import layout
 from jitgrad.execute.cpu.native import exports, raw
 from jitgrad.execute.cpu.native.language import Array, Unsupported, Value
 from jitgrad.execute.cpu.native.translate import Module
-
-NO_MEMORY = -1                 # what a kernel returns that gets no working memory
 
 
 def natives() -> list[str]:
@@ -73,7 +72,7 @@ def translated(symbol: str, prim: Primitive, dtypes: Sequence[np.dtype[Any]], wo
         lines += _loaded("room", "i64", "%params", len(dtypes) + words)
         lines += ["  %bytes = shl i64 %room, 3", "  %some = add i64 %bytes, 8",
                   f"  %block = call i64 @{raw.resize.name}(i64 0, i64 %some)", "  %none = icmp eq i64 %block, 0",
-                  "  br i1 %none, label %fail, label %work", "fail:", f"  ret i64 {NO_MEMORY}", "work:",
+                  "  br i1 %none, label %fail, label %work", "fail:", f"  ret i64 {layout.NO_MEMORY}", "work:",
                   "  %scratch = inttoptr i64 %block to ptr"]
         after = [f"  call void @{raw.release.name}(i64 %block)"]
         module.declare(raw.resize)

@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
 
 from jitgrad.core.primitive import Primitive
+from jitgrad.execute.cpu import layout
 from jitgrad.execute.cpu.native import build, raw
 
 _IR = {"i64": ir.IntType(64), "i32": ir.IntType(32), "i8": ir.IntType(8), "f32": ir.FloatType(), "f64": ir.DoubleType(),
@@ -86,7 +87,7 @@ def own_kernel(symbol: str, prim: Primitive, dtypes: Sequence[np.dtype[Any]], wo
     given = ", ".join(f"a{i}" for i in range(len(kinds)))
     rest = ", ".join(f"w{i}" for i in range(words))
     source = (f"def with_scratch({given}, size, {rest}):\n    block = resize(0, 8 * size + 8)\n"
-              f"    if block == 0:\n        return {build.NO_MEMORY}\n"
+              f"    if block == 0:\n        return {layout.NO_MEMORY}\n"
               f"    status = body({given}, carray(pointer(block), size), {rest})\n    release(block)\n"
               "    return status\n")
     scope = {"body": dispatcher(prim.body), "resize": _intrinsic(raw.resize), "release": _intrinsic(raw.release),

@@ -8,6 +8,7 @@ from jitgrad.execute.cpu.native.raw import (
     call_kernel,
     copy,
     decref,
+    error_clear,
     error_occurred,
     incref,
     list_new,
@@ -78,7 +79,8 @@ def run_plan(plan, given, outs, results):
             if o == 0:
                 if words > SMALL_TABLE:
                     release(table)
-                return False             # MemoryError is set
+                error_clear()
+                return fail(load(st + lay.S_KERNEL_FAILED), -1, lay.NO_MEMORY) != 0
             store(table + 8 * (n_in + k), load(o + lay.T_DATA))
             store(outs + 8 * made, o)
             made += 1
@@ -97,7 +99,7 @@ def run_plan(plan, given, outs, results):
     arena = (block + 63) & -64 if own else load(st + lay.S_SCRATCH)
     status = 0
     if own and block == 0:
-        status = -1
+        status = lay.NO_MEMORY
     elif free_threads:
         thread = save_thread()
         status = sweep(load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT), table, arena)
