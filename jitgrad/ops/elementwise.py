@@ -103,7 +103,6 @@ def _multiplied_in_two(x: Any, n: int) -> Any:
         n >>= 1
         x, low = _product((x, low), (x, low)) if n else (x, low)
     high, rest = out
-    high, rest = out
     magnitude: Any = scalar.fabs(high)
     return scalar.where(magnitude < INF, high + rest, high)
 
