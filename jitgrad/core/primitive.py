@@ -244,6 +244,9 @@ def kernel(kind: Kind, *, vjp: Rule | Missing | None, ref: Callable[..., Any], s
 
 # ---- samples for tests ---------------------------------------------------------------------------
 
+EDGES = (0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan)        # special points of most elementwise entries
+
+
 def uniform(*shapes: tuple[int, ...], low: float = -1.5, high: float = 1.5,
             **params: Any) -> Callable[[np.random.Generator], list[tuple[tuple[np.ndarray, ...], dict[str, Any]]]]:
     """Samples drawn uniformly, one array per shape."""

@@ -9,12 +9,11 @@ import numpy as np
 from jitgrad import ops
 from jitgrad.core import dtypes
 from jitgrad.core.aval import Aval, aval
-from jitgrad.core.primitive import Linear, elementwise, uniform
+from jitgrad.core.primitive import EDGES, Linear, elementwise, uniform
 from jitgrad.ops import maths, scalar
+from jitgrad.ops.scalar import INF, NAN
 
-INF, NAN = float("inf"), float("nan")
 MULTIPLIED = 8                 # integer powers of floats beyond this are not made of products
-EDGES = (0.0, -0.0, 1.0, -1.0, INF, -INF, NAN)
 
 
 @elementwise(symbol="+", ref=np.add, samples=uniform((3, 4), (4,)), at=EDGES, linear=Linear.EACH,

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core.primitive import elementwise, uniform
+from jitgrad.core.primitive import EDGES, elementwise, uniform
 from jitgrad.ops import maths
+from jitgrad.ops.scalar import INF, NAN
 
 __all__ = ["xlog1py", "xlogy"]
 
-INF, NAN = float("inf"), float("nan")
-EDGES = (0.0, -0.0, 1.0, -1.0, INF, -INF, NAN)
 LN2, LN10 = math.log(2), math.log(10)
 
 

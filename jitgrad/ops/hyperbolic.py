@@ -7,11 +7,8 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core.primitive import elementwise, uniform
+from jitgrad.core.primitive import EDGES, elementwise, uniform
 from jitgrad.ops import maths
-
-INF, NAN = float("inf"), float("nan")
-EDGES = (0.0, -0.0, 1.0, -1.0, INF, -INF, NAN)
 
 
 @elementwise(domain="float", ref=np.sinh, samples=uniform((3, 4)), ulp=2.0, at=EDGES,

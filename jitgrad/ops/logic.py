@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core.primitive import elementwise
+from jitgrad.core.primitive import EDGES, elementwise
 from jitgrad.ops import scalar
-
-EDGES = (0.0, -0.0, 1.0, float("inf"), float("nan"))
 
 
 def _pairs(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core.primitive import elementwise, uniform
+from jitgrad.core.primitive import EDGES, elementwise, uniform
 from jitgrad.core.record import tensor
 from jitgrad.ops import maths, scalar
+from jitgrad.ops.scalar import INF, NAN
 
 __all__ = ["clip"]
 
-INF, NAN = float("inf"), float("nan")
-EDGES = (0.0, -0.0, 1.0, -1.0, INF, -INF, NAN)
 HALVES = (*EDGES, 0.5, -0.5, 1.5, 2.5, -2.5, 4503599627370497.5, 1e300)
 DIVIDED = (*EDGES, 3.0, -3.0, 0.1, 1e30, -7e-12)
 

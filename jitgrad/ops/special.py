@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core.primitive import elementwise, uniform
+from jitgrad.core.primitive import EDGES, elementwise, uniform
 from jitgrad.ops import maths, scalar
 
-INF, NAN = float("inf"), float("nan")
-EDGES = (0.0, -0.0, 1.0, -1.0, INF, -INF, NAN)
 TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
 
 

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core.primitive import elementwise, uniform
+from jitgrad.core.primitive import EDGES, elementwise, uniform
 from jitgrad.ops import maths
+from jitgrad.ops.scalar import INF, NAN
 
-INF, NAN = float("inf"), float("nan")
-EDGES = (0.0, -0.0, 1.0, -1.0, INF, -INF, NAN)
 SINE = (0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, -INF, NAN)
 
 
