@@ -10,7 +10,8 @@ from jitgrad.core.aval import AVALS
 from jitgrad.core.dtypes import NAMES
 from jitgrad.core.errors import user_error
 from jitgrad.ops import composite
-from jitgrad.ops.composite import Axis, as_float
+from jitgrad.ops.axes import Axis
+from jitgrad.ops.composite import as_float
 from jitgrad.ops.composite import matmul as matmul
 from jitgrad.ops.composite import matrix_transpose as matrix_transpose
 

@@ -22,6 +22,7 @@ from jitgrad.core.errors import user_error
 from jitgrad.core.lock import TABLES
 from jitgrad.core.record import tensor
 from jitgrad.ops import composite
+from jitgrad.ops.axes import axis_index
 from jitgrad.ops.random import TWO_SIGMA
 
 _CHILDREN = 2**63              # blocks from here on make the keys of children; draws never get there
@@ -230,7 +231,7 @@ class Generator:
         if hasattr(x, "__index__") and np.ndim(x) == 0:
             return ops.random_permutation(self._bits(as_shape(x, "random.permutation: n"), "int64"))
         x = tensor(x)
-        at = composite.axis_index("random.permutation", axis, AVALS[x._aval].ndim)
+        at = axis_index("random.permutation", axis, AVALS[x._aval].ndim)
         return ops.gather(x, self.permutation(AVALS[x._aval].shape[at]), at)
 
     def choice(self, a: Any, shape: Any = (), replace: bool = True, p: Any = None, axis: int = 0) -> Any:
@@ -244,7 +245,7 @@ class Generator:
             n = _whole("choice", a)
         else:
             a = tensor(a)
-            axis = composite.axis_index("random.choice", axis, AVALS[a._aval].ndim)
+            axis = axis_index("random.choice", axis, AVALS[a._aval].ndim)
             n = AVALS[a._aval].shape[axis]
         size = math.prod(shape)
         if p is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jitgrad import ops
 from jitgrad.core import nest
 from jitgrad.core.aval import AVALS, Aval
 from jitgrad.core.errors import user_error
@@ -154,4 +155,4 @@ def _aside() -> Iterator[Any]:
 def stop_gradient(x: Any) -> Any:
     """``x`` as a constant: no gradient passes, and what is upstream is not even visited."""
     leaves, structure = nest.flatten(x)
-    return nest.rebuild(structure, [composite.stop(tensor(t)) for t in leaves])
+    return nest.rebuild(structure, [ops.stop_gradient(tensor(t)) for t in leaves])

@@ -15,6 +15,7 @@ from jitgrad.core.aval import AVALS
 from jitgrad.core.errors import user_error
 from jitgrad.nn.names import by_name
 from jitgrad.ops import composite, logarithms
+from jitgrad.ops.axes import axis_index
 
 relu = ops.relu
 tanh = ops.tanh
@@ -165,7 +166,7 @@ def glu(x: Any, axis: int = -1) -> Any:
     """
     x = composite.as_float(x)
     shape = AVALS[x._aval].shape
-    at = composite.axis_index("glu", axis, len(shape))
+    at = axis_index("glu", axis, len(shape))
     half, odd = divmod(shape[at], 2)
     if odd:
         raise user_error(ValueError, f"glu: axis {axis} of shape {shape} has no two halves")

@@ -9,7 +9,8 @@ from jitgrad.core.aval import AVALS, as_shape
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.ops import composite
-from jitgrad.ops.composite import Axis, as_float
+from jitgrad.ops.axes import Axis
+from jitgrad.ops.composite import as_float
 
 
 def l2_normalize(x: Any, axis: Axis = None, epsilon: float = 1e-12) -> Any:

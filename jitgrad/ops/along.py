@@ -9,7 +9,8 @@ from jitgrad.core.aval import as_shape, broadcast_shapes
 from jitgrad.core.dtypes import NAMES, code_of
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
-from jitgrad.ops.composite import Axis, as_float, aval_of, axis_index, concat, reduction_of
+from jitgrad.ops.axes import Axis, axis_index, axis_of
+from jitgrad.ops.composite import as_float, aval_of, concat, reduced, reduction_of
 from jitgrad.ops.creation import full
 
 __all__ = ["all", "any", "argsort", "count_nonzero", "cumulative_prod", "cumulative_sum", "logcumsumexp", "prod",
@@ -40,10 +41,7 @@ def count_nonzero(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 
 
 def _over(op: Any, name: str, x: Any, axis: Axis, keepdims: bool) -> Any:
-    how = reduction_of(name, x, axis, keepdims)
-    for group in how.groups:
-        x = op(x, group)
-    return x if how.shape is None else ops.reshape(x, how.shape)
+    return reduced(op, x, reduction_of(name, x, axis, keepdims))
 
 
 def cumulative_sum(x: Any, axis: int | None = None, dtype: Any = None, include_initial: bool = False) -> Any:
@@ -74,16 +72,6 @@ def _cumulative(name: str, op: Any, x: Any, axis: int | None, dtype: Any, includ
         return out
     made = aval_of(out)
     return concat([full(tuple(1 if i == at else n for i, n in enumerate(made.shape)), start, made.dtype), out], at)
-
-
-def axis_of(name: str, x: Any, axis: Any) -> int:
-    """An axis counted from the front; it may be left out for one dimension."""
-    ndim = aval_of(x).ndim
-    if axis is None:
-        if ndim != 1:
-            raise user_error(ValueError, f"{name}: shape {aval_of(x).shape} needs an axis")
-        return 0
-    return axis_index(name, axis, ndim)
 
 
 def logcumsumexp(x: Any, axis: int | None = None) -> Any:

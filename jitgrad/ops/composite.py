@@ -17,28 +17,15 @@ from jitgrad.core.aval import AVALS, Aval, as_shape, broadcast_shapes
 from jitgrad.core.dtypes import FLOAT32, NAMES, code_of, default_float, is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
+from jitgrad.ops.axes import Axis, as_axes, axes_of, axis_index, axis_of
 from jitgrad.ops.creation import arange
 
 __all__ = ["argmax", "argmin", "astype", "broadcast_to", "concat", "expand_dims", "identity", "log_softmax",
            "logsumexp", "matmul", "matrix_transpose", "max", "mean", "min", "one_hot", "permute_dims", "reshape",
            "softmax", "squeeze", "stack", "sum", "take"]
 
-Axis = int | Sequence[int] | None
-
-
 def aval_of(x: Any) -> Aval:
     return AVALS[x._aval]
-
-
-def axis_index(name: str, axis: Any, ndim: int) -> int:
-    """An axis counted from the front."""
-    try:
-        at = operator.index(axis)
-    except TypeError:
-        raise user_error(TypeError, f"{name}: an axis must be an int, got {axis!r}") from None
-    if not -ndim <= at < ndim:
-        raise user_error(ValueError, f"{name}: axis {at} is out of range for {ndim} dimensions")
-    return at % ndim
 
 
 # ---- reductions ----------------------------------------------------------------------------------
@@ -54,10 +41,7 @@ class Reduction(NamedTuple):
 @functools.lru_cache(maxsize=4096, typed=True)
 def _reduction(name: str, aval_id: int, axis: int | tuple[int, ...] | None, keepdims: bool) -> Reduction:
     aval = AVALS[aval_id]
-    given = range(aval.ndim) if axis is None else as_axes(name, axis)
-    axes = sorted(axis_index(name, a, aval.ndim) for a in given)
-    if len(set(axes)) != len(axes):
-        raise user_error(ValueError, f"{name}: axis {axis} names an axis twice")
+    axes = sorted(axes_of(name, axis, aval.ndim))
     groups: list[list[int]] = []
     for a in axes:
         if groups and groups[-1][-1] == a - 1:
@@ -77,17 +61,11 @@ def reduction_of(name: str, x: Any, axis: Axis, keepdims: bool) -> Reduction:
         return _reduction(name, x._aval, as_axes(name, axis), bool(keepdims))
 
 
-def _reduce(op: Any, x: Any, how: Reduction) -> Any:
+def reduced(op: Any, x: Any, how: Reduction) -> Any:
+    """``x`` reduced by an op, group by group, and squeezed."""
     for group in how.groups:
         x = op(x, group)
     return x if how.shape is None else ops.reshape(x, how.shape)
-
-
-def as_axes(name: str, axis: Any) -> tuple[int, ...]:
-    try:
-        return tuple(operator.index(a) for a in axis) if hasattr(axis, "__iter__") else (operator.index(axis),)
-    except TypeError:
-        raise user_error(TypeError, f"{name}: axis must be an int, a tuple of ints or None, got {axis!r}") from None
 
 
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -98,7 +76,7 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     <jg.Tensor: shape=(2,), dtype=float32, numpy=array([4., 6.], dtype=float32)>
     """
     x = tensor(x)
-    return _reduce(ops.reduce_sum, x, reduction_of("sum", x, axis, keepdims))
+    return reduced(ops.reduce_sum, x, reduction_of("sum", x, axis, keepdims))
 
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -107,7 +85,7 @@ def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     if AVALS[x._aval].code < FLOAT32:
         x = as_float(x)
     how = reduction_of("mean", x, axis, keepdims)
-    return _reduce(ops.reduce_sum, x, how) / how.elements
+    return reduced(ops.reduce_sum, x, how) / how.elements
 
 
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -123,7 +101,7 @@ def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 def _extreme(name: str, op: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
     x = tensor(x)
     how = reduction_of(name, x, axis, keepdims)
-    out = _reduce(op, x, how)
+    out = reduced(op, x, how)
     if how.elements == 0 and aval_of(out).size:
         raise user_error(ValueError, f"{name}: no elements to choose from in shape {aval_of(x).shape}, axis {axis}")
     return out
@@ -159,7 +137,7 @@ def sum_to(x: Any, shape: tuple[int, ...]) -> Any:
         return x
     lead = len(have) - len(shape)
     axes = tuple(i for i, n in enumerate(have) if i < lead or shape[i - lead] != n)
-    x = _reduce(ops.reduce_sum, x, _reduction("sum", x._aval, axes, True))
+    x = reduced(ops.reduce_sum, x, _reduction("sum", x._aval, axes, True))
     return ops.reshape(x, shape) if x.shape != shape else x
 
 
@@ -175,9 +153,9 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """``log(sum(exp(x)))`` over ``axis`` without overflow; a slice all of -inf gives -inf with gradient 0."""
     x = as_float(x)
     kept = reduction_of("logsumexp", x, axis, True)
-    top = _reduce(ops.reduce_max, ops.stop_gradient(x), kept)
+    top = reduced(ops.reduce_max, ops.stop_gradient(x), kept)
     top = ops.where(ops.less(ops.abs(top), math.inf), top, 0)
-    total = _reduce(ops.reduce_sum, ops.exp(x - top), kept)
+    total = reduced(ops.reduce_sum, ops.exp(x - top), kept)
     out = ops.where(total == 0, -math.inf, ops.log(ops.where(total == 0, 1, total))) + top
     shape = reduction_of("logsumexp", x, axis, keepdims).shape
     return out if shape is None else ops.reshape(out, shape)
@@ -187,21 +165,16 @@ def softmax(x: Any, axis: Axis = -1) -> Any:
     """``exp(x) / sum(exp(x))`` over ``axis``, shifted by the maximum."""
     x = as_float(x)
     how = reduction_of("softmax", x, axis, True)
-    e = ops.exp(x - _reduce(ops.reduce_max, ops.stop_gradient(x), how))
-    return e / _reduce(ops.reduce_sum, e, how)
+    e = ops.exp(x - reduced(ops.reduce_max, ops.stop_gradient(x), how))
+    return e / reduced(ops.reduce_sum, e, how)
 
 
 def log_softmax(x: Any, axis: Axis = -1) -> Any:
     """``log(softmax(x))`` over ``axis``, without rounding a small probability to 0."""
     x = as_float(x)
     how = reduction_of("log_softmax", x, axis, True)
-    shifted = x - _reduce(ops.reduce_max, ops.stop_gradient(x), how)
-    return shifted - ops.log(_reduce(ops.reduce_sum, ops.exp(shifted), how))
-
-
-def stop(x: Any) -> Any:
-    """``x`` as a constant: nothing upstream of it gets a gradient through it."""
-    return ops.stop_gradient(x)
+    shifted = x - reduced(ops.reduce_max, ops.stop_gradient(x), how)
+    return shifted - ops.log(reduced(ops.reduce_sum, ops.exp(shifted), how))
 
 
 # ---- shapes --------------------------------------------------------------------------------------
@@ -309,12 +282,7 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Any:
     An index out of range raises IndexError. The gradient adds up where an index repeats.
     """
     x = tensor(x)
-    ndim = AVALS[x._aval].ndim
-    if axis is None:
-        if ndim != 1:
-            raise user_error(ValueError, f"take: shape {aval_of(x).shape} needs an axis")
-        axis = 0
-    return ops.gather(x, tensor(indices), axis_index("take", axis, ndim))
+    return ops.gather(x, tensor(indices), axis_of("take", x, axis))
 
 
 def one_hot(indices: Any, depth: int, dtype: Any = None) -> Any:

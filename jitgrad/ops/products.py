@@ -12,9 +12,9 @@ import numpy as np
 from jitgrad import ops
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
+from jitgrad.ops.axes import axes_of
 from jitgrad.ops.composite import aval_of, matmul, permute_dims
 from jitgrad.ops.composite import sum as sum_
-from jitgrad.ops.shapes import axes_of
 
 __all__ = ["einsum", "outer", "tensordot", "vecdot"]
 

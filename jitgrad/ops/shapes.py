@@ -14,14 +14,8 @@ from jitgrad import ops
 from jitgrad.core.aval import as_shape, broadcast_shapes
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
-from jitgrad.ops.composite import (
-    Axis,
-    as_axes,
-    aval_of,
-    axis_index,
-    broadcast_to,
-    expand_dims,
-)
+from jitgrad.ops.axes import Axis, as_axes, axes_of, axis_index
+from jitgrad.ops.composite import aval_of, broadcast_to, expand_dims
 from jitgrad.ops.composite import sum as sum_
 from jitgrad.ops.creation import full
 
@@ -32,14 +26,6 @@ __all__ = ["broadcast_arrays", "diag", "diagonal", "flip", "meshgrid", "moveaxis
 def spans_of(shape: tuple[int, ...], **given: Any) -> tuple[tuple[int, int, int], ...]:
     """Spans that take everything, but along ``axis`` the ``span``."""
     return tuple(given["span"] if i == given["axis"] else (0, n, 1) for i, n in enumerate(shape))
-
-
-def axes_of(name: str, axis: Any, ndim: int) -> tuple[int, ...]:
-    """Axes counted from the front, all of them for None; none twice."""
-    axes = tuple(range(ndim)) if axis is None else tuple(axis_index(name, a, ndim) for a in as_axes(name, axis))
-    if len(set(axes)) != len(axes):
-        raise user_error(ValueError, f"{name}: axis {axis} names an axis twice")
-    return axes
 
 
 # ---- order of elements -----------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from jitgrad.core.aval import AVALS
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.ops import along, composite, creation
-from jitgrad.ops.composite import Axis, as_float
+from jitgrad.ops.axes import Axis, axes_of, axis_index
+from jitgrad.ops.composite import as_float
 
 __all__ = ["average", "corrcoef", "cov", "median", "moments", "quantile", "standardize", "std", "var"]
 
@@ -62,7 +63,7 @@ def average(x: Any, axis: Axis = None, weights: Any = None, keepdims: bool = Fal
     weights = tensor(weights, have.code, "average")
     given = AVALS[weights._aval].shape
     if len(given) == 1 and have.ndim > 1 and axis is not None:
-        at = composite.axis_index("average", axis, have.ndim)
+        at = axis_index("average", axis, have.ndim)
         if given != have.shape[at: at + 1]:
             raise user_error(ValueError, f"average: {given[0]} weights do not fit axis {axis} of shape {have.shape}")
         weights = ops.reshape(weights, tuple(n if i == at else 1 for i, n in enumerate(have.shape)))
@@ -157,10 +158,7 @@ def quantile(x: Any, q: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 def _rows_over(name: str, x: Any, axis: Axis, keepdims: bool) -> tuple[Any, tuple[int, ...]]:
     """``x`` with the axes to reduce made one, the last, and the shape of a result."""
     shape = AVALS[x._aval].shape
-    axes = range(len(shape)) if axis is None else composite.as_axes(name, axis)
-    gone = [composite.axis_index(name, a, len(shape)) for a in axes]
-    if len(set(gone)) != len(gone):
-        raise user_error(ValueError, f"{name}: axis {axis} names an axis twice")
+    gone = axes_of(name, axis, len(shape))
     kept = [i for i in range(len(shape)) if i not in gone]
     rest = tuple(shape[i] for i in kept)
     x = ops.permute_dims(x, (*kept, *sorted(gone)))

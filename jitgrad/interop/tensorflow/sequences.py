@@ -9,7 +9,7 @@ from typing import Any
 import jitgrad as jg
 from jitgrad import ops
 from jitgrad.core.errors import user_error
-from jitgrad.ops.composite import axis_index
+from jitgrad.ops.axes import axis_index
 
 
 def _scan(op: Any, name: str, x: Any, axis: int, exclusive: bool, reverse: bool) -> Any:
