@@ -1,7 +1,5 @@
 """jitgrad: automatic differentiation for fast CPU training loops, with a TensorFlow-style tape."""
 
-from __future__ import annotations
-
 from typing import Any as _Any
 
 from jitgrad._version import __version__ as __version__
@@ -37,12 +35,10 @@ from jitgrad.frontend.tape import UnconnectedGradients as UnconnectedGradients
 from jitgrad.ops.along import *
 from jitgrad.ops.composite import *
 from jitgrad.ops.creation import *
-from jitgrad.ops.exponential import *
 from jitgrad.ops.logarithms import *
 from jitgrad.ops.methods import *
 from jitgrad.ops.methods import Operations as _Operations
 from jitgrad.ops.products import *
-from jitgrad.ops.rounding import *
 from jitgrad.ops.shapes import *
 from jitgrad.ops.statistics import *
 

@@ -109,6 +109,26 @@ def test_op_names_are_listed_once() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_groups_of_names_are_exported_once() -> None:
+    """Each group that comes whole exports functions of its own."""
+    groups = [importlib.import_module(node.module) for node in ast.parse((PACKAGE / "__init__.py").read_text()).body
+              if isinstance(node, ast.ImportFrom) and node.module and node.names[0].name == "*"]
+    exported = [(name, group) for group in groups for name in group.__all__]
+    names = [name for name, _ in exported]
+    assert len(groups) > 5 and sorted(names) == sorted(set(names))
+    for name, group in exported:
+        assert inspect.isfunction(getattr(group, name)) and getattr(group, name).__module__ == group.__name__, name
+        assert getattr(jg, name) is getattr(group, name)
+
+
+def test_the_namespace_holds_nothing_of_others() -> None:
+    """No imported module, no feature of a `from __future__`: dtypes are NumPy's, all else is written here."""
+    for name in [n for n in vars(jg) if not n.startswith("_")]:
+        thing = getattr(jg, name)
+        home = thing.__name__ if inspect.ismodule(thing) else getattr(thing, "__module__", type(thing).__module__)
+        assert home.startswith(("jitgrad", "numpy")), name
+
+
 # ---- documentation -------------------------------------------------------------------------------
 
 def modules() -> list[ModuleType]:

@@ -20,11 +20,13 @@ from jitgrad.core.record import tensor
 from jitgrad.ops.axes import Axis, as_axes, axes_of, axis_index, axis_of
 from jitgrad.ops.creation import arange
 
-__all__ = ["argmax", "argmin", "astype", "broadcast_to", "concat", "expand_dims", "identity", "log_softmax",
+__all__ = ["argmax", "argmin", "astype", "broadcast_to", "clip", "concat", "expand_dims", "identity", "log_softmax",
            "logsumexp", "matmul", "matrix_transpose", "max", "mean", "min", "one_hot", "permute_dims", "reshape",
            "softmax", "squeeze", "stack", "sum", "take"]
 
+
 def aval_of(x: Any) -> Aval:
+    """Shape and dtype of a Tensor."""
     return AVALS[x._aval]
 
 
@@ -147,6 +149,21 @@ def as_float(x: Any) -> Any:
     """A Tensor whose dtype is a float: integers and booleans become the default float."""
     x = tensor(x)
     return x if AVALS[x._aval].code >= FLOAT32 else ops.cast(x, NAMES[default_float()])
+
+
+def clip(x: Any, min: Any = None, max: Any = None) -> Any:
+    """``x`` held between ``min`` and ``max``; None leaves a side open; where ``min`` exceeds ``max`` it is ``max``.
+
+    The gradient passes where ``x`` is between the bounds or on one of them, and goes to the bound elsewhere.
+
+    >>> import jitgrad as jg
+    >>> jg.clip([-1., 0.5, 9.], 0., 1.).numpy().tolist()
+    [0.0, 0.5, 1.0]
+    """
+    x = tensor(x)
+    if min is not None:
+        x = ops.maximum(x, min)
+    return x if max is None else ops.minimum(x, max)
 
 
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:

@@ -12,8 +12,6 @@ from jitgrad.core.primitive import EDGES, elementwise, uniform
 from jitgrad.ops import maths
 from jitgrad.ops.scalar import INF, NAN
 
-__all__ = ["xlog1py", "xlogy"]
-
 LN2, LN10 = math.log(2), math.log(10)
 
 
@@ -103,18 +101,3 @@ def logaddexp(x, y):
     0 is a small difference of two terms.
     """
     return maths.logaddexp(x, y)
-
-
-def xlogy(x: Any, y: Any) -> Any:
-    """``x * log(y)``, but 0 where ``x`` is 0 whatever ``y``; the gradient is 0 wherever the cotangent is.
-
-    >>> import jitgrad as jg
-    >>> jg.xlogy([0., 2.], [0., 1.]).numpy().tolist()
-    [0.0, 0.0]
-    """
-    return ops.xmuly(x, ops.log(y))
-
-
-def xlog1py(x: Any, y: Any) -> Any:
-    """``x * log1p(y)``, but 0 where ``x`` is 0 whatever ``y``; the gradient is 0 wherever the cotangent is."""
-    return ops.xmuly(x, ops.log1p(y))

@@ -1,15 +1,14 @@
-"""Logarithms of sums and differences with 1 that lose no digits: functions of ops, no entries."""
+"""Logarithms that lose no digits to sums with 1, and products with them: functions of ops, no entries."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from jitgrad import ops
 from jitgrad.ops.composite import as_float
 
-__all__ = ["log1mexp", "log_sigmoid", "logit"]
-
-_LOG_2 = 0.6931471805599453
+__all__ = ["log1mexp", "log_sigmoid", "logit", "xlog1py", "xlogy"]
 
 
 def log_sigmoid(x: Any) -> Any:
@@ -23,7 +22,7 @@ def log1mexp(x: Any) -> Any:
     -inf at 0, where the gradient is inf; 0 with gradient 0 at inf.
     """
     x = as_float(x)
-    small = x < _LOG_2
+    small = x < math.log(2)
     near, far = ops.where(small, x, 1.0), ops.where(small, 1.0, x)
     return ops.where(small, ops.log(-ops.expm1(-near)), ops.log1p(-ops.exp(-far)))
 
@@ -40,3 +39,17 @@ def logit(x: Any) -> Any:
     inner, outer = ops.where(middle, x, 0.5), ops.where(middle, 0.5, x)
     # in the middle log(x) and log(1 - x) would cancel; 2x - 1 is exact there
     return ops.where(middle, ops.log1p((2.0 * inner - 1.0) / (1.0 - inner)), ops.log(outer) - ops.log1p(-outer))
+
+def xlogy(x: Any, y: Any) -> Any:
+    """``x * log(y)``, but 0 where ``x`` is 0 whatever ``y``; the gradient is 0 wherever the cotangent is.
+
+    >>> import jitgrad as jg
+    >>> jg.xlogy([0., 2.], [0., 1.]).numpy().tolist()
+    [0.0, 0.0]
+    """
+    return ops.xmuly(x, ops.log(y))
+
+
+def xlog1py(x: Any, y: Any) -> Any:
+    """``x * log1p(y)``, but 0 where ``x`` is 0 whatever ``y``; the gradient is 0 wherever the cotangent is."""
+    return ops.xmuly(x, ops.log1p(y))

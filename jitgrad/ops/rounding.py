@@ -8,11 +8,8 @@ import numpy as np
 
 from jitgrad import ops
 from jitgrad.core.primitive import EDGES, elementwise, uniform
-from jitgrad.core.record import tensor
 from jitgrad.ops import maths, scalar
 from jitgrad.ops.scalar import INF, NAN
-
-__all__ = ["clip"]
 
 HALVES = (*EDGES, 0.5, -0.5, 1.5, 2.5, -2.5, 4503599627370497.5, 1e300)
 DIVIDED = (*EDGES, 3.0, -3.0, 0.1, 1e30, -7e-12)
@@ -77,21 +74,6 @@ def _integer_fmod(x: Any, y: Any) -> Any:
 def fmod(x, y):
     """C's remainder: exact, with the sign of ``x``, also for large quotients. Integer division by zero gives 0."""
     return _integer_fmod(x, y) if x.dtype.kind == "i" else maths.fmod(x, y)
-
-
-def clip(x: Any, min: Any = None, max: Any = None) -> Any:
-    """``x`` held between ``min`` and ``max``; None leaves a side open; where ``min`` exceeds ``max`` it is ``max``.
-
-    The gradient passes where ``x`` is between the bounds or on one of them, and goes to the bound elsewhere.
-
-    >>> import jitgrad as jg
-    >>> jg.clip([-1., 0.5, 9.], 0., 1.).numpy().tolist()
-    [0.0, 0.5, 1.0]
-    """
-    x = tensor(x)
-    if min is not None:
-        x = ops.maximum(x, min)
-    return x if max is None else ops.minimum(x, max)
 
 
 # ---- signs and neighbours ------------------------------------------------------------------------
