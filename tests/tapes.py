@@ -1,7 +1,9 @@
-"""Helpers of the tape tests: leak checks, nests as plain numbers, and the functions of TensorFlow's backprop.py."""
+"""Helpers of the tape tests: leak checks, nests as plain numbers, derivatives of several orders, and the functions of
+TensorFlow's backprop.py."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import itertools
@@ -69,6 +71,21 @@ def numbers(nest):
     if isinstance(nest, list | tuple):
         return type(nest)(map(numbers, nest))
     return nest.numpy().tolist() if isinstance(nest, jg.Tensor | jg.Variable) else nest
+
+
+def orders(f, x, count=2):
+    """The value of a function, the gradient of its sum, the gradient of that gradient's sum and so on, by nested tapes."""
+    x = jg.asarray(x)
+    with contextlib.ExitStack() as stack:
+        tapes = [stack.enter_context(jg.GradientTape()) for _ in range(count)]
+        for tape in tapes:
+            tape.watch(x)
+        y = f(x)
+        out = [y.numpy()]
+        for tape in reversed(tapes):        # an inner gradient is recorded by the tapes around it
+            y = tape.gradient(y, x, unconnected_gradients=jg.UnconnectedGradients.ZERO)
+            out.append(y.numpy())
+    return out
 
 
 # ---- tensorflow/python/eager/backprop.py, over jitgrad's tape -------------------------------------

@@ -4,33 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import pytest
 
 import jitgrad as jg
-
-
-def gradient(f: Callable[[Any], Any], x: Any) -> np.ndarray:
-    x = jg.constant(x)
-    with jg.GradientTape() as tape:
-        tape.watch(x)
-        y = jg.sum(f(x))
-    return tape.gradient(y, x).numpy()
-
-
-def second(f: Callable[[Any], Any], x: Any) -> np.ndarray:
-    """The gradient of the summed gradient, by two tapes."""
-    x = jg.constant(x)
-    with jg.GradientTape() as outer:
-        outer.watch(x)
-        with jg.GradientTape() as inner:
-            inner.watch(x)
-            y = jg.sum(f(x))
-        g = inner.gradient(y, x)
-    return outer.gradient(g, x).numpy()
+from tapes import orders
 
 
 @pytest.mark.parametrize(("f", "want"), [
@@ -41,7 +21,7 @@ def second(f: Callable[[Any], Any], x: Any) -> np.ndarray:
     (lambda x: x[[1, 0]]**3, [6., 12.]),
 ], ids=["where", "float64", "cast", "take", "index"])
 def test_second_order_through_operands_of_several_dtypes(f, want):
-    np.testing.assert_allclose(second(f, [1., 2.]), want, rtol=1e-6)
+    np.testing.assert_allclose(orders(f, [1., 2.])[2], want, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("f", "x", "want"), [
@@ -55,25 +35,15 @@ def test_second_order_through_operands_of_several_dtypes(f, want):
     (lambda x: jg.logsumexp(x, axis=1), [[-math.inf, -math.inf], [0., 0.]], [[0., 0.], [.5, .5]]),
 ], ids=["sqrt by power", "reciprocal by literal", "reciprocal by power", "divide", "log", "sqrt", "norm", "logsumexp"])
 def test_a_gradient_that_was_not_asked_for_is_zero_and_not_nan(f, x, want):
-    np.testing.assert_allclose(gradient(f, x), want, rtol=1e-6)
+    np.testing.assert_allclose(orders(f, x, 1)[1], want, rtol=1e-6)
 
 
 INF = math.inf
 
 
-def orders(f: Callable[[Any], Any], x: Any, count: int = 2) -> list[np.ndarray]:
-    """The gradient of the sum, the gradient of that gradient's sum and so on, by nested tapes in float64."""
-    x = jg.constant(x, dtype="float64")
-    with ExitStack() as stack:
-        tapes = [stack.enter_context(jg.GradientTape()) for _ in range(count)]
-        for tape in tapes:
-            tape.watch(x)
-        y = jg.sum(f(x))
-        out = []
-        for tape in reversed(tapes):        # an inner gradient is recorded by the tapes around it
-            y = tape.gradient(y, x, unconnected_gradients=jg.UnconnectedGradients.ZERO)
-            out.append(y.numpy())
-    return out
+def derivatives(f: Callable[[Any], Any], x: Any, count: int = 2) -> list[np.ndarray]:
+    """Those of the sum, first to ``count``-th order, in float64."""
+    return orders(f, np.asarray(x, np.float64), count)[1:]
 
 
 MASKED = {        # what where() did not choose has no gradient of any order, be its own value or slope infinite
@@ -91,7 +61,7 @@ MASKED = {        # what where() did not choose has no gradient of any order, be
 @pytest.mark.parametrize("name", MASKED)
 def test_what_where_did_not_choose_has_gradient_zero_to_third_order(name):
     f, edge = MASKED[name]
-    for found in orders(lambda x: jg.where(x == edge, 0., f(x)), [edge, .5 if name != "acosh" else 2.], 3):
+    for found in derivatives(lambda x: jg.where(x == edge, 0., f(x)), [edge, .5 if name != "acosh" else 2.], 3):
         assert found[0] == 0 and np.isfinite(found[1])
 
 
@@ -145,7 +115,7 @@ SECOND = {        # f, x, first and second derivative
 @pytest.mark.parametrize("name", SECOND)
 def test_edges_to_second_order(name):
     f, x, first, second_order = SECOND[name]
-    for found, want in zip(orders(f, x), (first, second_order), strict=True):
+    for found, want in zip(derivatives(f, x), (first, second_order), strict=True):
         np.testing.assert_allclose(found, want, rtol=1e-13, atol=1e-15)
 
 
@@ -160,7 +130,7 @@ def test_a_zero_that_is_a_source_still_has_a_derivative(f):
             inner.watch(x)
             y = c * f(x)
         slope = inner.gradient(y, x)
-    np.testing.assert_allclose(outer.gradient(slope, c).numpy(), orders(f, 2., 1)[0], rtol=1e-15)
+    np.testing.assert_allclose(outer.gradient(slope, c).numpy(), derivatives(f, 2., 1)[0], rtol=1e-15)
 
 
 def test_mixed_derivative_of_a_power_at_exponent_zero():

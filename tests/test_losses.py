@@ -12,6 +12,7 @@ import pytest
 import jitgrad as jg
 from jitgrad import nn
 from jitgrad.testing import check_grads
+from tapes import orders
 
 losses = nn.losses
 rng = np.random.default_rng(3)
@@ -117,18 +118,6 @@ def test_derivatives(name: str, data: str, options: dict[str, Any]) -> None:
     y_true, y_pred = (np.array(v) for v in DATA[data])
     y_pred = y_pred + np.array([[0.013, 0.021, -0.017], [0.011, -0.019, 0.007]])
     check_grads(lambda p: getattr(losses, name)(y_true, p, **options), (jg.asarray(y_pred),), eps=2.0**-11)
-
-
-def orders(f: Callable[[Any], Any], x: Any) -> list[np.ndarray]:
-    """Value, first and second derivative."""
-    t = jg.asarray(x)
-    with jg.GradientTape() as outer:
-        outer.watch(t)
-        with jg.GradientTape() as inner:
-            inner.watch(t)
-            y = f(t)
-        g = inner.gradient(y, t)
-    return [y.numpy(), g.numpy(), outer.gradient(g, t, unconnected_gradients="zero").numpy()]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

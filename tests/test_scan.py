@@ -63,7 +63,7 @@ def test_float32_accumulates_in_float64(rng):
                                   np.cumsum(strided.astype("d"), axis=0).astype("f"))
 
 
-def derivatives(f, x, order=2):
+def derivatives(f, x):
     """The gradient of sum(w f(x)) and that of a fixed combination of it, by nested tapes."""
     t = jg.constant(x, "float64")
     w, d = (np.random.default_rng(k).normal(size=t.shape) for k in (1, 2))

@@ -11,22 +11,11 @@ import pytest
 import jitgrad as jg
 from jitgrad import nn
 from jitgrad.testing import assert_allclose, check_grads
+from tapes import orders
 
 rng = np.random.default_rng(11)
 X = rng.normal(size=(3, 4, 5))
 AXES = [None, 0, -1, (0, 2), (-1, 1), (0, 1, 2), ()]
-
-
-def orders(f, x):
-    """Value, first and second derivative."""
-    t = jg.asarray(x)
-    with jg.GradientTape() as outer:
-        outer.watch(t)
-        with jg.GradientTape() as inner:
-            inner.watch(t)
-            y = f(t)
-        g = inner.gradient(y, t)
-    return y.numpy(), g.numpy(), outer.gradient(g, t, unconnected_gradients="zero").numpy()
 
 
 # ---- spread --------------------------------------------------------------------------------------
