@@ -8,23 +8,20 @@ import numpy as np
 
 from jitgrad.core.aval import AVALS
 from jitgrad.core.dtypes import DTYPES, NAMES
-from jitgrad.core.primitive import ACCUMULATING, OPS, TABLE, Kind
+from jitgrad.core.primitive import ACCUMULATING, FIXED, OPS, TABLE, Kind, takes
 from jitgrad.core.record import tensor
 from tolerance import ulps, wider
 
 ENTRIES = [p for p in TABLE if p.kind is not Kind.HIGHER]
-_FIXED = ("bool", "index")                                  # domains of operands whose dtype is no choice
-_KINDS = {"float": "f", "number": "fi", "logical": "bi", "integer": "i", "any": "bif"}
 
 
 def data_domains(prim):
-    return [d for d in prim.domains if d not in _FIXED]
+    return [d for d in prim.domains if d not in FIXED]
 
 
 def dtypes_of(prim):
     """Dtypes that the data operands of an entry take without a cast; one None where there are no data operands."""
-    domains = data_domains(prim)
-    return [d for d in DTYPES if all(d.kind in _KINDS[domain] for domain in domains)] if domains else [None]
+    return [d for d in DTYPES if takes(prim, d)] if data_domains(prim) else [None]
 
 
 def cases(entries, kinds=tuple(Kind), chars="bif"):
@@ -47,7 +44,7 @@ def converted(array, dtype):
 
 def operands(prim, arrays, dtype):
     domains = prim.domains if len(prim.domains) == len(arrays) else prim.domains * len(arrays)
-    return [a if domain in _FIXED else converted(a, dtype) for a, domain in zip(arrays, domains, strict=True)]
+    return [a if domain in FIXED else converted(a, dtype) for a, domain in zip(arrays, domains, strict=True)]
 
 
 def samples(prim, dtype, rng):

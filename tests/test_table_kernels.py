@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from jitgrad.core.aval import AVALS
-from jitgrad.core.dtypes import DTYPES
 from jitgrad.core.form import form
 from jitgrad.core.primitive import Kind
 from jitgrad.core.record import tensor
-from jitgrad.execute.cpu.library import kernel_of, numba_kernel, takes
+from jitgrad.execute.cpu.library import kernel_of, numba_kernel
 from table import ENTRIES, cases, drawn, dtypes_of, error, ident, operands, points, reference, samples
 from tolerance import assert_close, assert_same_bits
 
@@ -115,14 +114,6 @@ def test_own_product_against_blas(prim, dtype, rng, monkeypatch):
         # magnitudes meet in sums of many: the bound of the small samples grows as a random walk
         depth = max(a.shape[-1] for a in arrays)
         assert max(error(prim, got, arrays, params) for got in (one, other)) <= prim.ulp + np.sqrt(depth)
-
-
-@pytest.mark.parametrize("prim", ENTRIES, ids=ident)
-def test_the_dtypes_that_reach_a_kernel(prim):
-    """What `jg.kernels` lists is what the tests draw operands from."""
-    found = [d for d in DTYPES if takes(prim, d)]
-    fixed = [d for d in DTYPES if d.kind == ("b" if "bool" in prim.domains else "i")]
-    assert found == (dtypes_of(prim) if dtypes_of(prim) != [None] else fixed)
 
 
 def large(prim, dtype, rng):

@@ -10,7 +10,7 @@ import pytest
 
 import jitgrad as jg
 from jitgrad.core.aval import AVALS
-from jitgrad.core.primitive import OPS, Missing
+from jitgrad.core.primitive import FIXED, OPS, Missing
 from jitgrad.core.record import Recorder, tensor
 from jitgrad.execute import oracle
 from jitgrad.testing import tolerances
@@ -40,7 +40,7 @@ def given(prim, arrays, mix):
     """The sample's arrays, the data operands in the dtypes of the mix."""
     dtypes = iter(mix)
     domains = prim.domains if len(prim.domains) == len(arrays) else prim.domains * len(arrays)
-    return [np.asarray(a) if d in ("bool", "index") else converted(np.asarray(a), next(dtypes, mix[-1]))
+    return [np.asarray(a) if d in FIXED else converted(np.asarray(a), next(dtypes, mix[-1]))
             for a, d in zip(arrays, domains, strict=True)]
 
 
@@ -83,7 +83,7 @@ def test_two_tapes_and_mixed_dtypes(prim, mix, rng):
     rtol = tolerances(NARROW if NARROW in mix else WIDE).values
     for arrays, params in prim.samples(rng)[:2]:
         mixed = given(prim, arrays, mix)
-        promoted = [a.astype(common) if a.dtype.kind in "fi" and d not in ("bool", "index") else a
+        promoted = [a.astype(common) if a.dtype.kind in "fi" and d not in FIXED else a
                     for a, d in zip(mixed, prim.domains * len(mixed), strict=False)]
         if "dtype" in params:
             params = {**params, "dtype": WIDE.name}

@@ -15,8 +15,7 @@ import jitgrad as jg
 from jitgrad import ops
 from jitgrad.core.aval import aval
 from jitgrad.core.dtypes import CODES, DTYPES
-from jitgrad.core.primitive import ACCUMULATING, BY_NAME, Kind, Linear, Missing, Primitive
-from jitgrad.execute.cpu.library import takes
+from jitgrad.core.primitive import ACCUMULATING, BY_NAME, Kind, Linear, Missing, Primitive, takes
 
 SHAPES = {                     # shape rules in words, by kind; of the others: see `shape`
     Kind.ELEMENTWISE: "operands broadcast",
@@ -26,7 +25,7 @@ SHAPES = {                     # shape rules in words, by kind; of the others: s
     Kind.PLACE: "given by the parameters",
     Kind.CONTRACT: "stacks of matrices (..., m, k) and (..., k, n) give (..., m, n)",
 }
-DOMAINS = {"bool": "bool", "index": "int32 or int64"}
+OF_THEIR_OWN = {"bool": "bool", "index": "int32 or int64"}       # dtypes of operands that do not share the others'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,9 +71,9 @@ def call(prim: Primitive) -> str:
 
 def dtypes(prim: Primitive) -> str:
     """What the operands may be and what comes out."""
-    data = [name for name, domain in zip(prim.operands, prim.domains, strict=True) if domain not in DOMAINS]
-    fixed = [f"{name} {DOMAINS[domain]}" for name, domain in zip(prim.operands, prim.domains, strict=True)
-             if domain in DOMAINS]
+    data = [name for name, domain in zip(prim.operands, prim.domains, strict=True) if domain not in OF_THEIR_OWN]
+    fixed = [f"{name} {OF_THEIR_OWN[domain]}" for name, domain in zip(prim.operands, prim.domains, strict=True)
+             if domain in OF_THEIR_OWN]
     taken = [", ".join(d.name for d in DTYPES if takes(prim, d))] if data else []
     made = result(prim)
     return "; ".join([*taken, *fixed]) + (f" -> {made}" if made else "")
@@ -90,7 +89,7 @@ def result(prim: Primitive) -> str:
     given = [aval(CODES[a.dtype], a.shape) for a in map(np.asarray, arrays)]
     outs = prim.aval(*given, **params)
     made = outs if isinstance(outs, tuple) else (outs,)
-    data = {a.code for a, domain in zip(given, prim.domains, strict=True) if domain not in DOMAINS}
+    data = {a.code for a, domain in zip(given, prim.domains, strict=True) if domain not in OF_THEIR_OWN}
     return "" if all(out.code in data for out in made) else ", ".join(out.dtype.name for out in made)
 
 

@@ -17,7 +17,7 @@ from jitgrad.commands import bytes_in_words
 from jitgrad.core.aval import aval
 from jitgrad.core.dtypes import CODES, DTYPES
 from jitgrad.core.form import Form, form
-from jitgrad.core.primitive import TABLE, Kind, Primitive
+from jitgrad.core.primitive import FIXED, TABLE, Kind, Primitive, takes
 from jitgrad.execute.cpu import cache, library
 
 INDICES = tuple(d for d in DTYPES if d.kind == "i")
@@ -61,7 +61,7 @@ def wanted() -> Iterator[Form]:
 def combinations(prim: Primitive, count: int) -> Iterator[tuple[np.dtype[Any], ...]]:
     """Dtypes of the operands: data share one, indices have either, conditions are bool."""
     domains = prim.domains if len(prim.domains) == count else prim.domains * count
-    data = [d for d in DTYPES if library.takes(prim, d)] if {*domains} - {"bool", "index"} else [DTYPES[0]]
+    data = [d for d in DTYPES if takes(prim, d)] if {*domains} - {*FIXED} else [DTYPES[0]]
     for own, index in itertools.product(data, INDICES if "index" in domains else INDICES[:1]):
         yield tuple(index if domain == "index" else DTYPES[0] if domain == "bool" else own for domain in domains)
 

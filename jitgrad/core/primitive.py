@@ -35,6 +35,11 @@ class Kind(Enum):
 ACCUMULATING = (Kind.REDUCE, Kind.SCAN, Kind.CONTRACT, Kind.INDEX)     # errors count against the sum of magnitudes
 
 
+DOMAINS = {                    # kinds of the dtypes in which operands of a domain reach a kernel
+    "float": "f", "number": "if", "integer": "i", "logical": "bi", "any": "bif", "bool": "b", "index": "i"}
+FIXED = ("bool", "index")      # domains whose operands take no part in promotion; the others share a dtype
+
+
 class Linear(Enum):
     """What derivative rules may assume."""
 
@@ -66,7 +71,7 @@ class Primitive:
     samples: Callable[..., Any] | None   # rng -> [(arrays, params)]
     operands: tuple[str, ...]            # operand names; ('*xs',) for any number
     params: tuple[str, ...]
-    domains: tuple[str, ...]             # per operand: float, number, integer, logical, any, bool, index
+    domains: tuple[str, ...]             # per operand: see DOMAINS
     linear: Linear = Linear.NO
     init: Any = None                     # of a reduction or scan: number, or dtype -> number
     words: Callable[..., Any] | None = None   # of an own kernel: the integers its body gets
@@ -85,6 +90,15 @@ class Primitive:
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
+
+
+def takes(prim: Primitive, dtype: np.dtype[Any]) -> bool:
+    """Whether data operands of a dtype reach the entry's kernel (promotion casts the others before).
+
+    Of an entry without data operands, whether any of its operands may have the dtype.
+    """
+    shared = [d for d in prim.domains if d not in FIXED] or list(prim.domains) or ["index"]
+    return all(dtype.kind in DOMAINS[domain] for domain in shared)
 
 
 TABLE: list[Primitive] = []          # index == op code

@@ -15,7 +15,7 @@ from jitgrad.core import backend, dtypes
 from jitgrad.core.aval import AVALS, Aval, aval
 from jitgrad.core.errors import user_call, user_error
 from jitgrad.core.form import Form, form
-from jitgrad.core.primitive import BY_NAME, Primitive
+from jitgrad.core.primitive import BY_NAME, FIXED, Primitive
 from jitgrad.core.program import Program
 
 _HASHED = (int, bool, str, type(None), float, np.dtype)
@@ -231,13 +231,13 @@ def prepare(prim: Primitive, operands: Sequence[Any]) -> list[Any]:
             kind = float if isinstance(x, float) else int        # a number of the user's own type is a number
             x = kind(x)
         if kind is int or kind is float:
-            if domain not in ("bool", "index"):
+            if domain not in FIXED:
                 weak.append(kind)
             out.append(x)
             continue
         t = tensor(x, what=prim.name)
         out.append(t)
-        if domain not in ("bool", "index"):
+        if domain not in FIXED:
             strong.append(AVALS[t._aval].code)
     code = dtypes.promote(strong, weak)
     if not strong and code == dtypes.INT32 and any(type(x) is int and x not in _INT32 for x in out):

@@ -15,7 +15,7 @@ from jitgrad.core.aval import Aval
 from jitgrad.core.dtypes import DTYPES
 from jitgrad.core.form import Form
 from jitgrad.core.lock import TABLES
-from jitgrad.core.primitive import BY_NAME, Index, Kind, Primitive, contiguous_strides
+from jitgrad.core.primitive import BY_NAME, Index, Kind, Primitive, contiguous_strides, takes
 from jitgrad.execute.cpu import blas, cache, fingerprint, layout, llvm
 from jitgrad.execute.cpu.types import NATIVE
 from jitgrad.ops import scalar
@@ -263,10 +263,3 @@ def _numba_kernel_for(prim: Primitive, dtype: np.dtype[Any]) -> Any:
         return numba_kernel(prim, dtypes, params if prim.kind is Kind.ELEMENTWISE else {})
     from jitgrad.execute.cpu import loops
     return loops.own_kernel(prim, dtype)
-
-
-def takes(prim: Primitive, dtype: np.dtype[Any]) -> bool:
-    """Whether operands of a dtype reach the entry's kernel (promotion casts the others before)."""
-    shared = [d for d in prim.domains if d not in ("bool", "index")] or list(prim.domains) or ["index"]
-    kinds = {"float": "f", "number": "if", "logical": "bi", "integer": "i", "index": "i", "bool": "b"}
-    return all(dtype.kind in kinds.get(domain, "bif") for domain in shared)
