@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 
 import numpy as np
 
 from jitgrad.core.aval import AVALS
 from jitgrad.core.dtypes import DTYPES, NAMES
+from jitgrad.core.form import form
 from jitgrad.core.primitive import ACCUMULATING, FIXED, OPS, TABLE, Kind, takes
 from jitgrad.core.record import tensor
 from tolerance import ulps, wider
 
+_KERNEL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
 ENTRIES = [p for p in TABLE if p.kind is not Kind.HIGHER]
 
 
@@ -66,6 +69,17 @@ def drawn(prim, dtype, rng, shapes):
 def run(prim, arrays, params):
     """The op on Tensors, as an array."""
     return OPS[prim.name](*(tensor(a) for a in arrays), **params).numpy()
+
+
+def form_of(prim, arrays, params):
+    return form(prim, [AVALS[tensor(a)._aval] for a in arrays], params)
+
+
+def call(address, params, *arrays):
+    """The kernel interface: ``i64 kernel(i64 *params, ptr *slots)``."""
+    words = np.array(params, np.int64)
+    slots = np.array([a.ctypes.data for a in arrays], np.uintp)
+    assert _KERNEL(address)(words.ctypes.data, slots.ctypes.data) == 0
 
 
 def reference(prim, arrays, params):

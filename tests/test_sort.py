@@ -12,7 +12,7 @@ from jitgrad.core.aval import AVALS
 from jitgrad.core.form import form
 from jitgrad.core.primitive import OPS
 from jitgrad.execute.cpu.library import kernel_of
-from test_table_kernels import call
+from table import call
 from tolerance import assert_same_bits
 
 NAN, INF = np.nan, np.inf
