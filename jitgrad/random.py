@@ -145,7 +145,7 @@ class Generator:
         shape, code = as_shape(shape), _float_code(name, dtype, mean, stddev)
         out = self._floats(ops.random_normal, shape, code, share)
         if share != 1.0:
-            out = ops.maximum(ops.minimum(out, 2.0), -2.0)       # not an ulp beyond
+            out = composite.clip(out, -2.0, 2.0)       # not an ulp beyond
         mean, stddev = _params(name, shape, code, mean=mean, stddev=stddev)
         out = out if type(stddev) is float and stddev == 1.0 else out * stddev
         return out if type(mean) is float and mean == 0.0 else out + mean

@@ -30,7 +30,7 @@ _FLAT = 800.0                  # beyond +-800 every gate below is 0 or 1 in floa
 def _gated(x: Any, gate: Callable[[Any], Any]) -> Any:
     """``x * gate(x)`` for a gate that rises from 0 to 1: no infinity meets a zero, here or in a derivative."""
     x = composite.as_float(x)
-    near = ops.minimum(ops.maximum(x, -_FLAT), _FLAT)
+    near = composite.clip(x, -_FLAT, _FLAT)
     return ops.where(x > _FLAT, x, near * gate(near))
 
 
@@ -131,7 +131,7 @@ hard_swish = hard_silu
 
 def hard_tanh(x: Any) -> Any:
     """``x`` cut off at -1 and 1."""
-    return ops.minimum(ops.maximum(composite.as_float(x), -1.0), 1.0)
+    return composite.clip(composite.as_float(x), -1.0, 1.0)
 
 
 def tanh_shrink(x: Any) -> Any:

@@ -18,13 +18,21 @@ def binary_crossentropy(y_true: Any, y_pred: Any, from_logits: bool = False, lab
     """``-y_true log(p) - (1 - y_true) log(1 - p)``, its mean along an axis; p is a probability or a score."""
     y_true, y_pred = matched("binary_crossentropy", y_true, y_pred)
     if label_smoothing:
-        y_true = y_true * (1.0 - label_smoothing) + 0.5 * label_smoothing
+        y_true = _smoothed(y_true, label_smoothing, 2)
+    return last_mean(_binary(y_true, y_pred, from_logits), axis)
+
+
+def _smoothed(y_true: Any, share: float, classes: int) -> Any:
+    """Labels that give a share of their weight to all classes alike."""
+    return y_true * (1.0 - share) + share / classes
+
+
+def _binary(y_true: Any, y_pred: Any, from_logits: bool) -> Any:
+    """`binary_crossentropy`, one number an element."""
     if from_logits:
-        losses = y_true * ops.softplus(-y_pred) + (1.0 - y_true) * ops.softplus(y_pred)
-    else:
-        p = clipped(y_pred)
-        losses = -(y_true * ops.log(p) + (1.0 - y_true) * ops.log(1.0 - p))
-    return last_mean(losses, axis)
+        return y_true * ops.softplus(-y_pred) + (1.0 - y_true) * ops.softplus(y_pred)
+    p = clipped(y_pred)
+    return -(y_true * ops.log(p) + (1.0 - y_true) * ops.log(1.0 - p))
 
 
 def categorical_crossentropy(y_true: Any, y_pred: Any, from_logits: bool = False, label_smoothing: float = 0.0,
@@ -35,7 +43,7 @@ def categorical_crossentropy(y_true: Any, y_pred: Any, from_logits: bool = False
         raise user_error(ValueError, f"categorical_crossentropy: y_true of shape {y_true.shape} does not fit y_pred of "
                                      f"shape {y_pred.shape}; class numbers go to sparse_categorical_crossentropy")
     if label_smoothing:
-        y_true = y_true * (1.0 - label_smoothing) + label_smoothing / y_pred.shape[axis]
+        y_true = _smoothed(y_true, label_smoothing, y_pred.shape[axis])
     if from_logits:
         log_p = composite.log_softmax(y_pred, axis)
     else:
@@ -120,16 +128,13 @@ def binary_focal_crossentropy(y_true: Any, y_pred: Any, apply_class_balancing: b
     """
     y_true, y_pred = matched("binary_focal_crossentropy", y_true, y_pred)
     if label_smoothing:
-        y_true = y_true * (1.0 - label_smoothing) + 0.5 * label_smoothing
+        y_true = _smoothed(y_true, label_smoothing, 2)
     other = 1.0 - y_true
     if from_logits:
-        losses = y_true * ops.softplus(-y_pred) + other * ops.softplus(y_pred)
         wrong = y_true * ops.sigmoid(-y_pred) + other * ops.sigmoid(y_pred)
     else:
-        p = clipped(y_pred)
-        losses = -(y_true * ops.log(p) + other * ops.log(1.0 - p))
         wrong = y_true * (1.0 - y_pred) + other * y_pred
-    losses = ops.power(wrong, float(gamma)) * losses
+    losses = ops.power(wrong, float(gamma)) * _binary(y_true, y_pred, from_logits)
     if apply_class_balancing:
         losses = losses * (y_true * alpha + other * (1.0 - alpha))
     return last_mean(losses, axis)
@@ -140,7 +145,7 @@ def categorical_focal_crossentropy(y_true: Any, y_pred: Any, alpha: Any = 0.25, 
     """``-sum(alpha (1 - p) ** gamma y_true log(p))`` along an axis; ``alpha`` may be one number a class."""
     y_true, y_pred = matched("categorical_focal_crossentropy", y_true, y_pred)
     if label_smoothing:
-        y_true = y_true * (1.0 - label_smoothing) + label_smoothing / y_pred.shape[axis]
+        y_true = _smoothed(y_true, label_smoothing, y_pred.shape[axis])
     if from_logits:
         log_p = composite.log_softmax(y_pred, axis)
         p = ops.exp(log_p)

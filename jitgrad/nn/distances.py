@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from jitgrad import ops
@@ -10,7 +11,6 @@ from jitgrad.core.record import tensor
 from jitgrad.ops import composite
 
 EPSILON = 1e-7                 # probabilities are kept this far from 0 and 1
-_LOG_2 = 0.6931471805599453
 
 
 def matched(what: str, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
@@ -37,7 +37,7 @@ def last_mean(losses: Any, axis: int = -1) -> Any:
 
 def clipped(p: Any) -> Any:
     """Probabilities that are neither 0 nor 1."""
-    return ops.minimum(ops.maximum(p, EPSILON), 1.0 - EPSILON)
+    return composite.clip(p, EPSILON, 1.0 - EPSILON)
 
 
 def mean_squared_error(y_true: Any, y_pred: Any) -> Any:
@@ -86,7 +86,7 @@ def log_cosh(y_true: Any, y_pred: Any) -> Any:
     # cosh(x) - 1 = expm1(x)^2 / (2 exp(x))
     near, far = ops.where(small, y_pred - y_true, 0.0), ops.where(small, 1.0, size)
     by_square = ops.log1p(ops.square(ops.expm1(near)) * ops.exp(-near) * 0.5)
-    return last_mean(ops.where(small, by_square, far + ops.log1p(ops.exp(far * -2.0)) - _LOG_2))
+    return last_mean(ops.where(small, by_square, far + ops.log1p(ops.exp(far * -2.0)) - math.log(2)))
 
 
 def hinge(y_true: Any, y_pred: Any) -> Any:
@@ -126,7 +126,7 @@ def poisson(y_true: Any, y_pred: Any) -> Any:
 def kl_divergence(y_true: Any, y_pred: Any) -> Any:
     """``sum(y_true log(y_true / y_pred))`` along the last axis, of probabilities from 1e-7 to 1."""
     y_true, y_pred = matched("kl_divergence", y_true, y_pred)
-    y_true, y_pred = (ops.minimum(ops.maximum(p, EPSILON), 1.0) for p in (y_true, y_pred))
+    y_true, y_pred = (composite.clip(p, EPSILON, 1.0) for p in (y_true, y_pred))
     return composite.sum(y_true * ops.log(y_true / y_pred), -1)
 
 

@@ -219,74 +219,73 @@ class RootMeanSquaredError(Metric):
         return ops.sqrt(super().result())
 
 
-class MeanSquaredError(MeanMetricWrapper):
+class _OfLoss(MeanMetricWrapper):
+    """The mean of one loss."""
+
+    loss: Callable[..., Any]
+
+    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
+        super().__init__(self.loss, name, dtype)
+
+
+class MeanSquaredError(_OfLoss):
     """The mean of `mean_squared_error`."""
 
-    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
-        super().__init__(distances.mean_squared_error, name, dtype)
+    loss = staticmethod(distances.mean_squared_error)
 
 
-class MeanAbsoluteError(MeanMetricWrapper):
+class MeanAbsoluteError(_OfLoss):
     """The mean of `mean_absolute_error`."""
 
-    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
-        super().__init__(distances.mean_absolute_error, name, dtype)
+    loss = staticmethod(distances.mean_absolute_error)
 
 
-class MeanAbsolutePercentageError(MeanMetricWrapper):
+class MeanAbsolutePercentageError(_OfLoss):
     """The mean of `mean_absolute_percentage_error`."""
 
-    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
-        super().__init__(distances.mean_absolute_percentage_error, name, dtype)
+    loss = staticmethod(distances.mean_absolute_percentage_error)
 
 
-class MeanSquaredLogarithmicError(MeanMetricWrapper):
+class MeanSquaredLogarithmicError(_OfLoss):
     """The mean of `mean_squared_logarithmic_error`."""
 
-    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
-        super().__init__(distances.mean_squared_logarithmic_error, name, dtype)
+    loss = staticmethod(distances.mean_squared_logarithmic_error)
 
 
-class LogCoshError(MeanMetricWrapper):
+class LogCoshError(_OfLoss):
     """The mean of `log_cosh`."""
 
-    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
-        super().__init__(distances.log_cosh, name, dtype)
+    loss = staticmethod(distances.log_cosh)
 
 
-class Hinge(MeanMetricWrapper):
+class Hinge(_OfLoss):
     """The mean of `hinge`."""
 
-    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
-        super().__init__(distances.hinge, name, dtype)
+    loss = staticmethod(distances.hinge)
 
 
-class SquaredHinge(MeanMetricWrapper):
+class SquaredHinge(_OfLoss):
     """The mean of `squared_hinge`."""
 
-    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
-        super().__init__(distances.squared_hinge, name, dtype)
+    loss = staticmethod(distances.squared_hinge)
 
 
-class CategoricalHinge(MeanMetricWrapper):
+class CategoricalHinge(_OfLoss):
     """The mean of `categorical_hinge`."""
 
-    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
-        super().__init__(distances.categorical_hinge, name, dtype)
+    loss = staticmethod(distances.categorical_hinge)
 
 
-class KLDivergence(MeanMetricWrapper):
+class KLDivergence(_OfLoss):
     """The mean of `kl_divergence`."""
 
-    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
-        super().__init__(distances.kl_divergence, name, dtype)
+    loss = staticmethod(distances.kl_divergence)
 
 
-class Poisson(MeanMetricWrapper):
+class Poisson(_OfLoss):
     """The mean of `poisson`."""
 
-    def __init__(self, name: str | None = None, dtype: Any = None) -> None:
-        super().__init__(distances.poisson, name, dtype)
+    loss = staticmethod(distances.poisson)
 
 
 class CosineSimilarity(MeanMetricWrapper):

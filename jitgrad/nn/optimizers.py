@@ -95,7 +95,7 @@ class Optimizer:
 
     def _clipped(self, gs: list[Any]) -> list[Any]:
         if self.clipvalue is not None:
-            return [ops.minimum(ops.maximum(g, -self.clipvalue), self.clipvalue) for g in gs]
+            return [composite.clip(g, -self.clipvalue, self.clipvalue) for g in gs]
         if self.clipnorm is not None:
             return [g * (self.clipnorm / ops.maximum(ops.sqrt(composite.sum(g * g)), self.clipnorm)) for g in gs]
         if self.global_clipnorm is not None:
