@@ -250,6 +250,7 @@ def test_argument_names_and_defaults() -> None:
     same(tf.eye(2, batch_shape=[3]), [np.eye(2)] * 3)
     same(tf.lin_space(0.0, 1.0, 3), [0, 0.5, 1])
     same(tf.where(x > 2, x, tf.zeros_like(x)), [[0, 0], [3, 4]])
+    same(tf.where(x > 2), [[1, 0], [1, 1]], "int64")
     same(tf.expand_dims(x, axis=-1), x.numpy()[..., None])
     same(tf.squeeze(tf.ones([1, 2, 1]), axis=[0]), [[1], [1]])
     same(tf.norm(x), np.linalg.norm(x.numpy()))
@@ -325,7 +326,7 @@ def test_nn_and_norms() -> None:
 
 
 @pytest.mark.parametrize(("call", "words"), [
-    (lambda: tf.where([True]), "needs x and y"), (lambda: tf.gather([1.0], [0], batch_dims=1), "batch_dims"),
+    (lambda: tf.where([True], 1.0), "needs both x and y"), (lambda: tf.gather([1.0], [0], batch_dims=1), "batch_dims"),
     (lambda: tf.one_hot([0], 2, axis=0), "last one"), (lambda: tf.norm([1.0], ord="nuc"), "ord must be"),
     (lambda: tf.linspace(0.0, 1.0, 3, axis=1), "axis"), (lambda: tf.add_n([]), "at least one")])
 def test_what_is_not_offered_is_said(call: Any, words: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,8 +81,7 @@ def stack(values: Sequence[Any], axis: int = 0, name: str = "stack") -> Any:
 
 def unstack(value: Any, num: int | None = None, axis: int = 0, name: str = "unstack") -> list[Any]:
     """A list of the slices along an axis."""
-    value = jg.asarray(value)
-    return [jg.take(value, i, axis) for i in builtins.range(value.shape[axis])]
+    return list(jg.unstack(value, axis))
 
 
 def expand_dims(input: Any, axis: int, name: str | None = None) -> Any:
@@ -123,9 +121,11 @@ def one_hot(indices: Any, depth: int, on_value: Any = None, off_value: Any = Non
 
 
 def where(condition: Any, x: Any = None, y: Any = None, name: str | None = None) -> Any:
-    """`jg.where` with all three arguments."""
+    """`jg.where`; of a condition alone the indices where it holds, one row each, as `jg.nonzero` finds them."""
+    if x is None and y is None:
+        return jg.stack(jg.nonzero(condition), -1)
     if x is None or y is None:
-        raise user_error(ValueError, "where: needs x and y; the places where a condition holds are not offered")
+        raise user_error(ValueError, "where: needs both x and y, or neither")
     return jg.where(condition, x, y)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import jitgrad as jg
 from jitgrad.core.errors import user_error
 from jitgrad.interop.tensorflow.array_ops import eye as eye
+from jitgrad.ops.axes import axes_of
 
 
 def matmul(a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False, name: str | None = None) -> Any:
@@ -34,7 +35,7 @@ def norm(tensor: Any, ord: Any = "euclidean", axis: Any = None, keepdims: bool =
         raise user_error(ValueError, f"norm: ord must be 'euclidean', 'fro' or a number, got {ord!r}")
     if isinstance(axis, tuple | list) and len(axis) == 2 and ord not in ("euclidean", "fro"):
         x = jg.asarray(tensor)
-        first, last = (a % x.ndim for a in axis)
+        first, last = axes_of("norm", axis, x.ndim)
         rest = [i for i in range(x.ndim) if i not in (first, last)]
         found = jg.linalg.matrix_norm(jg.permute_dims(x, (*rest, first, last)), ord=ord)
         return jg.expand_dims(found, sorted((first, last))) if keepdims else found

@@ -52,8 +52,6 @@ maximum, minimum = _binary(jg.maximum), _binary(jg.minimum)
 equal, not_equal = _binary(jg.equal), _binary(jg.not_equal)
 less, less_equal = _binary(jg.less), _binary(jg.less_equal)
 greater, greater_equal = _binary(jg.greater), _binary(jg.greater_equal)
-
-
 logical_and, logical_or, logical_xor = _binary(jg.logical_and), _binary(jg.logical_or), _binary(jg.logical_xor)
 logical_not = _unary(jg.logical_not)
 
