@@ -88,19 +88,14 @@ def _position_aval(x: Aval, *, axis: int) -> Aval:
 
 
 def _position_words(x: Aval, *, axis: int) -> tuple[int, int, int]:
-    return (int(np.prod(x.shape[:axis], dtype=np.int64)), x.shape[axis],
-            int(np.prod(x.shape[axis + 1:], dtype=np.int64)))
+    return math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1:])
 
 
 _along = several(uniform((3, 4), axis=1), uniform((3, 4, 2), axis=0))
 
 
-def _argmax_ref(x: Any, *, axis: int) -> Any:
-    return np.argmax(x, axis)
-
-
-@kernel(Kind.OPAQUE, vjp=None, ref=_argmax_ref, samples=_along, operands=("x",), params=("axis",),
-        domain="any", aval=_position_aval, words=_position_words)
+@kernel(Kind.OPAQUE, vjp=None, ref=lambda x, *, axis: np.argmax(x, axis), samples=_along, operands=("x",),
+        params=("axis",), domain="any", aval=_position_aval, words=_position_words)
 def argmax(out, x, outer, n, inner):
     """Index of the first greatest element along an axis; of the first NaN if there is one."""
     for o in range(outer):
@@ -114,8 +109,8 @@ def argmax(out, x, outer, n, inner):
     return 0
 
 
-@kernel(Kind.OPAQUE, vjp=None, ref=lambda x, *, axis: np.argmin(x, axis), samples=uniform((3, 4), axis=1),
-        operands=("x",), params=("axis",), domain="any", aval=_position_aval, words=_position_words)
+@kernel(Kind.OPAQUE, vjp=None, ref=lambda x, *, axis: np.argmin(x, axis), samples=_along, operands=("x",),
+        params=("axis",), domain="any", aval=_position_aval, words=_position_words)
 def argmin(out, x, outer, n, inner):
     """Index of the first least element along an axis; of the first NaN if there is one."""
     for o in range(outer):
