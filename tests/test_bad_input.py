@@ -78,6 +78,7 @@ CASES = {
         (ValueError, "concat: axis 3", lambda: jg.concat([X, X], axis=3)),
         (ValueError, "take: axis 9", lambda: jg.take(X, I, axis=9)),
         (ValueError, "expand_dims: axis 5", lambda: jg.expand_dims(X, 5)),
+        (ValueError, "expand_dims: axis (1, -3) names an axis twice", lambda: jg.expand_dims(X, (1, -3))),
     ],
     "no numbers": [
         (TypeError, "asarray: cannot make a Tensor of a NumPy array of dtype object", lambda: jg.asarray(np.array([{}]))),

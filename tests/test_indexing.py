@@ -37,6 +37,8 @@ def test_against_numpy(key, rng):
     ((ROWS[:3],), r"a mask of shape \(3,\) does not fit axes of shape \(4, 5\)"),
     ((MASK[:, :3],), r"a mask of shape \(4, 3\) does not fit"), ((FEW, np.zeros(2, int)), "do not broadcast together"),
     ((FEW, FEW, FEW), "3 indices for shape"), ((np.array(True),), "needs at least one axis"),
+    ((4, COLUMNS & False), "4 is out of range for an axis of length 4"),
+    ((np.zeros(0, int), -6), "-6 is out of range for an axis of length 5"),
 ])
 def test_errors(key, words):
     with pytest.raises(IndexError, match=words):

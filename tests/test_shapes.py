@@ -117,6 +117,7 @@ def test_tile_and_repeat(dtype, rng):
                 same(jg.repeat(x, counts, axis=axis), np.repeat(x, counts, axis))
     assert_transposes(lambda t: jg.tile(t, (2, 1, 3)), rng, (3, 2))
     assert_transposes(lambda t: jg.repeat(jg.repeat(t, [2, 0, 1], axis=0), 2, axis=1), rng, (3, 2))
+    same(jg.repeat(np.zeros((2, 0), dtype), [], axis=1), np.zeros((2, 0), dtype))
     for bad in (-1, [1, 2], [0.5, 1, 2], [[1, 1, 1]]):
         with pytest.raises(ValueError, match="repeat: repeats must be a count or 3 of them"):
             jg.repeat(np.zeros(3), bad)

@@ -202,7 +202,10 @@ def expand_dims(x: Any, axis: int | Sequence[int] = 0) -> Any:
     shape = list(aval_of(x).shape)
     axes = as_axes("expand_dims", axis)
     ndim = len(shape) + len(axes)
-    for a in sorted(axis_index("expand_dims", a, ndim) for a in axes):
+    places = sorted({axis_index("expand_dims", a, ndim) for a in axes})
+    if len(places) != len(axes):
+        raise user_error(ValueError, f"expand_dims: axis {axis} names an axis twice")
+    for a in places:
         shape.insert(a, 1)
     return ops.reshape(x, tuple(shape))
 

@@ -112,7 +112,7 @@ def _with_array(x: Any, parts: list[Any]) -> Any:
     # where the arrays' axes went: counted from the end behind an ellipsis
     dots = next((k for k, p in enumerate(parts) if p is ...), len(parts))
     axes = [k if k < dots else kept.ndim - len(parts) + k for k in picks]
-    _check_masks(x, kept, axes, [parts[k] for k in picks])
+    _check_parts(x, kept, axes, [parts[k] for k in picks])
     together = picks[-1] - picks[0] == len(picks) - 1
     first = axes[0] if together else 0           # as in NumPy: in front if something stands between
     if len(axes) > 1:
@@ -142,10 +142,14 @@ def _index_of(part: Any) -> Any:
     return part.index if isinstance(part, _Positions) else part
 
 
-def _check_masks(x: Any, kept: Any, axes: list[int], picked: list[Any]) -> None:
+def _check_parts(x: Any, kept: Any, axes: list[int], picked: list[Any]) -> None:
     for axis, part in zip(axes, picked, strict=True):
         if isinstance(part, _Positions) and kept.shape[axis] != part.shape[part.axis]:
             raise user_error(IndexError, f"index: a mask of shape {part.shape} does not fit axes of shape {x.shape}")
+        if isinstance(part, int) and not -kept.shape[axis] <= part < kept.shape[axis]:
+            # told here: the kernel does not see the index of a result without elements
+            raise user_error(IndexError, f"index: {part} is out of range for an axis of length {kept.shape[axis]} of "
+                                         f"shape {x.shape}")
 
 
 def _merged(x: Any, axes: list[int], indices: list[Any], first: int) -> tuple[Any, Any]:

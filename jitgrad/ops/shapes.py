@@ -179,6 +179,7 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
     shape = aval_of(x).shape
     a = axis_index("repeat", axis, len(shape))
     counts = tensor(repeats).numpy()
+    counts = counts if counts.size else counts.astype(np.int64)         # an empty list is one of floats
     if counts.dtype.kind not in "bi" or counts.ndim > 1 or (counts < 0).any() or counts.size not in (1, shape[a]):
         raise user_error(ValueError, f"repeat: repeats must be a count or {shape[a]} of them, got {repeats!r}")
     if counts.size == 1:
