@@ -55,6 +55,8 @@ MASKED = {        # what where() did not choose has no gradient of any order, be
     "exp": (jg.exp, 1000.), "expm1": (jg.expm1, 1000.), "exp2": (jg.exp2, 2000.), "sinh": (jg.sinh, 1000.),
     "cosh": (jg.cosh, -1000.), "x**9": (lambda x: x**9, 1e200), "hypot": (lambda x: jg.hypot(x, x), 0.),
     "atan2": (lambda x: jg.atan2(x, x), 0.), "sin(x)/x": (lambda x: jg.sin(x) / x, 0.),
+    "sqrt below 0": (jg.sqrt, -1.), "hypot at inf": (lambda x: jg.hypot(x, 1.), INF), "erf at inf": (jg.erf, INF),
+    "atan2 at inf": (lambda x: jg.atan2(x, x), INF), "atan at inf": (jg.atan, -INF), "erfc at 1e308": (jg.erfc, 1e308),
 }
 
 
@@ -96,6 +98,8 @@ SECOND = {        # f, x, first and second derivative
     "acos": (jg.acos, [1., -1., 0.], [-INF, -INF, -1.], [-INF, INF, 0.]),
     "atanh": (jg.atanh, [1., -1., 0.], [INF, INF, 1.], [INF, -INF, 0.]),
     "acosh": (jg.acosh, [1., 1.25], [INF, 4 / 3], [-INF, -80 / 27]),
+    "atan": (jg.atan, [INF, 0., 1.], [0., 1., .5], [0., 0., -.5]),
+    "erf": (jg.erf, [-INF, 0., 1e200], [0., 2 / math.pi**.5, 0.], [0., 0., 0.]),
     "asinh": (jg.asinh, [0., 1e200, .75], [1., 1e-200, .8], [0., 0., -.384]),
     "logsumexp": (lambda x: jg.logsumexp(x, axis=1), [[-INF, -INF], [0., 0.], [-INF, 1.]],
                   [[0., 0.], [.5, .5], [0., 1.]], [[0., 0.], [0., 0.], [0., 0.]]),
@@ -117,6 +121,17 @@ def test_edges_to_second_order(name):
     f, x, first, second_order = SECOND[name]
     for found, want in zip(derivatives(f, x), (first, second_order), strict=True):
         np.testing.assert_allclose(found, want, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("name, power", [("asin", -0.5), ("acos", -0.5), ("atanh", -1.0)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_slopes_near_one_keep_their_digits(name, power, dtype):
+    """1 - x^2 would lose as many digits as x has nines."""
+    x = 1 - np.logspace(-1, -6, 30).astype(dtype)
+    wide = x.astype(np.longdouble)
+    want = ((1 - wide) * (1 + wide))**power
+    found = np.abs(gradient(getattr(jg, name), x))
+    np.testing.assert_allclose(found, want.astype(dtype), rtol=8 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("f", [lambda x: jg.power(x, 3.), lambda x: x**3, jg.log, jg.exp, jg.sqrt, jg.rsqrt, jg.cbrt,

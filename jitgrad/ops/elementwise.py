@@ -154,9 +154,11 @@ def square(x):
 
 
 @elementwise(domain="float", ref=np.sqrt, samples=uniform((3, 4), low=0.1), at=EDGES,
-             vjp=lambda g, ans, x: (ops.where(ans == 0, 0, 0.5 * g / ans),))
+             vjp=lambda g, ans, x: (ops.where(ans == 0, 0, ops.xdivy(0.5 * g, ans)),))
 def sqrt(x):
-    """Square root, correctly rounded. The gradient at 0 is 0, so that norms have one there."""
+    """Square root, correctly rounded. The gradient at 0 is 0, so that norms have one there; 0 too where
+    the cotangent is, also below 0.
+    """
     return scalar.sqrt(x)
 
 

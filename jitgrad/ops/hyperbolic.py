@@ -55,7 +55,7 @@ def acosh(x):
 
 
 @elementwise(domain="float", ref=np.arctanh, samples=uniform((3, 4), low=-0.9, high=0.9), ulp=2.0,
-             at=(*EDGES, 0.5, -2.0), vjp=lambda g, ans, x: (ops.xdivy(g, 1 - ops.square(x)),))
+             at=(*EDGES, 0.5, -2.0), vjp=lambda g, ans, x: (ops.xdivy(g, ops.xmuly(1 - x, 1 + x)),))
 def atanh(x):
     """The number whose hyperbolic tangent is ``x``; infinite at 1 and -1, as is the gradient there, NaN beyond."""
     return maths.atanh(x)

@@ -40,8 +40,8 @@ def tan(x):
 
 
 def _arc_slope(g: Any, x: Any) -> Any:
-    """g / sqrt(1 - x^2): infinite at 1 and -1, but 0 where g is 0."""
-    return ops.xmuly(g, ops.rsqrt(1 - ops.square(x)))
+    """g / sqrt(1 - x^2): infinite at 1 and -1, but 0 where g is 0. As (1 - x) (1 + x), which cancels nothing."""
+    return ops.xmuly(g, ops.rsqrt(ops.xmuly(1 - x, 1 + x)))
 
 
 @elementwise(domain="float", ref=np.arcsin, samples=uniform((3, 4), low=-0.9, high=0.9), ulp=2.0, at=SINE,
@@ -59,7 +59,7 @@ def acos(x):
 
 
 @elementwise(domain="float", ref=np.arctan, samples=uniform((3, 4)), ulp=2.0, at=EDGES,
-             vjp=lambda g, ans, x: (g / (1 + x * x),))
+             vjp=lambda g, ans, x: (g / (1 + ops.xmuly(x, x)),))
 def atan(x):
     """Angle in [-pi/2, pi/2] whose tangent is ``x``."""
     return maths.atan(x)
@@ -70,7 +70,7 @@ def _atan2_rule(g: Any, ans: Any, y: Any, x: Any) -> tuple[Any, Any]:
     r = ops.hypot(x, y)
     origin = r == 0
     safe = ops.where(origin, 1, r)
-    return ops.where(origin, 0, g * (x / safe) / safe), ops.where(origin, 0, -g * (y / safe) / safe)
+    return (ops.where(origin, 0, ops.xmuly(g, x / safe / safe)), ops.where(origin, 0, ops.xmuly(-g, y / safe / safe)))
 
 
 @elementwise(domain="float", ref=np.arctan2, samples=uniform((3, 4), (3, 4), low=0.2), ulp=2.0, at=EDGES,
