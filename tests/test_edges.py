@@ -130,7 +130,8 @@ def test_slopes_near_one_keep_their_digits(name, power, dtype):
     x = 1 - np.logspace(-1, -6, 30).astype(dtype)
     wide = x.astype(np.longdouble)
     want = ((1 - wide) * (1 + wide))**power
-    found = np.abs(gradient(getattr(jg, name), x))
+    (slopes,) = derivatives(getattr(jg, name), x, 1)
+    found = np.abs(slopes)
     np.testing.assert_allclose(found, want.astype(dtype), rtol=8 * np.finfo(dtype).eps)
 
 

@@ -161,6 +161,9 @@ def test_certain_probabilities_cost_a_finite_sum(p: float) -> None:
                      losses.categorical_focal_crossentropy, losses.kl_divergence):
         y, g, h = orders(lambda q, f=function: f([[1.0, 0.0]], q), certain)
         assert np.isfinite(y).all() and np.isfinite(g).all() and np.isfinite(h).all(), function.__name__
+    for focal in (losses.binary_focal_crossentropy, losses.categorical_focal_crossentropy):
+        y, g, h = orders(lambda q, f=focal: f([[1.0, 0.0]], q, gamma=0.5), certain)
+        assert np.isfinite(y).all() and np.isfinite(g).all() and np.isfinite(h).all(), focal.__name__
 
 
 def test_cross_entropies_by_tensorflows_names() -> None:
@@ -226,6 +229,43 @@ def test_logits_and_probabilities_agree() -> None:
     np.testing.assert_allclose(smooth.numpy(), -((hot * 0.9 + 0.02) * np.log(p)).sum(-1), rtol=1e-5)
     ignored = losses.sparse_categorical_crossentropy([0, -1, 2, 1], scores, from_logits=True, ignore_class=-1)
     assert ignored.numpy()[1] == 0.0
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_an_ignored_class_does_not_count(from_logits: bool) -> None:
+    """Means are over the other labels, as Keras's; what was predicted for an ignored one is not looked at."""
+    scores = rng.uniform(0.1, 0.9, (2, 2, 3))
+    scores[0, 1] = np.nan
+    labels, weights = np.array([[0, -1], [2, 1]]), np.array([[1.0, 5.0], [2.0, 3.0]])
+    kept = labels.ravel() != -1
+    rows = scores.reshape(4, 3)[kept]
+    each = losses.sparse_categorical_crossentropy(labels.ravel()[kept], rows, from_logits=from_logits).numpy()
+    shares = weights.ravel()[kept]
+    for reduction, plain, weighted in (("sum_over_batch_size", each.mean(), each @ shares / 3),
+                                       ("sum", each.sum(), each @ shares),
+                                       ("mean_with_sample_weight", each.mean(), np.average(each, weights=shares))):
+        loss = losses.SparseCategoricalCrossentropy(from_logits, ignore_class=-1, reduction=reduction)
+        np.testing.assert_allclose(loss(labels, scores).numpy(), plain, rtol=1e-13)
+        np.testing.assert_allclose(loss(labels, scores, sample_weight=weights).numpy(), weighted, rtol=1e-13)
+        assert float(loss(labels * 0 - 1, scores)) == 0.0
+        p = jg.constant(scores)
+        with jg.GradientTape() as tape:
+            tape.watch(p)
+            y = loss(labels, p)
+        slope = tape.gradient(y, p).numpy()
+        assert np.isfinite(slope).all() and not slope[0, 1].any() and slope[0, 0].any()
+
+
+def test_weights_of_zero_make_a_mean_of_zero() -> None:
+    y, g, _ = orders(lambda p: losses.MeanSquaredError("mean_with_sample_weight")([[0.0], [1.0]], p, [0.0, 0.0]),
+                     np.array([[1.0], [3.0]]))
+    assert y == 0.0 and not g.any()
+
+
+def test_a_vector_of_nothing_has_kerass_slope() -> None:
+    """Its length counts as 1e-7."""
+    _, g, _ = orders(lambda p: losses.cosine_similarity([[3.0, 4.0]], p), np.zeros((1, 2)))
+    np.testing.assert_allclose(g, [[-6e6, -8e6]], rtol=1e-12)
 
 
 def test_cross_entropy_is_right_at_extremes() -> None:

@@ -71,6 +71,7 @@ def sparse_categorical_crossentropy(y_true: Any, y_pred: Any, from_logits: bool 
     if ignore_class is not None:
         ignored = labels == ignore_class
         labels = ops.where(ignored, 0, labels)
+        y_pred = ops.where(composite.expand_dims(ignored, -1), 1.0, y_pred)        # nor is a NaN there looked at
     losses = _picked(labels, y_pred, from_logits)
     return losses if ignored is None else ops.where(ignored, 0.0, losses)
 
@@ -133,7 +134,8 @@ def binary_focal_crossentropy(y_true: Any, y_pred: Any, apply_class_balancing: b
     if from_logits:
         wrong = y_true * ops.sigmoid(-y_pred) + other * ops.sigmoid(y_pred)
     else:
-        wrong = y_true * (1.0 - y_pred) + other * y_pred
+        p = clipped(y_pred)
+        wrong = y_true * (1.0 - p) + other * p          # above 0, where a power below 1 has a slope
     losses = ops.power(wrong, float(gamma)) * _binary(y_true, y_pred, from_logits)
     if apply_class_balancing:
         losses = losses * (y_true * alpha + other * (1.0 - alpha))

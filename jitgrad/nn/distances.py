@@ -10,7 +10,7 @@ from jitgrad.core.aval import AVALS
 from jitgrad.core.record import tensor
 from jitgrad.ops import composite
 
-EPSILON = 1e-7                 # probabilities are kept this far from 0 and 1
+EPSILON = 1e-7                 # Keras's: probabilities are kept this far from 0 and 1
 
 
 def matched(what: str, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
@@ -139,7 +139,7 @@ def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1) -> Any:
 def _unit(x: Any, axis: int) -> Any:
     """Of length 1, or shorter where the length is below Keras's epsilon."""
     length = ops.sqrt(composite.sum(ops.square(x), axis, True))
-    return x / ops.maximum(length, 1e-12)
+    return x / ops.maximum(length, EPSILON)
 
 
 def dice(y_true: Any, y_pred: Any, axis: Any = None) -> Any:

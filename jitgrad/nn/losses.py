@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+from jitgrad import ops
 from jitgrad.core.aval import AVALS
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
@@ -58,24 +59,34 @@ class Loss:
             if self.reduction == "sum":
                 return composite.sum(losses)
             return losses if self.reduction in ("none", None) else composite.mean(losses)
-        return self._weighted(losses, sample_weight)
+        weights = _fitted(losses, sample_weight)
+        return self._weighted(losses, weights, float(AVALS[losses._aval].size))
 
-    def _weighted(self, losses: Any, sample_weight: Any) -> Any:
-        have = AVALS[losses._aval]
-        weights = tensor(sample_weight, have.code, "sample_weight")
-        shape = weights.shape
-        if len(shape) == have.ndim + 1 and shape[-1] == 1:
-            weights = composite.squeeze(weights, -1)
-        elif len(shape) < have.ndim:
-            weights = composite.reshape(weights, shape + (1,) * (have.ndim - len(shape)))
-        if weights.ndim != have.ndim or any(n not in (1, m) for n, m in zip(weights.shape, have.shape, strict=True)):
-            raise user_error(ValueError, f"sample_weight of shape {shape} does not fit losses of shape {have.shape}")
+    def _weighted(self, losses: Any, weights: Any, count: Any) -> Any:
+        """Losses times weights, reduced; ``count`` of them have a share in a mean."""
         losses = losses * weights
         if self.reduction in ("none", None):
             return losses
+        total = composite.sum(losses)
+        if self.reduction == "sum":
+            return total
         if self.reduction == "mean_with_sample_weight":
-            return composite.sum(losses) / composite.sum(composite.broadcast_to(weights, have.shape))
-        return composite.sum(losses) if self.reduction == "sum" else composite.mean(losses)
+            count = composite.sum(composite.broadcast_to(weights, losses.shape))
+        return total / (count if type(count) is float else ops.where(count == 0.0, 1.0, count))
+
+
+def _fitted(losses: Any, sample_weight: Any) -> Any:
+    """Weights with the axes of the losses."""
+    have = AVALS[losses._aval]
+    weights = tensor(sample_weight, have.code, "sample_weight")
+    shape = weights.shape
+    if len(shape) == have.ndim + 1 and shape[-1] == 1:
+        weights = composite.squeeze(weights, -1)
+    elif len(shape) < have.ndim:
+        weights = composite.reshape(weights, shape + (1,) * (have.ndim - len(shape)))
+    if weights.ndim != have.ndim or any(n not in (1, m) for n, m in zip(weights.shape, have.shape, strict=True)):
+        raise user_error(ValueError, f"sample_weight of shape {shape} does not fit losses of shape {have.shape}")
+    return weights
 
 
 class MeanSquaredError(Loss):
@@ -137,6 +148,8 @@ class CategoricalCrossentropy(Loss):
 class SparseCategoricalCrossentropy(Loss):
     """Cross-entropy of class numbers with rows of probabilities, or of scores if ``from_logits``.
 
+    Labels of ``ignore_class`` have loss 0 and do not count in a mean.
+
     >>> loss = SparseCategoricalCrossentropy()
     >>> round(float(loss([1, 2], [[.05, .95, 0.], [.1, .8, .1]])), 3)
     1.177
@@ -149,6 +162,15 @@ class SparseCategoricalCrossentropy(Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return sparse_categorical_crossentropy(y_true, y_pred, self.from_logits, self.ignore_class, self.axis)
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        if self.ignore_class is None:
+            return super().__call__(y_true, y_pred, sample_weight)
+        losses = self.call(y_true, y_pred)
+        kept = composite.reshape(tensor(y_true, what="y_true") != self.ignore_class, losses.shape)
+        kept = ops.cast(kept, AVALS[losses._aval].dtype.name)
+        weights = kept if sample_weight is None else kept * _fitted(losses, sample_weight)
+        return self._weighted(losses, weights, composite.sum(kept))
 
 
 class MeanAbsolutePercentageError(Loss):
