@@ -86,3 +86,16 @@ def test_metrics() -> None:
     assert float(sparse([2.0, 1.0], [[0.1, 0.6, 0.3], [0.05, 0.95, 0]], sample_weight=[0.7, 0.3])) == pytest.approx(1.3 / 3)
     assert float(nn.metrics.CategoricalAccuracy()([[0, 0, 1], [0, 1, 0]], [[0.1, 0.9, 0.8], [0.05, 0.95, 0]])) == 0.5
     assert float(nn.metrics.BinaryAccuracy()([[1], [1], [0], [0]], [[0.98], [1], [0], [0.6]])) == 0.75
+
+
+def test_weights_may_have_a_last_axis_of_one() -> None:
+    """As those of a loss; and they fit, or the sentence is about them."""
+    labels, scores = [1, 0, 1], [[0.1, 0.9], [0.2, 0.8], [0.7, 0.3]]
+    hits = nn.metrics.SparseCategoricalAccuracy()
+    hits.update_state(labels, scores, sample_weight=[[1.0], [2.0], [5.0]])
+    np.testing.assert_allclose(float(hits.result()), 1 / 8, rtol=1e-6)
+    error = nn.metrics.MeanSquaredError()
+    error.update_state([[0.0], [1.0], [1.0]], [[0.0], [0.0], [1.0]], sample_weight=[[4.0], [6.0], [0.0]])
+    np.testing.assert_allclose(float(error.result()), 0.6, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"sample_weight of shape \(2,\) does not fit values of shape \(3,\)"):
+        nn.metrics.SparseCategoricalAccuracy().update_state(labels, scores, sample_weight=[1.0, 2.0])

@@ -7,6 +7,7 @@ from typing import Any
 
 from jitgrad import ops
 from jitgrad.core.aval import AVALS
+from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.ops import composite
 
@@ -33,6 +34,20 @@ def matched(what: str, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
 def last_mean(losses: Any, axis: int = -1) -> Any:
     """The mean along an axis; of a single number itself."""
     return composite.mean(losses, axis) if AVALS[losses._aval].ndim else losses
+
+
+def fitted(values: Any, sample_weight: Any) -> Any:
+    """Weights with the axes of what they weigh, in its dtype: one for each along the first axes, or of length 1."""
+    have = AVALS[values._aval]
+    weights = tensor(sample_weight, have.code, "sample_weight")
+    shape = weights.shape
+    if len(shape) == have.ndim + 1 and shape[-1] == 1:
+        weights = composite.squeeze(weights, -1)
+    elif len(shape) < have.ndim:
+        weights = composite.reshape(weights, shape + (1,) * (have.ndim - len(shape)))
+    if weights.ndim != have.ndim or any(n not in (1, m) for n, m in zip(weights.shape, have.shape, strict=True)):
+        raise user_error(ValueError, f"sample_weight of shape {shape} does not fit values of shape {have.shape}")
+    return weights
 
 
 def clipped(p: Any) -> Any:

@@ -59,7 +59,7 @@ class Loss:
             if self.reduction == "sum":
                 return composite.sum(losses)
             return losses if self.reduction in ("none", None) else composite.mean(losses)
-        weights = _fitted(losses, sample_weight)
+        weights = distances.fitted(losses, sample_weight)
         return self._weighted(losses, weights, float(AVALS[losses._aval].size))
 
     def _weighted(self, losses: Any, weights: Any, count: Any) -> Any:
@@ -73,20 +73,6 @@ class Loss:
         if self.reduction == "mean_with_sample_weight":
             count = composite.sum(composite.broadcast_to(weights, losses.shape))
         return total / (count if type(count) is float else ops.where(count == 0.0, 1.0, count))
-
-
-def _fitted(losses: Any, sample_weight: Any) -> Any:
-    """Weights with the axes of the losses."""
-    have = AVALS[losses._aval]
-    weights = tensor(sample_weight, have.code, "sample_weight")
-    shape = weights.shape
-    if len(shape) == have.ndim + 1 and shape[-1] == 1:
-        weights = composite.squeeze(weights, -1)
-    elif len(shape) < have.ndim:
-        weights = composite.reshape(weights, shape + (1,) * (have.ndim - len(shape)))
-    if weights.ndim != have.ndim or any(n not in (1, m) for n, m in zip(weights.shape, have.shape, strict=True)):
-        raise user_error(ValueError, f"sample_weight of shape {shape} does not fit losses of shape {have.shape}")
-    return weights
 
 
 class MeanSquaredError(Loss):
@@ -169,7 +155,7 @@ class SparseCategoricalCrossentropy(Loss):
         losses = self.call(y_true, y_pred)
         kept = composite.reshape(tensor(y_true, what="y_true") != self.ignore_class, losses.shape)
         kept = ops.cast(kept, AVALS[losses._aval].dtype.name)
-        weights = kept if sample_weight is None else kept * _fitted(losses, sample_weight)
+        weights = kept if sample_weight is None else kept * distances.fitted(losses, sample_weight)
         return self._weighted(losses, weights, composite.sum(kept))
 
 

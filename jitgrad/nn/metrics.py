@@ -41,9 +41,8 @@ class Metric:
             self.total.assign_add(composite.sum(values))
             self.count.assign_add(float(values.size))
             return
-        weights = tensor(sample_weight)
-        weights = composite.reshape(weights, weights.shape + (1,) * (values.ndim - weights.ndim))
-        weights = ops.cast(composite.broadcast_to(weights, values.shape), "float64")
+        weights = distances.fitted(ops.cast(values, "float64"), sample_weight)
+        weights = composite.broadcast_to(weights, values.shape)
         self.total.assign_add(composite.sum(values * weights))
         self.count.assign_add(composite.sum(weights))
 
