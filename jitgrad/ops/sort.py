@@ -179,7 +179,8 @@ _POINTS = (0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, math.nan, 0.0, 0.5, -0.0)
 
 
 @kernel(Kind.OPAQUE, vjp=None, ref=_argsort_ref, samples=_samples, at=_POINTS, operands=("x",),
-        params=("axis", "descending"), domain="any", aval=_argsort_aval, words=_words, scratch=_scratch, bits=True)
+        params=("axis", "descending"), domain="any", aval=_argsort_aval, words=_words, scratch=_scratch, bits=True,
+        vectors="sorting")
 def argsort(out, x, s, outer, n, inner, magnitude, infinity, zero, width, descending):
     """Indices that sort along an axis, rising or falling: stable, zeros of both signs equal, NaN last in both.
 

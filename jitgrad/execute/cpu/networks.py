@@ -1,4 +1,4 @@
-"""Keys in vectors: packing the lanes of a mask, sorting networks, elements to keys and back."""
+"""Keys in vectors: packing the lanes of a mask, sorting networks, elements to keys and back, columns to rows."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Function(Text):
 
 
 class Keys:
-    """Writes text on vectors of 64 bytes of keys: integers in the order of the elements of a dtype."""
+    """Writes text on vectors of 64 bytes of keys: integers in the order of the elements of a dtype, or wider ones."""
 
-    def __init__(self, name: str, dtype: np.dtype[Any]) -> None:
-        self.name, self.dtype = name, dtype
-        self.width = dtype.itemsize
+    def __init__(self, name: str, dtype: np.dtype[Any], width: int) -> None:
+        self.name, self.dtype, self.width = name, dtype, width
         self.lanes = 64 // self.width
         self.registers = MOST // self.lanes
         self.int = f"i{8 * self.width}"
         self.vector = f"<{self.lanes} x {self.int}>"
         self.mask = f"<{self.lanes} x i1>"
-        self.real = f"<{self.lanes} x double>" if dtype == np.float64 else ""
+        self.real = ""       # the type to compare keys as, where not as integers
         self.suffix = f"v{self.lanes}{self.int}"
         self.greatest = 2 ** (8 * self.width - 1) - 1
-        self.infinity = self.constant(int(np.array(np.inf, dtype).view(f"i{self.width}"))) if dtype.kind == "f" else ""
+        self.magnitude = 2 ** (8 * dtype.itemsize - 1) - 1
+        self.infinity = self.constant(int(np.array(np.inf, dtype).view(f"i{dtype.itemsize}"))) if dtype.kind == "f" else ""
         self.declarations: dict[str, None] = {}
 
     # ---- elements and keys ----------------------------------------------------------------------------
@@ -46,7 +46,7 @@ class Keys:
         """The bits of a float but the sign turned where the sign is set: its own inverse."""
         sign = text.set(f"ashr {self.vector} {bits}, {self.constant(8 * self.width - 1)}")
         return text.set(f"xor {self.vector} {bits}, "
-                        f"{text.set(f'and {self.vector} {sign}, {self.constant(self.greatest)}')}")
+                        f"{text.set(f'and {self.vector} {sign}, {self.constant(self.magnitude)}')}")
 
     def keyed(self, text: Text, value: str, flips: str) -> tuple[str, ...]:
         """The key; of a float also masks of -0, of 0, and of what comes before both, whose keys are -1 and 0."""
@@ -54,10 +54,13 @@ class Keys:
             nothing = "zeroinitializer"
             return text.set(f"xor {self.vector} {value}, {flips}"), nothing, nothing, nothing
         key = text.set(f"xor {self.vector} {self.folded(text, value)}, {flips}")
-        size = text.set(f"and {self.vector} {value}, {self.constant(self.greatest)}")
-        key = self.select(text, self.compare(text, "sgt", size, self.infinity), self.constant(self.greatest), key)
-        return (key, self.compare(text, "eq", value, self.constant(-self.greatest - 1)),
+        key = self.nan_last(text, value, key)
+        return (key, self.compare(text, "eq", value, self.constant(-self.magnitude - 1)),
                 self.compare(text, "eq", value, "zeroinitializer"), self.compare(text, "slt", key, self.constant(-1)))
+
+    def nan_last(self, text: Text, value: str, key: str) -> str:
+        size = text.set(f"and {self.vector} {value}, {self.constant(self.magnitude)}")
+        return self.select(text, self.compare(text, "sgt", size, self.infinity), self.constant(self.magnitude), key)
 
     def element(self, text: Text, key: str, flips: str) -> str:
         """The element that has a key; every NaN is one."""
@@ -202,12 +205,12 @@ class Keys:
         return text.set(f"shufflevector {kind} {a}, {kind} {b}, <{self.lanes} x i32> <{lanes}>")
 
     def network(self, registers: int) -> str:
-        """Sort n keys from `s` into `d` as elements, no more than the registers hold.
+        """Sort n keys at `s` and make them elements, no more than the registers hold.
 
         A float64 is compared as such, which twice as many units do as compare integers of 64 bits, with NaN as inf
         until the end (of zeros of two signs one may come out twice; `zeros` mends it).
         """
-        text = self.function("void", f"network{registers}", f"ptr %s, ptr %d, i64 %n, {self.int} %flip")
+        text = self.function("void", f"network{registers}", f"ptr %s, i64 %n, {self.int} %flip")
         flips = self.splat(text, "%flip")
         masks, values, real = [], [], "%n"
         for r in range(registers):
@@ -228,13 +231,13 @@ class Keys:
                 value = self.select(text, kept, bits, self.constant(self.greatest))
             else:
                 value = self.element(text, value, flips)
-            self.store_some(text, value, self.at(text, "%d", str(r * self.lanes)), masks[r])
+            self.store_some(text, value, self.at(text, "%s", str(r * self.lanes)), masks[r])
         text.do("ret void")
         return self.finish(text)
 
     def few(self) -> str:
         """Sort as many as the largest network takes, by the smallest that takes them."""
-        text = self.function("void", "few", f"ptr %s, ptr %d, i64 %n, {self.int} %flip")
+        text = self.function("void", "few", f"ptr %s, i64 %n, {self.int} %flip")
         registers = 1
         while registers <= self.registers:
             last = registers == self.registers
@@ -242,9 +245,62 @@ class Keys:
                 fits = text.set(f"icmp sle i64 %n, {registers * self.lanes}")
                 text.branch(fits, f"by{registers}", f"more{registers}")
                 text.label(f"by{registers}")
-            text.do(f"call void @{self.name}.network{registers}(ptr %s, ptr %d, i64 %n, {self.int} %flip)")
+            text.do(f"call void @{self.name}.network{registers}(ptr %s, i64 %n, {self.int} %flip)")
             text.do("ret void")
             if not last:
                 text.label(f"more{registers}")
             registers *= 2
+        return self.finish(text)
+
+    # ---- columns and rows ---------------------------------------------------------------------------
+
+    def turn(self, name: str, kind: str) -> str:
+        """d[c * far + r] = s[r * stride + c] for all r < rows and c < columns: squares of vectors turned in registers.
+
+        Lanes out of range are masked, the addresses of whole rows out of range are those of the last.
+        """
+        width, lanes = int(kind[1:]) // 8, self.lanes
+        vector = f"<{lanes} x {kind}>"
+        text = self.function("void", name, "ptr %s, i64 %stride, ptr %d, i64 %far, i64 %rows, i64 %columns")
+        masked = f"v{lanes}{kind}.p0"
+        text.declare(vector, f"llvm.masked.load.{masked}", "ptr", "i32", self.mask, vector)
+        text.declare("void", f"llvm.masked.store.{masked}", vector, "ptr", "i32", self.mask)
+        last = {side: text.set(f"sub i64 %{side}, 1") for side in ("rows", "columns")}
+
+        def places(base: str, stride: str, first: str, side: str, other: str) -> list[tuple[str, str]]:
+            """Where each of the rows of a square from `first` lies, and its mask: of the lanes from `other` on."""
+            inside = self.first(text, text.set(f"sub i64 %{'columns' if side == 'rows' else 'rows'}, {other}"))
+            found = []
+            for k in range(lanes):
+                row = text.set(f"add i64 {first}, {k}")
+                held = self.call(text, "i64", "llvm.smin.i64", f"i64 {row}", f"i64 {last[side]}")
+                place = text.set(f"add i64 {text.set(f'mul i64 {held}, {stride}')}, {other}")
+                there = text.set(f"icmp slt i64 {row}, %{side}")
+                mask = text.set(f"select i1 {there}, {self.mask} {inside}, {self.mask} zeroinitializer")
+                found.append((text.set(f"getelementptr {kind}, ptr {base}, i64 {place}"), mask))
+            return found
+
+        def square(c: str, r: str) -> list[str]:
+            values = [text.set(f"call {vector} @llvm.masked.load.{masked}(ptr {pointer}, i32 {width}, {self.mask} {mask},"
+                               f" {vector} poison)") for pointer, mask in places("%s", "%stride", r, "rows", c)]
+            distance = 1
+            while distance < lanes:
+                for k in range(lanes):
+                    if not k & distance:
+                        a, b = values[k], values[k + distance]
+                        near = [j if not j & distance else lanes + j - distance for j in range(lanes)]
+                        wide = [j + distance if not j & distance else lanes + j for j in range(lanes)]
+                        values[k] = self.shuffle(text, a, b, near, vector)
+                        values[k + distance] = self.shuffle(text, a, b, wide, vector)
+                distance *= 2
+            for value, (pointer, mask) in zip(values, places("%d", "%far", c, "columns", r), strict=True):
+                text.do(f"call void @llvm.masked.store.{masked}({vector} {value}, ptr {pointer}, i32 {width}, "
+                        f"{self.mask} {mask})")
+            return []
+
+        def band(r: str) -> list[str]:
+            text.loop("across", "0", "%columns", lanes, lambda c: square(c, r))
+            return []
+        text.loop("down", "0", "%rows", lanes, band)
+        text.do("ret void")
         return self.finish(text)

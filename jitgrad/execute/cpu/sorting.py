@@ -1,12 +1,12 @@
 """Sorting rows in registers: quicksort that packs the lanes of each vector to their side, networks for what is short.
 
-For processors that pack lanes in one instruction (AVX-512); others keep the entry's own kernel. Both give the same
-bits: elements become integers in the order that `ops.sort` says, which leaves one way to sort them.
+For processors that pack lanes in one instruction (AVX-512); others keep the entries' own kernels. Both give the same
+bits: elements become integers in the order that `ops.sort` says, which leaves one way to sort them. Along an axis that
+is not the last, a few columns at a time are turned into rows, and back.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,110 +23,120 @@ NO_MEMORY = -1
 
 
 def applies(form: Form) -> bool:
-    """Rows that lie in memory one after the other, of elements of four or eight bytes."""
-    axis = form.params["axis"]
-    last = math.prod(form.avals[0].shape[axis + 1:]) == 1
-    return last and form.avals[0].dtype.itemsize >= 4 and llvm.has_feature("avx512f")
+    """Elements of four or eight bytes."""
+    return form.avals[0].dtype.itemsize >= 4 and llvm.has_feature("avx512f")
 
 
-def ir(name: str, dtype: np.dtype[Any]) -> str:
-    """Text of the kernel `name` in the place of the entry's own, with the same params: sizes, then outer, n, ...,
+def ir(name: str, entry: str, dtype: np.dtype[Any]) -> str:
+    """Text of the kernel `name` in the place of an entry's own, with the same params: sizes, then outer, n, inner, ...,
     the ninth of them descending."""
-    return _Sort(name, dtype).text()
+    return {"sort": _Sort, "argsort": _Argsort}[entry](name, dtype).text()
 
 
-class _Sort(Keys):
-    """Writes the module: networks, the quicksort, the kernel that turns elements into keys and back."""
+class _Rows(Keys):
+    """Writes the module: networks, the quicksort, the kernel that goes through rows; what a row is, subclasses say."""
 
     def text(self) -> str:
         parts = [self.network(1 << k) for k in range(self.registers.bit_length())]
-        parts += [self.few(), self.part("part", fresh=False), self.part("deal", fresh=True), self.back(), self.quick(),
-                  self.kernel()]
+        parts += [self.few(), self.part(), self.back(), self.quick(), *self.row()]
+        parts += [self.turn("rows", f"i{8 * self.dtype.itemsize}"), self.turn("columns", self.int), self.kernel()]
         return "\n".join([*parts, *self.declarations, ""])
+
+    def row(self) -> list[str]:
+        """`row(x, out, n, flip)` sorts one row, with what it calls."""
+        raise NotImplementedError
 
     # ---- quicksort ----------------------------------------------------------------------------------
 
-    def part(self, name: str, *, fresh: bool) -> str:
-        """Keys at `s` below the pivot to `d`, the others to `h`, either of which may be `s`; how many go to `d`.
+    def pack(self, text: Text, value: str, below: str, inside: str, low: str, high: str) -> list[str]:
+        """Lanes of the mask `below` to `low` in s and on, the others to what ends at `high`; where these go on.
 
-        `fresh` ones are elements to be keyed first; `counts` gets how many are -0, 0, and before both. Whole vectors
-        are stored where as many have been loaded, so that none reaches beyond what was loaded or beyond n.
+        Without a mask `inside` all lanes count, and whole vectors are stored: there is room for one at either end.
         """
-        arguments = f"ptr %s, ptr %d, ptr %h, i64 %n, {self.int} %pivot"
-        text = self.function("i64", name, arguments + (f", {self.int} %flip, ptr %counts" if fresh else ""))
+        others = text.set(f"xor {self.mask} {below}, splat (i1 true)")
+        if inside:
+            below, others = self.both(text, below, inside), self.both(text, others, inside)
+        count = self.count(text, below)
+        rest = self.count(text, others) if inside else text.set(f"sub i64 {self.lanes}, {count}")
+        beyond = text.set(f"add i64 {low}, {count}")
+        before = text.set(f"sub i64 {high}, {rest}")
+        packed = self.packed(text, value, below)
+        if inside:
+            self.store_some(text, packed, self.at(text, "%s", low), self.first(text, count))
+        else:
+            text.do(f"store {self.vector} {packed}, ptr {self.at(text, '%s', low)}, align {self.width}")
+        self.store_some(text, self.packed(text, value, others), self.at(text, "%s", before), self.first(text, rest))
+        return [beyond, before]
+
+    def part(self) -> str:
+        """n keys at `s`, more than a network sorts: those below the pivot first; how many they are.
+
+        The vectors at both ends wait in registers, which leaves room; then comes what is next to the end with less
+        room, so that each end has as much as could go there.
+        """
+        text = self.function("i64", "part", f"ptr %s, i64 %n, {self.int} %pivot")
         pivot = self.splat(text, "%pivot")
-        flips = self.splat(text, "%flip") if fresh else ""
         step = AHEAD * self.lanes
-        text.set(f"and i64 %n, {-step}", "whole")
+        last = text.set(f"sub i64 %n, {step}")
+        waiting = [self.load(text, self.at(text, "%s", text.set(f"add i64 {side}, {k * self.lanes}")))
+                   for side in ("0", last) for k in range(AHEAD)]
+        between = text.set(f"sub i64 %n, {2 * step}")
 
-        def pack(value: str, inside: str, low: str, high: str, *seen: str) -> list[str]:
-            if fresh:
-                value, *more = self.keyed(text, value, flips)
-                seen = tuple(text.set(f"add i64 {a}, {self.count(text, self.both(text, b, inside) if inside else b)}")
-                             for a, b in zip(seen, more, strict=True))
-            below = self.compare(text, "slt", value, pivot)
-            others = text.set(f"xor {self.mask} {below}, splat (i1 true)")
-            if inside:
-                below, others = self.both(text, below, inside), self.both(text, others, inside)
-            count = self.count(text, below)
-            rest = self.count(text, others) if inside else text.set(f"sub i64 {self.lanes}, {count}")
-            for side, mask, place, many in (("%d", below, low, count), ("%h", others, high, rest)):
-                packed, pointer = self.packed(text, value, mask), self.at(text, side, place)
-                if inside:
-                    self.store_some(text, packed, pointer, self.first(text, many))
-                else:
-                    text.do(f"store {self.vector} {packed}, ptr {pointer}, align {self.width}")
-            return [text.set(f"add i64 {low}, {count}"), text.set(f"add i64 {high}, {rest}"), *seen]
+        def packed(value: str, inside: str, state: list[str]) -> list[str]:
+            return self.pack(text, value, self.compare(text, "slt", value, pivot), inside, *state)
 
-        def block(i: str, *state: str) -> list[str]:
-            values = [self.load(text, self.at(text, "%s", text.set(f"add i64 {i}, {k * self.lanes}")))
-                      for k in range(AHEAD)]
-            for value in values:
-                state = tuple(pack(value, "", *state))
-            return list(state)
-
-        def tail(i: str, *state: str) -> list[str]:
-            inside = self.first(text, text.set(f"sub i64 %n, {i}"))
-            value = self.load_some(text, self.at(text, "%s", i), inside, self.constant(1))
-            return pack(value, inside, *state)
-
-        state = text.loop("block", "0", "%whole", step, block, *["i64 = 0"] * (5 if fresh else 2))
-        low, _, *seen = text.loop("tail", "%whole", "%n", self.lanes, tail, *(f"i64 = {c}" for c in state))
-        for k, count in enumerate(seen):
-            text.do(f"store i64 {count}, ptr {text.set(f'getelementptr i64, ptr %counts, i64 {k}')}, align 8")
-        text.do(f"ret i64 {low}")
+        def block(count: int) -> Callable[..., list[str]]:
+            def some(i: str, next: str, *state: str) -> list[str]:
+                end = text.set(f"add i64 {next}, {text.set(f'sub i64 {between}, {i}')}")
+                rooms = text.set(f"sub i64 {next}, {state[0]}"), text.set(f"sub i64 {state[1]}, {end}")
+                left = text.set(f"icmp sle i64 {rooms[0]}, {rooms[1]}")
+                size = count * self.lanes
+                start = text.set(f"select i1 {left}, i64 {next}, i64 {text.set(f'sub i64 {end}, {size}')}")
+                values = [self.load(text, self.at(text, "%s", text.set(f"add i64 {start}, {k * self.lanes}")))
+                          for k in range(count)]
+                following = text.set(f"select i1 {left}, i64 {text.set(f'add i64 {next}, {size}')}, i64 {next}")
+                places = list(state)
+                for value in values:
+                    places = packed(value, "", places)
+                return [following, *places]
+            return some
+        whole = text.set(f"and i64 {between}, {-step}")
+        vectors = text.set(f"and i64 {between}, {-self.lanes}")
+        state = text.loop("block", "0", whole, step, block(AHEAD), f"i64 = {step}", "i64 = 0", "i64 = %n")
+        next, *state = text.loop("vector", whole, vectors, self.lanes, block(1), *(f"i64 = {c}" for c in state))
+        inside = self.first(text, text.set(f"sub i64 {between}, {vectors}"))
+        state = packed(self.load_some(text, self.at(text, "%s", next), inside, self.constant(1)), inside, state)
+        for value in waiting:
+            state = packed(value, "splat (i1 true)", state)
+        text.do(f"ret i64 {state[0]}")
         return self.finish(text)
 
     def back(self) -> str:
-        """Keys in order at `s` to elements at `d`, which may be `s`."""
-        text = self.function("void", "back", f"ptr %s, ptr %d, i64 %n, {self.int} %flip")
+        """Keys in order at `s` to elements."""
+        text = self.function("void", "back", f"ptr %s, i64 %n, {self.int} %flip")
         flips = self.splat(text, "%flip")
-        self.each(text, "%s", "%d", lambda key: self.element(text, key, flips))
+        self.each(text, "%s", "%s", lambda i, key: self.element(text, key, flips))
         text.do("ret void")
         return self.finish(text)
 
     def quick(self) -> str:
-        """Sort n keys from `s` into `d` as elements; where `d` is `s`, `f` is free room for as many.
+        """Sort n keys at `s` and make them elements.
 
-        Each pass moves a key once: what is below the pivot goes to `d`, the rest to the other of two places, from
-        where it is sorted into its own stretch of `d`. Pivots are medians of samples; after `depth` of them, middles
-        between least and greatest, which no order of elements can make slow.
+        Pivots are medians of samples; after `depth` of them, middles between least and greatest, which no order of
+        elements can make slow.
         """
-        most = self.registers * self.lanes
         sampled: list[str] = []
-        text = self.function("void", "quick", f"ptr %s0, ptr %d0, ptr %f, i64 %n0, i64 %depth0, {self.int} %flip")
+        text = self.function("void", "quick", f"ptr %s0, i64 %n0, i64 %depth0, {self.int} %flip")
         text.goto("again")
         text.label("again")
-        text.do("%s = phi ptr [%s0, %entry], [%h, %onward]")
-        text.do("%d = phi ptr [%d0, %entry], [%d.next, %onward]")
+        text.do("%s = phi ptr [%s0, %entry], [%s.next, %onward]")
         text.do("%n = phi i64 [%n0, %entry], [%n.next, %onward]")
         text.do("%depth = phi i64 [%depth0, %entry], [%depth.next, %onward]")
-        text.branch(text.set(f"icmp sle i64 %n, {most}"), "small", "large")
+        text.branch(text.set(f"icmp sle i64 %n, {MOST}"), "small", "large")
         text.label("small")
-        text.do(f"call void @{self.name}.few(ptr %s, ptr %d, i64 %n, {self.int} %flip)")
+        text.do(f"call void @{self.name}.few(ptr %s, i64 %n, {self.int} %flip)")
         text.do("ret void")
         text.label("large")
-        text.set(f"select i1 {text.set('icmp eq ptr %s, %d')}, ptr %f, ptr %s", "h")
         text.branch(text.set("icmp eq i64 %depth, 0"), "middle", "median")
         text.label("median")
         text.branch(text.set(f"icmp sgt i64 %n, {MANY}"), "many", "some")
@@ -139,31 +149,29 @@ class _Sort(Keys):
         text.goto("split")
         text.label("split")
         text.do(f"%pivot = phi {self.int} [{sampled[0]}, %many], [{sampled[1]}, %some], [%halfway, %ranged]")
-        part = f"call i64 @{self.name}.part(ptr %s, ptr %d, ptr %h, i64 %n, {self.int}"
+        part = f"call i64 @{self.name}.part(ptr %s, i64 %n, {self.int}"
         text.do(f"%below = {part} %pivot)")
         text.branch(text.set("icmp eq i64 %below, 0"), "least", "two")
         text.label("least")                       # the pivot is the least: its equals come first, and are done
         text.branch(text.set(f"icmp eq {self.int} %pivot, {self.greatest}"), "done", "equals")
         text.label("equals")
-        text.do(f"%same = {part.replace('ptr %s', 'ptr %h')} {text.set(f'add {self.int} %pivot, 1')})")
-        text.do(f"call void @{self.name}.back(ptr %d, ptr %d, i64 %same, {self.int} %flip)")
+        text.do(f"%same = {part} {text.set(f'add {self.int} %pivot, 1')})")
+        text.do(f"call void @{self.name}.back(ptr %s, i64 %same, {self.int} %flip)")
         text.goto("onward")
         text.label("two")
         text.do("%lesser = sub i64 %depth, 1")
         text.do("%less = call i64 @llvm.smax.i64(i64 %lesser, i64 0)")
         text.declare("i64", "llvm.smax.i64", "i64", "i64")
-        room = self.at(text, "%h", text.set("sub i64 %n, %below"))
-        text.do(f"call void @{self.name}.quick(ptr %d, ptr %d, ptr {room}, i64 %below, i64 %less, {self.int} %flip)")
+        text.do(f"call void @{self.name}.quick(ptr %s, i64 %below, i64 %less, {self.int} %flip)")
         text.goto("onward")
         text.label("onward")
         text.do("%front = phi i64 [%same, %equals], [%below, %two]")
         text.do("%depth.next = phi i64 [%depth, %equals], [%less, %two]")
-        text.do(f"%d.next = getelementptr {self.int}, ptr %d, i64 %front")
+        text.do(f"%s.next = getelementptr {self.int}, ptr %s, i64 %front")
         text.do("%n.next = sub i64 %n, %front")
         text.goto("again")
         text.label("done")                        # all are equal
-        text.do("%where = phi ptr [%h, %least], [%s, %level]")
-        text.do(f"call void @{self.name}.back(ptr %where, ptr %d, i64 %n, {self.int} %flip)")
+        text.do(f"call void @{self.name}.back(ptr %s, i64 %n, {self.int} %flip)")
         text.do("ret void")
         return self.finish(text)
 
@@ -203,69 +211,133 @@ class _Sort(Keys):
 
     # ---- the kernel -----------------------------------------------------------------------------------
 
+    def depth(self, text: Text) -> str:
+        """How many medians may be bad: twice the binary digits of n."""
+        zeros = self.call(text, "i64", "llvm.ctlz.i64", "i64 %n", "i1 false")
+        return text.set(f"mul i64 {text.set(f'sub i64 64, {zeros}')}, 2")
+
     def kernel(self) -> str:
         text = Function(f"define i64 @{self.name}(ptr %params, ptr %slots)")
-        for word, i in (("outer", 2), ("n", 3), ("falling", 9)):
+        for word, i in (("outer", 2), ("n", 3), ("inner", 4), ("falling", 9)):
             text.set(f"load i64, ptr {text.set(f'getelementptr i64, ptr %params, i64 {i}')}, align 8", word)
         for word, i in (("out", 0), ("x", 1)):
             text.set(f"load ptr, ptr {text.set(f'getelementptr ptr, ptr %slots, i64 {i}')}, align 8", word)
         flip = text.set("sub i64 0, %falling")
         flip = f"{self.int} " + (text.set(f"trunc i64 {flip} to {self.int}") if self.width < 8 else flip)
-        flips = self.splat(text, flip.split(" ")[1])
-        zeros = self.call(text, "i64", "llvm.ctlz.i64", "i64 %n", "i1 false")
-        depth = text.set(f"mul i64 {text.set(f'sub i64 64, {zeros}')}, 2")
-        counts = text.stack("i64", 3)
-        text.branch(text.set(f"icmp sle i64 %n, {MOST}"), "short", "long")
-        text.label("short")
 
-        def small(r: str) -> list[str]:
+        def row(x: str, out: str, r: str) -> list[str]:
             begin = text.set(f"mul i64 {r}, %n")
-            x, out = self.at(text, "%x", begin), self.at(text, "%out", begin)
-            seen = self.each(text, x, out, lambda value: self.keyed(text, value, flips))
-            text.do(f"call void @{self.name}.few(ptr {out}, ptr {out}, i64 %n, {flip})")
-            self.zeros(text, x, out, seen)
+            text.do(f"call void @{self.name}.row(ptr {self.element_at(text, x, begin)}, "
+                    f"ptr {self.at(text, out, begin)}, i64 %n, {flip})")
             return []
-        text.loop("line", "0", "%outer", 1, small)
+        text.branch(text.set("icmp eq i64 %inner, 1"), "lines", "columns")
+        text.label("lines")
+        text.loop("line", "0", "%outer", 1, lambda r: row("%x", "%out", r))
         text.do("ret i64 0")
-        text.label("long")
+        text.label("columns")
         text.declare("ptr", "PyMem_RawRealloc", "ptr", "i64")
         text.declare("void", "PyMem_RawFree", "ptr")
-        text.set(f"call ptr @PyMem_RawRealloc(ptr null, i64 {text.set(f'mul i64 %n, {self.width}')})", "t")
-        text.branch(text.set("icmp eq ptr %t, null"), "nothing", "sort")
+        room = text.set(f"mul i64 %n, {self.lanes}")
+        bytes = text.set(f"mul i64 {room}, {self.width + self.dtype.itemsize}")
+        text.set(f"call ptr @PyMem_RawRealloc(ptr null, i64 {bytes})", "to")
+        text.branch(text.set("icmp eq ptr %to, null"), "nothing", "sort")
         text.label("nothing")
         text.do(f"ret i64 {NO_MEMORY}")
         text.label("sort")
+        source = self.at(text, "%to", room)
 
-        def large(r: str) -> list[str]:
-            begin = text.set(f"mul i64 {r}, %n")
-            x, out = self.at(text, "%x", begin), self.at(text, "%out", begin)
-            pivot = self.sample(text, x, self.registers // 2, flips)
-            below = text.set(f"call i64 @{self.name}.deal(ptr {x}, ptr {out}, ptr %t, i64 %n, {self.int} {pivot}, "
-                             f"{flip}, ptr {counts})")
-            rest = text.set(f"sub i64 %n, {below}")
-            quick = f"call void @{self.name}.quick(ptr"
-            text.do(f"{quick} {out}, ptr {out}, ptr {self.at(text, '%t', rest)}, i64 {below}, i64 {depth}, {flip})")
-            text.do(f"{quick} %t, ptr {self.at(text, out, below)}, ptr null, i64 {rest}, i64 {depth}, {flip})")
-            places = [text.set(f"getelementptr i64, ptr {counts}, i64 {k}") for k in range(3)]
-            self.zeros(text, x, out, [text.set(f"load i64, ptr {place}, align 8") for place in places])
+        def some(c: str, start: str) -> list[str]:
+            begin = text.set(f"add i64 {start}, {c}")
+            many = self.call(text, "i64", "llvm.smin.i64", f"i64 {text.set(f'sub i64 %inner, {c}')}", f"i64 {self.lanes}")
+            text.do(f"call void @{self.name}.rows(ptr {self.element_at(text, '%x', begin)}, i64 %inner, ptr {source}, "
+                    f"i64 %n, i64 %n, i64 {many})")
+            text.loop("column", "0", many, 1, lambda r: row(source, "%to", r))
+            text.do(f"call void @{self.name}.columns(ptr %to, i64 %n, ptr {self.at(text, '%out', begin)}, i64 %inner, "
+                    f"i64 {many}, i64 %n)")
             return []
-        text.loop("row", "0", "%outer", 1, large)
-        text.do("call void @PyMem_RawFree(ptr %t)")
+
+        def slab(o: str) -> list[str]:
+            start = text.set(f"mul i64 {text.set(f'mul i64 {o}, %n')}, %inner")
+            text.loop("some", "0", "%inner", self.lanes, lambda c: some(c, start))
+            return []
+        text.loop("slab", "0", "%outer", 1, slab)
+        text.do("call void @PyMem_RawFree(ptr %to)")
         text.do("ret i64 0")
         return self.finish(text)
 
-    def each(self, text: Text, source: str, target: str, change: Callable[[str], Any]) -> list[str]:
+    def element_at(self, text: Text, pointer: str, index: str) -> str:
+        return text.set(f"getelementptr i{8 * self.dtype.itemsize}, ptr {pointer}, i64 {index}")
+
+    def each(self, text: Text, source: str, target: str, change: Callable[[str, str], Any]) -> list[str]:
         """Every vector of n changed; lanes of masks that come along are counted."""
         def step(i: str, *seen: str) -> list[str]:
             inside = self.first(text, text.set(f"sub i64 %n, {i}"))
-            changed = change(self.load_some(text, self.at(text, source, i), inside, self.constant(1)))
+            changed = change(i, self.fetched(text, source, i, inside))
             value, *masks = changed if isinstance(changed, tuple) else (changed,)
             self.store_some(text, value, self.at(text, target, i), inside)
             return [text.set(f"add i64 {a}, {self.count(text, self.both(text, mask, inside))}")
                     for a, mask in zip(seen, masks, strict=False)] or list(seen)
         return text.loop("each", "0", "%n", self.lanes, step, *["i64 = 0"] * 3)
 
-    def zeros(self, text: Text, x: str, out: str, seen: list[str]) -> None:
+    def fetched(self, text: Text, source: str, i: str, inside: str) -> str:
+        return self.load_some(text, self.at(text, source, i), inside, self.constant(1))
+
+
+class _Sort(_Rows):
+    """Rows of elements."""
+
+    def __init__(self, name: str, dtype: np.dtype[Any]) -> None:
+        super().__init__(name, dtype, dtype.itemsize)
+        self.real = f"<{self.lanes} x double>" if dtype == np.float64 else ""
+
+    def row(self) -> list[str]:
+        text = self.function("void", "row", f"ptr %x, ptr %s, i64 %n, {self.int} %flip")
+        flips = self.splat(text, "%flip")
+        quick = f"call void @{self.name}.quick(ptr"
+        text.branch(text.set(f"icmp sle i64 %n, {MOST}"), "short", "long")
+        text.label("short")
+        seen = self.each(text, "%x", "%s", lambda i, value: self.keyed(text, value, flips))
+        text.do(f"call void @{self.name}.few(ptr %s, i64 %n, {self.int} %flip)")
+        self.zeros(text, seen)
+        text.do("ret void")
+        text.label("long")
+        below, seen = self.deal(text, self.sample(text, "%x", self.registers // 2, flips), flips)
+        depth = self.depth(text)
+        text.do(f"{quick} %s, i64 {below}, i64 {depth}, {self.int} %flip)")
+        rest = text.set(f"sub i64 %n, {below}")
+        text.do(f"{quick} {self.at(text, '%s', below)}, i64 {rest}, i64 {depth}, {self.int} %flip)")
+        self.zeros(text, seen)
+        text.do("ret void")
+        return [self.finish(text)]
+
+    def deal(self, text: Text, pivot: str, flips: str) -> tuple[str, list[str]]:
+        """The elements as keys, those below the pivot first: how many, and how many -0, 0, and before both."""
+        pivot = self.splat(text, pivot)
+        step = AHEAD * self.lanes
+
+        def key(value: str, inside: str, state: list[str]) -> list[str]:
+            value, *more = self.keyed(text, value, flips)
+            seen = [text.set(f"add i64 {a}, {self.count(text, self.both(text, b, inside) if inside else b)}")
+                    for a, b in zip(state[2:], more, strict=True)]
+            return [*self.pack(text, value, self.compare(text, "slt", value, pivot), inside, *state[:2]), *seen]
+
+        def block(i: str, *state: str) -> list[str]:
+            values = [self.load(text, self.at(text, "%x", text.set(f"add i64 {i}, {k * self.lanes}")))
+                      for k in range(AHEAD)]
+            now = list(state)
+            for value in values:
+                now = key(value, "", now)
+            return now
+
+        def tail(i: str, *state: str) -> list[str]:
+            inside = self.first(text, text.set(f"sub i64 %n, {i}"))
+            return key(self.fetched(text, "%x", i, inside), inside, list(state))
+        whole = text.set(f"and i64 %n, {-step}")
+        state = text.loop("block", "0", whole, step, block, "i64 = 0", "i64 = %n", *["i64 = 0"] * 3)
+        below, _, *seen = text.loop("tail", whole, "%n", self.lanes, tail, *(f"i64 = {c}" for c in state))
+        return below, seen
+
+    def zeros(self, text: Text, seen: list[str]) -> None:
         """Where zeros of both signs were seen, they go in the order in which x has them."""
         if self.dtype.kind != "f":
             return
@@ -278,10 +350,10 @@ class _Sort(Keys):
         kind = self.int
 
         def zero(j: str, place: str) -> list[str]:
-            bits = text.set(f"load {kind}, ptr {self.at(text, x, j)}, align {self.width}")
+            bits = text.set(f"load {kind}, ptr {self.at(text, '%x', j)}, align {self.width}")
             found = text.set(f"icmp eq {kind} {text.set(f'shl {kind} {bits}, 1')}, 0")
             inside = self.call(text, "i64", "llvm.smin.i64", f"i64 {place}", f"i64 {last}")
-            target = self.at(text, out, inside)
+            target = self.at(text, "%s", inside)
             old = text.set(f"load {kind}, ptr {target}, align {self.width}")
             text.do(f"store {kind} {text.set(f'select i1 {found}, {kind} {bits}, {kind} {old}')}, ptr {target}, "
                     f"align {self.width}")
@@ -289,3 +361,128 @@ class _Sort(Keys):
         text.loop("zero", "0", "%n", 1, zero, f"i64 = {before}")
         text.goto(done)
         text.label(done)
+
+
+class _Argsort(_Rows):
+    """Rows of words: the key of an element, its low bits replaced by the index, which gives one order.
+
+    Keys of eight bytes may differ in the replaced bits alone: then each run of such words is sorted by these bits.
+    """
+
+    def __init__(self, name: str, dtype: np.dtype[Any]) -> None:
+        super().__init__(name, dtype, 8)
+        self.whole = dtype.itemsize < 8
+
+    def element(self, text: Text, key: str, flips: str) -> str:
+        """The index; while runs are to be found, the word."""
+        return text.set(f"and {self.vector} {key}, {flips}")
+
+    def fetched(self, text: Text, source: str, i: str, inside: str) -> str:
+        if source != "%x" or not self.whole:
+            return super().fetched(text, source, i, inside)
+        half = f"<{self.lanes} x i32>"
+        value = self.call(text, half, f"llvm.masked.load.v{self.lanes}i32.p0", f"ptr {self.element_at(text, source, i)}",
+                          "i32 4", f"{self.mask} {inside}", f"{half} zeroinitializer")
+        return text.set(f"sext {half} {value} to {self.vector}")
+
+    def ordered(self, text: Text, value: str, flips: str) -> str:
+        """The key: both zeros 0, NaN greatest."""
+        if self.dtype.kind != "f":
+            return text.set(f"xor {self.vector} {value}, {flips}")
+        nonzero = self.compare(text, "ne", value, self.constant(-self.magnitude - 1))
+        key = self.select(text, nonzero, self.folded(text, value), "zeroinitializer")
+        return self.nan_last(text, value, text.set(f"xor {self.vector} {key}, {flips}"))
+
+    def indices(self, text: Text, i: str) -> str:
+        lanes = ", ".join(f"i64 {k}" for k in range(self.lanes))
+        return text.set(f"add {self.vector} {self.splat(text, i)}, <{lanes}>")
+
+    def row(self) -> list[str]:
+        text = self.function("void", "row", "ptr %x, ptr %s, i64 %n, i64 %flip")
+        flips = self.splat(text, "%flip")
+        last = text.set("sub i64 %n, 1")
+        taken = text.set(f"sub i64 64, {self.call(text, 'i64', 'llvm.ctlz.i64', f'i64 {last}', 'i1 false')}", "taken")
+        index = text.set(f"sub i64 {text.set(f'shl i64 1, {taken}')}, 1")
+        kept = self.splat(text, text.set(f"xor i64 {index}, -1"))
+
+        def word(i: str, value: str) -> str:
+            key = self.ordered(text, value, flips)
+            if self.whole:
+                key = text.set(f"shl {self.vector} {key}, {self.constant(32)}")
+            return text.set(f"or {self.vector} {text.set(f'and {self.vector} {key}, {kept}')}, {self.indices(text, i)}")
+        self.each(text, "%x", "%s", word)
+        quick = f"call void @{self.name}.quick(ptr %s, i64 %n, i64 {self.depth(text)}, i64"
+        if self.whole:
+            text.do(f"{quick} {index})")
+            text.do("ret void")
+            return [self.finish(text)]
+        text.do(f"{quick} -1)")
+        text.do(f"call void @{self.name}.runs(ptr %x, ptr %s, i64 %n, i64 %flip, i64 {taken}, i64 {index})")
+        text.do("ret void")
+        return [self.lower(), self.runs(), self.finish(text)]
+
+    def lower(self) -> str:
+        """Words whose keys differ in the replaced bits alone: these bits, as signed ones, above the index."""
+        text = self.function("void", "lower", "ptr %x, ptr %s, i64 %n, i64 %flip, i64 %taken, i64 %index")
+        flips, index, least = (self.splat(text, a) for a in ("%flip", "%index", str(-self.greatest - 1)))
+        shift = self.splat(text, text.set("sub i64 64, %taken"))
+        gather = f"llvm.masked.gather.{self.suffix}.v{self.lanes}p0"
+
+        def word(i: str, value: str) -> str:
+            at = text.set(f"and {self.vector} {value}, {index}")
+            places = text.set(f"getelementptr {self.int}, ptr %x, {self.vector} {at}")
+            left = text.set(f"sub i64 %n, {i}")
+            found = self.call(text, self.vector, gather, f"<{self.lanes} x ptr> {places}", "i32 8",
+                              f"{self.mask} {self.first(text, left)}", f"{self.vector} zeroinitializer")
+            low = text.set(f"shl {self.vector} {self.ordered(text, found, flips)}, {shift}")
+            return text.set(f"or {self.vector} {text.set(f'xor {self.vector} {low}, {least}')}, {at}")
+        self.each(text, "%s", "%s", word)
+        text.do("ret void")
+        return self.finish(text)
+
+    def runs(self) -> str:
+        """Sort each run of words that differ in their indices alone; then leave the indices."""
+        text = self.function("void", "runs", "ptr %x, ptr %s, i64 %n, i64 %flip, i64 %taken, i64 %index")
+        index = self.splat(text, "%index")
+        last = text.set("sub i64 %n, 1")
+        depth = self.depth(text)
+
+        def same(i: str, found: str) -> list[str]:
+            inside = self.first(text, text.set(f"sub i64 {last}, {i}"))
+            a, b = (self.load_some(text, self.at(text, "%s", j), inside, self.constant(0))
+                    for j in (i, text.set(f"add i64 {i}, 1")))
+            near = self.compare(text, "ule", text.set(f"xor {self.vector} {a}, {b}"), index)
+            return [text.set(f"add i64 {found}, {self.count(text, self.both(text, near, inside))}")]
+        found, = text.loop("same", "0", last, self.lanes, same, "i64 = 0")
+        text.branch(text.set(f"icmp eq i64 {found}, 0"), "distinct", "equal")
+        text.label("equal")
+
+        def word(i: str) -> str:
+            return text.set(f"load i64, ptr {self.at(text, '%s', i)}, align 8")
+
+        def end(i: str, first: str, before: str) -> list[str]:
+            """A run ends before i, where the word is of another run or n is reached."""
+            inside = text.set(f"icmp slt i64 {i}, %n")
+            now = word(self.call(text, "i64", "llvm.smin.i64", f"i64 {i}", f"i64 {last}"))
+            near = text.set(f"icmp ule i64 {text.set(f'xor i64 {now}, {before}')}, %index")
+            begun = text.block
+            run, sort, ended, on = (text.fresh(s) for s in ("run", "sort", "ended", "on"))
+            text.branch(text.set(f"and i1 {inside}, {near}"), on, run)
+            text.label(run)
+            many = text.set(f"sub i64 {i}, {first}")
+            text.branch(text.set(f"icmp sgt i64 {many}, 1"), sort, ended)
+            text.label(sort)
+            s = self.at(text, "%s", first)
+            text.do(f"call void @{self.name}.lower(ptr %x, ptr {s}, i64 {many}, i64 %flip, i64 %taken, i64 %index)")
+            text.do(f"call void @{self.name}.quick(ptr {s}, i64 {many}, i64 {depth}, i64 -1)")
+            text.goto(ended)
+            text.label(ended)
+            text.goto(on)
+            text.label(on)
+            return [text.set(f"phi i64 [{first}, %{begun}], [{i}, %{ended}]"), now]
+        text.loop("end", "1", text.set("add i64 %n, 1"), 1, end, "i64 = 0", f"i64 = {word('0')}")
+        text.goto("distinct")
+        text.label("distinct")
+        self.each(text, "%s", "%s", lambda i, value: text.set(f"and {self.vector} {value}, {index}"))
+        text.do("ret void")
+        return self.finish(text)
