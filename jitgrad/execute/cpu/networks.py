@@ -9,7 +9,7 @@ import numpy as np
 from jitgrad.execute.cpu.lanes import Text
 
 ENDS = ("min", "max")
-MOST = 128               # keys that a network sorts
+REGISTERS = 16           # vectors of keys that a network sorts
 
 
 class Function(Text):
@@ -29,7 +29,7 @@ class Keys:
     def __init__(self, name: str, dtype: np.dtype[Any], width: int) -> None:
         self.name, self.dtype, self.width = name, dtype, width
         self.lanes = 64 // self.width
-        self.registers = MOST // self.lanes
+        self.most = REGISTERS * self.lanes
         self.int = f"i{8 * self.width}"
         self.vector = f"<{self.lanes} x {self.int}>"
         self.mask = f"<{self.lanes} x i1>"
@@ -120,6 +120,11 @@ class Keys:
         wide = text.set(f"shufflevector <{self.lanes} x i64> {one}, <{self.lanes} x i64> poison, "
                         f"<{self.lanes} x i32> zeroinitializer")
         return text.set(f"icmp slt <{self.lanes} x i64> <{lanes}>, {wide}")
+
+    def lowest(self, text: Text, count: str) -> str:
+        """The mask of as many first lanes, no more than there are."""
+        bits = text.set(f"sub i64 {text.set(f'shl i64 1, {count}')}, 1")
+        return text.set(f"bitcast i{self.lanes} {text.set(f'trunc i64 {bits} to i{self.lanes}')} to {self.mask}")
 
     def both(self, text: Text, a: str, b: str) -> str:
         return text.set(f"and {self.mask} {a}, {b}")
@@ -239,8 +244,8 @@ class Keys:
         """Sort as many as the largest network takes, by the smallest that takes them."""
         text = self.function("void", "few", f"ptr %s, i64 %n, {self.int} %flip")
         registers = 1
-        while registers <= self.registers:
-            last = registers == self.registers
+        while registers <= REGISTERS:
+            last = registers == REGISTERS
             if not last:
                 fits = text.set(f"icmp sle i64 %n, {registers * self.lanes}")
                 text.branch(fits, f"by{registers}", f"more{registers}")

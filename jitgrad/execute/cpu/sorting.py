@@ -15,9 +15,9 @@ import numpy as np
 from jitgrad.core.form import Form
 from jitgrad.execute.cpu import llvm
 from jitgrad.execute.cpu.lanes import Text
-from jitgrad.execute.cpu.networks import MOST, Function, Keys
+from jitgrad.execute.cpu.networks import REGISTERS, Function, Keys
 
-AHEAD = 4                # vectors loaded before any is stored
+AHEAD = 8                # vectors loaded before any is stored
 MANY = 4096              # keys from which on a large sample pays
 NO_MEMORY = -1
 
@@ -37,7 +37,7 @@ class _Rows(Keys):
     """Writes the module: networks, the quicksort, the kernel that goes through rows; what a row is, subclasses say."""
 
     def text(self) -> str:
-        parts = [self.network(1 << k) for k in range(self.registers.bit_length())]
+        parts = [self.network(1 << k) for k in range(REGISTERS.bit_length())]
         parts += [self.few(), self.part(), self.back(), self.quick(), *self.row()]
         parts += [self.turn("rows", f"i{8 * self.dtype.itemsize}"), self.turn("columns", self.int), self.kernel()]
         return "\n".join([*parts, *self.declarations, ""])
@@ -60,13 +60,31 @@ class _Rows(Keys):
         rest = self.count(text, others) if inside else text.set(f"sub i64 {self.lanes}, {count}")
         beyond = text.set(f"add i64 {low}, {count}")
         before = text.set(f"sub i64 {high}, {rest}")
+        if not inside and self.lanes == 8:            # both sides by one permutation, whole vectors at both ends
+            value = self.divided(text, value, below)
+            for place in (low, text.set(f"sub i64 {high}, {self.lanes}")):
+                text.do(f"store {self.vector} {value}, ptr {self.at(text, '%s', place)}, align {self.width}")
+            return [beyond, before]
         packed = self.packed(text, value, below)
         if inside:
-            self.store_some(text, packed, self.at(text, "%s", low), self.first(text, count))
+            self.store_some(text, packed, self.at(text, "%s", low), self.lowest(text, count))
         else:
             text.do(f"store {self.vector} {packed}, ptr {self.at(text, '%s', low)}, align {self.width}")
-        self.store_some(text, self.packed(text, value, others), self.at(text, "%s", before), self.first(text, rest))
+        self.store_some(text, self.packed(text, value, others), self.at(text, "%s", before), self.lowest(text, rest))
         return [beyond, before]
+
+    def divided(self, text: Text, value: str, below: str) -> str:
+        """The eight lanes with those of the mask before the others, by a table of the 256 orders."""
+        order = [sorted(range(8), key=lambda k, bits=bits: not bits >> k & 1) for bits in range(256)]
+        words = ", ".join(f"i64 {sum(k << 8 * j for j, k in enumerate(row))}" for row in order)
+        table = f"@{self.name}.order"
+        self.declarations[f"{table} = private unnamed_addr constant [256 x i64] [{words}], align 64"] = None
+        bits = text.set(f"zext i8 {text.set(f'bitcast {self.mask} {below} to i8')} to i64")
+        place = text.set(f"getelementptr i64, ptr {table}, i64 {bits}")
+        lanes = text.set(f"load <8 x i8>, ptr {place}, align 8")
+        wide = text.set(f"zext <8 x i8> {lanes} to {self.vector}")
+        return self.call(text, self.vector, "llvm.x86.avx512.permvar.di.512", f"{self.vector} {value}",
+                         f"{self.vector} {wide}")
 
     def part(self) -> str:
         """n keys at `s`, more than a network sorts: those below the pivot first; how many they are.
@@ -107,7 +125,7 @@ class _Rows(Keys):
         inside = self.first(text, text.set(f"sub i64 {between}, {vectors}"))
         state = packed(self.load_some(text, self.at(text, "%s", next), inside, self.constant(1)), inside, state)
         for value in waiting:
-            state = packed(value, "splat (i1 true)", state)
+            state = packed(value, "", state)
         text.do(f"ret i64 {state[0]}")
         return self.finish(text)
 
@@ -132,7 +150,7 @@ class _Rows(Keys):
         text.do("%s = phi ptr [%s0, %entry], [%s.next, %onward]")
         text.do("%n = phi i64 [%n0, %entry], [%n.next, %onward]")
         text.do("%depth = phi i64 [%depth0, %entry], [%depth.next, %onward]")
-        text.branch(text.set(f"icmp sle i64 %n, {MOST}"), "small", "large")
+        text.branch(text.set(f"icmp sle i64 %n, {self.most}"), "small", "large")
         text.label("small")
         text.do(f"call void @{self.name}.few(ptr %s, i64 %n, {self.int} %flip)")
         text.do("ret void")
@@ -140,7 +158,7 @@ class _Rows(Keys):
         text.branch(text.set("icmp eq i64 %depth, 0"), "middle", "median")
         text.label("median")
         text.branch(text.set(f"icmp sgt i64 %n, {MANY}"), "many", "some")
-        for label, registers in (("many", self.registers // 2), ("some", 1)):
+        for label, registers in (("many", 8), ("some", 1)):
             text.label(label)
             sampled.append(self.sample(text, "%s", registers))
             text.goto("split")
@@ -294,15 +312,15 @@ class _Sort(_Rows):
         text = self.function("void", "row", f"ptr %x, ptr %s, i64 %n, {self.int} %flip")
         flips = self.splat(text, "%flip")
         quick = f"call void @{self.name}.quick(ptr"
-        text.branch(text.set(f"icmp sle i64 %n, {MOST}"), "short", "long")
+        depth = self.depth(text)
+        text.branch(text.set(f"icmp sle i64 %n, {MANY}"), "short", "long")
         text.label("short")
         seen = self.each(text, "%x", "%s", lambda i, value: self.keyed(text, value, flips))
-        text.do(f"call void @{self.name}.few(ptr %s, i64 %n, {self.int} %flip)")
+        text.do(f"{quick} %s, i64 %n, i64 {depth}, {self.int} %flip)")
         self.zeros(text, seen)
         text.do("ret void")
         text.label("long")
-        below, seen = self.deal(text, self.sample(text, "%x", self.registers // 2, flips), flips)
-        depth = self.depth(text)
+        below, seen = self.deal(text, self.sample(text, "%x", 8, flips), flips)
         text.do(f"{quick} %s, i64 {below}, i64 {depth}, {self.int} %flip)")
         rest = text.set(f"sub i64 %n, {below}")
         text.do(f"{quick} {self.at(text, '%s', below)}, i64 {rest}, i64 {depth}, {self.int} %flip)")
@@ -332,7 +350,7 @@ class _Sort(_Rows):
         def tail(i: str, *state: str) -> list[str]:
             inside = self.first(text, text.set(f"sub i64 %n, {i}"))
             return key(self.fetched(text, "%x", i, inside), inside, list(state))
-        whole = text.set(f"and i64 %n, {-step}")
+        whole = text.set(f"and i64 {text.set(f'sub i64 %n, {self.lanes}')}, {-step}")
         state = text.loop("block", "0", whole, step, block, "i64 = 0", "i64 = %n", *["i64 = 0"] * 3)
         below, _, *seen = text.loop("tail", whole, "%n", self.lanes, tail, *(f"i64 = {c}" for c in state))
         return below, seen
