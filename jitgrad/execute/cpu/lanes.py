@@ -164,7 +164,7 @@ class Text:
         self.label(after)
 
     def loop(
-        self, stem: str, start: str, stop: str, step: int, body: Callable[..., list[str]], *carried: str
+        self, stem: str, start: str, stop: str, step: int | str, body: Callable[..., list[str]], *carried: str
     ) -> list[str]:
         """for i in range(start, stop, step): carried = body(i, carried); each carried is "type = value"."""
         stem = self.fresh(stem + ".")

@@ -262,6 +262,7 @@ class Keys:
     def turn(self, name: str, kind: str) -> str:
         """d[c * far + r] = s[r * stride + c] for all r < rows and c < columns: squares of vectors turned in registers.
 
+        `name` is what there are more of and goes slowest: neighbours in memory are touched one after the other.
         Lanes out of range are masked, the addresses of whole rows out of range are those of the last.
         """
         width, lanes = int(kind[1:]) // 8, self.lanes
@@ -303,9 +304,12 @@ class Keys:
                         f"{self.mask} {mask})")
             return []
 
-        def band(r: str) -> list[str]:
-            text.loop("across", "0", "%columns", lanes, lambda c: square(c, r))
+        def band(i: str) -> list[str]:
+            if name == "rows":
+                text.loop("across", "0", "%columns", lanes, lambda c: square(c, i))
+            else:
+                text.loop("down", "0", "%rows", lanes, lambda r: square(i, r))
             return []
-        text.loop("down", "0", "%rows", lanes, band)
+        text.loop("band", "0", f"%{name}", lanes, band)
         text.do("ret void")
         return self.finish(text)

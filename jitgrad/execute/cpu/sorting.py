@@ -19,6 +19,7 @@ from jitgrad.execute.cpu.networks import REGISTERS, Function, Keys
 
 AHEAD = 8                # vectors loaded before any is stored
 MANY = 4096              # keys from which on a large sample pays
+WIDE = 64                # columns turned together where they are not long
 NO_MEMORY = -1
 
 
@@ -255,7 +256,10 @@ class _Rows(Keys):
         text.label("columns")
         text.declare("ptr", "PyMem_RawRealloc", "ptr", "i64")
         text.declare("void", "PyMem_RawFree", "ptr")
-        room = text.set(f"mul i64 %n, {self.lanes}")
+        few = text.set(f"icmp sle i64 %n, {MANY}")
+        wide = text.set(f"select i1 {few}, i64 {WIDE}, i64 {self.lanes}")
+        wide = self.call(text, "i64", "llvm.smin.i64", f"i64 {wide}", "i64 %inner")
+        room = text.set(f"mul i64 %n, {wide}")
         bytes = text.set(f"mul i64 {room}, {self.width + self.dtype.itemsize}")
         text.set(f"call ptr @PyMem_RawRealloc(ptr null, i64 {bytes})", "to")
         text.branch(text.set("icmp eq ptr %to, null"), "nothing", "sort")
@@ -266,7 +270,7 @@ class _Rows(Keys):
 
         def some(c: str, start: str) -> list[str]:
             begin = text.set(f"add i64 {start}, {c}")
-            many = self.call(text, "i64", "llvm.smin.i64", f"i64 {text.set(f'sub i64 %inner, {c}')}", f"i64 {self.lanes}")
+            many = self.call(text, "i64", "llvm.smin.i64", f"i64 {text.set(f'sub i64 %inner, {c}')}", f"i64 {wide}")
             text.do(f"call void @{self.name}.rows(ptr {self.element_at(text, '%x', begin)}, i64 %inner, ptr {source}, "
                     f"i64 %n, i64 %n, i64 {many})")
             text.loop("column", "0", many, 1, lambda r: row(source, "%to", r))
@@ -276,7 +280,7 @@ class _Rows(Keys):
 
         def slab(o: str) -> list[str]:
             start = text.set(f"mul i64 {text.set(f'mul i64 {o}, %n')}, %inner")
-            text.loop("some", "0", "%inner", self.lanes, lambda c: some(c, start))
+            text.loop("some", "0", "%inner", wide, lambda c: some(c, start))
             return []
         text.loop("slab", "0", "%outer", 1, slab)
         text.do("call void @PyMem_RawFree(ptr %to)")
