@@ -12,6 +12,7 @@ from jitgrad.core.aval import Aval, aval
 from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import Kind, Linear, kernel, shape_error
 
+CHECKED = 1024           # indices checked together before they are used: still in the first cache
 _OUT_OF_RANGE = {1: "an index is out of range for the axis it picks from"}
 
 
@@ -40,21 +41,69 @@ def _samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, 
         vjp=lambda g, ans, x, i, *, axis: (ops.scatter_add(g, i, axis=axis, n=x.shape[axis]), None))
 def gather(out, x, indices, outer, n, count, inner):
     """Elements of ``x`` along an axis at integer indices; negative ones count from the end."""
-    for o in range(outer):
-        for k in range(count):
-            at = np.int64(indices[k])
-            at = at if at >= 0 else at + n
-            if at < 0 or at >= n:
-                return 1
-            at += o * n
-            to = o * count + k
+    first = 0
+    while first < count:
+        end = min(first + CHECKED, count)
+        if outside(indices, first, end, n):
+            return 1
+        for o in range(outer):
             if inner == 1:
-                out[np.uint64(to)] = x[np.uint64(at)]
+                for k in range(first, end):
+                    out[np.uint64(o * count + k)] = x[np.uint64(o * n + place(np.int64(indices[k]), n))]
+            elif inner == 2:
+                for k in range(first, end):
+                    copy_two(out, x, (o * count + k) * 2, (o * n + place(np.int64(indices[k]), n)) * 2)
+            elif inner == 4:
+                for k in range(first, end):
+                    copy_four(out, x, (o * count + k) * 4, (o * n + place(np.int64(indices[k]), n)) * 4)
             elif inner == 8:
-                copy_eight(out, x, to * 8, at * 8)
+                for k in range(first, end):
+                    copy_eight(out, x, (o * count + k) * 8, (o * n + place(np.int64(indices[k]), n)) * 8)
             else:
-                for i in range(inner):
-                    out[np.uint64(to * inner + i)] = x[np.uint64(at * inner + i)]
+                for k in range(first, end):
+                    to = (o * count + k) * inner
+                    at = (o * n + place(np.int64(indices[k]), n)) * inner
+                    for i in range(inner):
+                        out[np.uint64(to + i)] = x[np.uint64(at + i)]
+        first = end
+    return 0
+
+
+def outside(indices, first, end, n):
+    """Whether an index of a stretch, which is not empty, is out of range."""
+    low = np.int64(0)
+    high = np.int64(0)
+    for k in range(first, end):
+        i = np.int64(indices[k])
+        low = min(low, i)
+        high = max(high, i)
+    return low < -n or high >= n
+
+
+def place(i, n):
+    """An index that may count from the end, as one from the start."""
+    return i + (n & (i >> 63))
+
+
+def copy_two(out, x, to, at):
+    """A row of two, which the compiler moves as one."""
+    a = x[np.uint64(at)]
+    b = x[np.uint64(at + 1)]
+    out[np.uint64(to)] = a
+    out[np.uint64(to + 1)] = b
+    return 0
+
+
+def copy_four(out, x, to, at):
+    """A row of four."""
+    a = x[np.uint64(at)]
+    b = x[np.uint64(at + 1)]
+    c = x[np.uint64(at + 2)]
+    d = x[np.uint64(at + 3)]
+    out[np.uint64(to)] = a
+    out[np.uint64(to + 1)] = b
+    out[np.uint64(to + 2)] = c
+    out[np.uint64(to + 3)] = d
     return 0
 
 
@@ -109,19 +158,22 @@ def scatter_add(out, g, indices, outer, n, count, inner):
     """Zeros of length ``n`` along an axis, with ``g``'s slices added at integer indices: the transpose of `gather`."""
     for i in range(out.size):
         out[i] = 0
-    for o in range(outer):
-        for k in range(count):
-            at = np.int64(indices[k])
-            at = at if at >= 0 else at + n
-            if at < 0 or at >= n:
-                return 1
-            at += o * n
-            row = o * count + k
+    first = 0
+    while first < count:
+        end = min(first + CHECKED, count)
+        if outside(indices, first, end, n):
+            return 1
+        for o in range(outer):
             if inner == 1:
-                out[np.uint64(at)] += g[np.uint64(row)]
+                for k in range(first, end):
+                    out[np.uint64(o * n + place(np.int64(indices[k]), n))] += g[np.uint64(o * count + k)]
             else:
-                for i in range(inner):
-                    out[np.uint64(at * inner + i)] += g[np.uint64(row * inner + i)]
+                for k in range(first, end):
+                    at = (o * n + place(np.int64(indices[k]), n)) * inner
+                    row = (o * count + k) * inner
+                    for i in range(inner):
+                        out[np.uint64(at + i)] += g[np.uint64(row + i)]
+        first = end
     return 0
 
 
