@@ -263,53 +263,69 @@ class Keys:
         """d[c * far + r] = s[r * stride + c] for all r < rows and c < columns: squares of vectors turned in registers.
 
         `name` is what there are more of and goes slowest: neighbours in memory are touched one after the other.
-        Lanes out of range are masked, the addresses of whole rows out of range are those of the last.
+        What no square takes is copied one by one.
         """
-        width, lanes = int(kind[1:]) // 8, self.lanes
-        vector = f"<{lanes} x {kind}>"
+        lanes, vector = self.lanes, f"<{self.lanes} x {kind}>"
+        align = int(kind[1:]) // 8
         text = self.function("void", name, "ptr %s, i64 %stride, ptr %d, i64 %far, i64 %rows, i64 %columns")
-        masked = f"v{lanes}{kind}.p0"
-        text.declare(vector, f"llvm.masked.load.{masked}", "ptr", "i32", self.mask, vector)
-        text.declare("void", f"llvm.masked.store.{masked}", vector, "ptr", "i32", self.mask)
-        last = {side: text.set(f"sub i64 %{side}, 1") for side in ("rows", "columns")}
 
-        def places(base: str, stride: str, first: str, side: str, other: str) -> list[tuple[str, str]]:
-            """Where each of the rows of a square from `first` lies, and its mask: of the lanes from `other` on."""
-            inside = self.first(text, text.set(f"sub i64 %{'columns' if side == 'rows' else 'rows'}, {other}"))
-            found = []
-            for k in range(lanes):
-                row = text.set(f"add i64 {first}, {k}")
-                held = self.call(text, "i64", "llvm.smin.i64", f"i64 {row}", f"i64 {last[side]}")
-                place = text.set(f"add i64 {text.set(f'mul i64 {held}, {stride}')}, {other}")
-                there = text.set(f"icmp slt i64 {row}, %{side}")
-                mask = text.set(f"select i1 {there}, {self.mask} {inside}, {self.mask} zeroinitializer")
-                found.append((text.set(f"getelementptr {kind}, ptr {base}, i64 {place}"), mask))
+        def at(base: str, stride: str, row: str, column: str) -> str:
+            place = text.set(f"add i64 {text.set(f'mul i64 {row}, {stride}')}, {column}")
+            return text.set(f"getelementptr {kind}, ptr {base}, i64 {place}")
+
+        def rows(base: str, stride: str, first: str, other: str) -> list[str]:
+            found = [at(base, stride, first, other)]
+            for _ in range(lanes - 1):
+                found.append(text.set(f"getelementptr {kind}, ptr {found[-1]}, i64 {stride}"))
             return found
 
-        def square(c: str, r: str) -> list[str]:
-            values = [text.set(f"call {vector} @llvm.masked.load.{masked}(ptr {pointer}, i32 {width}, {self.mask} {mask},"
-                               f" {vector} poison)") for pointer, mask in places("%s", "%stride", r, "rows", c)]
-            distance = 1
-            while distance < lanes:
-                for k in range(lanes):
-                    if not k & distance:
-                        a, b = values[k], values[k + distance]
-                        near = [j if not j & distance else lanes + j - distance for j in range(lanes)]
-                        wide = [j + distance if not j & distance else lanes + j for j in range(lanes)]
-                        values[k] = self.shuffle(text, a, b, near, vector)
-                        values[k + distance] = self.shuffle(text, a, b, wide, vector)
-                distance *= 2
-            for value, (pointer, mask) in zip(values, places("%d", "%far", c, "columns", r), strict=True):
-                text.do(f"call void @llvm.masked.store.{masked}({vector} {value}, ptr {pointer}, i32 {width}, "
-                        f"{self.mask} {mask})")
+        def one(c: str, r: str) -> list[str]:
+            element = text.set(f"load {kind}, ptr {at('%s', '%stride', r, c)}, align {align}")
+            text.do(f"store {kind} {element}, ptr {at('%d', '%far', c, r)}, align {align}")
+            return []
+
+        def either(c: str, r: str) -> list[str]:
+            ends = [self.call(text, "i64", "llvm.smin.i64", f"i64 {text.set(f'add i64 {i}, {lanes}')}", f"i64 {end}")
+                    for i, end in ((c, "%columns"), (r, "%rows"))]
+            sizes = [text.set(f"sub i64 {end}, {i}") for end, i in zip(ends, (c, r), strict=True)]
+            area = text.set(f"mul i64 {sizes[0]}, {sizes[1]}")
+            text.branch(text.set(f"icmp eq i64 {area}, {lanes * lanes}"), "whole", "edge")
+            text.label("whole")
+            values = [text.set(f"load {vector}, ptr {place}, align {align}")
+                      for place in rows("%s", "%stride", r, c)]
+            for value, place in zip(self.turned(text, values, vector), rows("%d", "%far", c, r), strict=True):
+                text.do(f"store {vector} {value}, ptr {place}, align {align}")
+            text.goto("turned")
+            text.label("edge")
+
+            def column(j: str) -> list[str]:
+                text.loop("row", r, ends[1], 1, lambda i: one(j, i))
+                return []
+            text.loop("column", c, ends[0], 1, column)
+            text.goto("turned")
+            text.label("turned")
             return []
 
         def band(i: str) -> list[str]:
             if name == "rows":
-                text.loop("across", "0", "%columns", lanes, lambda c: square(c, i))
+                text.loop("across", "0", "%columns", lanes, lambda c: either(c, i))
             else:
-                text.loop("down", "0", "%rows", lanes, lambda r: square(i, r))
+                text.loop("down", "0", "%rows", lanes, lambda r: either(i, r))
             return []
         text.loop("band", "0", f"%{name}", lanes, band)
         text.do("ret void")
         return self.finish(text)
+
+    def turned(self, text: Text, values: list[str], kind: str) -> list[str]:
+        """Columns of as many registers as they have lanes."""
+        lanes = range(self.lanes)
+        distance = 1
+        while distance < self.lanes:
+            for k in lanes:
+                if not k & distance:
+                    a, b = values[k], values[k + distance]
+                    near = [self.lanes + j - distance if j & distance else j for j in lanes]
+                    values[k] = self.shuffle(text, a, b, near, kind)
+                    values[k + distance] = self.shuffle(text, a, b, [j + distance for j in near], kind)
+            distance *= 2
+        return values

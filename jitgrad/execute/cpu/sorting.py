@@ -19,7 +19,8 @@ from jitgrad.execute.cpu.networks import REGISTERS, Function, Keys
 
 AHEAD = 8                # vectors loaded before any is stored
 MANY = 4096              # keys from which on a large sample pays
-WIDE = 64                # columns turned together where they are not long
+WIDE = 64                # columns turned together, at most,
+ROOM = 2**21             # and elements, unless one column has more
 NO_MEMORY = -1
 
 
@@ -256,9 +257,10 @@ class _Rows(Keys):
         text.label("columns")
         text.declare("ptr", "PyMem_RawRealloc", "ptr", "i64")
         text.declare("void", "PyMem_RawFree", "ptr")
-        few = text.set(f"icmp sle i64 %n, {MANY}")
-        wide = text.set(f"select i1 {few}, i64 {WIDE}, i64 {self.lanes}")
-        wide = self.call(text, "i64", "llvm.smin.i64", f"i64 {wide}", "i64 %inner")
+        some = self.call(text, "i64", "llvm.smax.i64", "i64 %n", "i64 1")
+        wide = text.set(f"sdiv i64 {ROOM}, {some}")
+        for bound, value in (("min", WIDE), ("max", 1), ("min", "%inner")):
+            wide = self.call(text, "i64", f"llvm.s{bound}.i64", f"i64 {wide}", f"i64 {value}")
         room = text.set(f"mul i64 %n, {wide}")
         bytes = text.set(f"mul i64 {room}, {self.width + self.dtype.itemsize}")
         text.set(f"call ptr @PyMem_RawRealloc(ptr null, i64 {bytes})", "to")
