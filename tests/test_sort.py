@@ -11,11 +11,13 @@ import jitgrad as jg
 from jitgrad.core.aval import AVALS
 from jitgrad.core.form import form
 from jitgrad.core.primitive import OPS
+from jitgrad.execute.cpu import llvm, quicksort, sorting
 from jitgrad.execute.cpu.library import kernel_of
 from table import call
 from tolerance import assert_same_bits
 
 NAN, INF = np.nan, np.inf
+KINDS = ("spread", "few", "near", "odd")
 DTYPES = ("bool", "int32", "int64", "float32", "float64")
 LENGTHS = (0, 1, 2, 7, 39, 40, 41, 129, 700, 4096, 4097, 30_000)
 
@@ -47,7 +49,7 @@ def drawn(rng, n, dtype, kind):
     return x
 
 
-@pytest.mark.parametrize("kind", ("spread", "few", "near", "odd"))
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_against_the_stable_order(dtype, kind, rng):
     for n, descending in itertools.product(LENGTHS, (False, True)):
@@ -61,13 +63,13 @@ def test_against_the_stable_order(dtype, kind, rng):
             np.testing.assert_array_equal(np.signbit(got[real]), np.signbit(x[order][real]))
 
 
-@pytest.mark.parametrize("dtype", DTYPES[1:])
-def test_builds_agree(dtype, rng, monkeypatch):
+@pytest.mark.parametrize("entry, dtype", list(itertools.product(("sort", "argsort"), DTYPES[1:])))
+def test_builds_agree(entry, dtype, rng, monkeypatch):
     """The vector text and the entry's own kernel, bit for bit; orders that make medians of samples bad pivots, too."""
-    prim = OPS["sort"].prim
+    prim = OPS[entry].prim
     ends = np.arange(4000)
     crafted = [np.tile([0, 1], 2000), np.minimum(ends, 4000 - ends), ends // 250 * 250 + ends[::-1] % 250, ends % 16]
-    for x in [drawn(rng, n, dtype, kind) for n in (1, 17, 128, 129, 3000) for kind in ("spread", "few", "near", "odd")] + [
+    for x in [drawn(rng, n, dtype, kind) for n in (1, 17, 128, 129, 3000) for kind in KINDS] + [
             a.astype(dtype) for a in crafted]:
         for falling in (False, True):
             made = form(prim, [AVALS[jg.asarray(x)._aval]], {"axis": 0, "descending": falling})
@@ -75,7 +77,7 @@ def test_builds_agree(dtype, rng, monkeypatch):
             for kernels in ("", "numba"):
                 monkeypatch.setenv("JITGRAD_KERNELS", kernels)
                 address, words = kernel_of(made)
-                out = np.full_like(x, 7)
+                out = np.full_like(x, 7, "int64" if entry == "argsort" else dtype)
                 call(address, words, out, x)
                 both.append((address, out))
             (vector, one), (own, other) = both
@@ -84,11 +86,78 @@ def test_builds_agree(dtype, rng, monkeypatch):
             assert_same_bits(one, other)
 
 
-@pytest.mark.parametrize("axis", (0, 1, 2, -1, -3))
-def test_axes(axis, rng):
-    x = rng.normal(size=(5, 43, 3))
-    np.testing.assert_array_equal(jg.sort(x, axis=axis).numpy(), np.sort(x, axis))
-    np.testing.assert_array_equal(jg.argsort(x, axis=axis).numpy(), np.argsort(x, axis, stable=True))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_axes(dtype, rng):
+    """Columns by squares, what squares leave over, and more than are turned at once."""
+    for shape in ((5, 43, 3), (16, 16), (33, 70), (300, 129), (0, 4), (4, 0), (1, 9), (2, 40, 65)):
+        x = drawn(rng, np.prod(shape), dtype, "odd").reshape(shape)
+        for axis in range(-1, len(shape) - 1):
+            order = np.argsort(x, axis, stable=True)
+            got = jg.sort(x, axis=axis).numpy()
+            assert_same_bits(np.abs(got), np.abs(np.take_along_axis(x, order, axis)))
+            np.testing.assert_array_equal(jg.argsort(x, axis=axis).numpy(), order)
+
+
+def test_more_columns_than_room(rng):
+    """Long columns, of which few are turned at once."""
+    x = rng.integers(0, 1000, (700_000, 4)).astype("float64")
+    np.testing.assert_array_equal(jg.sort(x, axis=0).numpy(), np.sort(x, 0))
+    np.testing.assert_array_equal(jg.argsort(x, axis=0).numpy(), np.argsort(x, 0, stable=True))
+
+
+def orders(n, rng):
+    """Integers below n in orders that are hard for one sort or another."""
+    rising = np.arange(n)
+    pipe = np.minimum(rising, n - 1 - rising)
+    nearly = rising.copy()
+    nearly[rng.integers(0, max(n, 1), n // 20)] = 0
+    return {
+        "rising": rising, "falling": rising[::-1], "pipe": pipe, "valley": n - pipe, "equal": rising * 0, "one": rising // max(n - 1, 1),
+        "two": rng.integers(0, 2, n), "ends": (rising & 1) * (n - 2 * rising), "teeth": rising % 37, "steps": rising // 37,
+        "nearly": nearly, "few": rng.integers(0, 9, n), "doubled": rng.integers(0, n // 2 + 1, n), "any": rng.permutation(n),
+        "evens": np.concatenate([rising[::2], rising[1::2]]), "squares": rising * rising % max(n, 1), "powers": rising & -rising,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+def test_orders_of_all_kinds(dtype, rng):
+    """Around the lengths at which the method changes: vectors, networks, whole blocks, samples."""
+    lengths = {m + d for m in (0, 8, 16, 64, 128, 192, 256, 272, 320, 512, 4096) for d in (-1, 0, 1)} - {-1}
+    for n in sorted(lengths | set(rng.integers(130, 6000, 6).tolist())):
+        for name, order in orders(n, rng).items():
+            x = order.astype(dtype)
+            falling = bool(rng.integers(2))
+            want = order_of(x, falling)
+            np.testing.assert_array_equal(jg.argsort(x, descending=falling).numpy(), want, f"{name} {n}")
+            np.testing.assert_array_equal(jg.sort(x, descending=falling).numpy(), x[want], f"{name} {n}")
+
+
+@pytest.mark.parametrize("entry, dtype", list(itertools.product(("sort", "argsort"), DTYPES[1:])))
+def test_when_no_median_is_left(entry, dtype, rng, monkeypatch):
+    """The middles between least and greatest that bound the time, alone."""
+    if not llvm.has_feature("avx512f"):
+        pytest.skip("this processor has no vector text for it")
+    monkeypatch.setattr(quicksort.Rows, "depth", lambda self, text: "0")
+    symbol = f"middles_{entry}_{dtype}"
+    address = llvm.link(llvm.emit(sorting.ir(symbol, entry, np.dtype(dtype))), [symbol])[symbol]
+    for n in (100, 300, 5000):
+        for x in [a.astype(dtype) for a in orders(n, rng).values()] + [drawn(rng, n, dtype, k) for k in KINDS]:
+            made = form(OPS[entry].prim, [AVALS[jg.asarray(x)._aval]], {"axis": 0, "descending": False})
+            out = np.empty(n, "int64" if entry == "argsort" else dtype)
+            call(address, kernel_of(made)[1], out, x)
+            np.testing.assert_array_equal(out, order_of(x) if entry == "argsort" else x[order_of(x)])
+
+
+def test_words_that_differ_in_few_bits(rng):
+    """Elements whose upper bits agree in runs of all lengths, which indices cannot stand beside."""
+    for n in (2, 9, 130, 1000, 70_000):
+        high = np.sort(rng.integers(-4, 4, n)) << 40
+        for x in (high + rng.integers(0, 1 << 10, n), high + rng.integers(0, 3, n), (high >> 38) * (1 << 60) + n):
+            x = rng.permutation(x)
+            for made in (x, x.view("float64")):
+                for falling in (False, True):
+                    got = jg.argsort(made, descending=falling).numpy()
+                    np.testing.assert_array_equal(got, order_of(made, falling))
 
 
 def test_in_order_backwards_and_all_equal():

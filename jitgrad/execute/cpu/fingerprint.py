@@ -41,7 +41,8 @@ def natives() -> str:
 def kernels() -> str:
     """Of everything that kernels are generated from."""
     return cache.digest(natives(), _digest("ops/scalar.py", "ops/maths", *(
-        f"execute/cpu/{name}.py" for name in ("lanes", "codegen", "reductions", "scans", "networks", "sorting"))))
+        f"execute/cpu/{name}.py" for name in (
+            "lanes", "codegen", "reductions", "scans", "networks", "quicksort", "sorting"))))
 
 
 _COVERED = ("jitgrad.ops.scalar", "jitgrad.ops.maths")     # by `kernels`, with the modules inside

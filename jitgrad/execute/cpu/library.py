@@ -195,7 +195,8 @@ def _own(f: Form) -> Kernel:
 
     vectors = not config.numba_kernels() and f.prim.vectors and cpu_module(f.prim.vectors)
     if vectors and vectors.applies(f):
-        made = _kernel(f.prim, (f.prim.vectors, *dtypes), (), lambda symbol: vectors.ir(symbol, f.prim.name, dtypes[-1]))
+        made = _kernel(f.prim, (f.prim.vectors, *dtypes), (),
+                       lambda symbol: vectors.ir(symbol, f.prim.name, dtypes[-1]))
         return made, [*sizes, *words]
 
     def text(symbol: str) -> str:

@@ -37,7 +37,9 @@ class Keys:
         self.suffix = f"v{self.lanes}{self.int}"
         self.greatest = 2 ** (8 * self.width - 1) - 1
         self.magnitude = 2 ** (8 * dtype.itemsize - 1) - 1
-        self.infinity = self.constant(int(np.array(np.inf, dtype).view(f"i{dtype.itemsize}"))) if dtype.kind == "f" else ""
+        self.infinity = ""
+        if dtype.kind == "f":
+            self.infinity = self.constant(int(np.array(np.inf, dtype).view(f"i{dtype.itemsize}")))
         self.declarations: dict[str, None] = {}
 
     # ---- elements and keys ----------------------------------------------------------------------------
