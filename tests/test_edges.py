@@ -130,8 +130,7 @@ def test_slopes_near_one_keep_their_digits(name, power, dtype):
     x = 1 - np.logspace(-1, -6, 30).astype(dtype)
     wide = x.astype(np.longdouble)
     want = ((1 - wide) * (1 + wide))**power
-    (slopes,) = derivatives(getattr(jg, name), x, 1)
-    found = np.abs(slopes)
+    found = np.abs(orders(getattr(jg, name), x, 1)[1])
     np.testing.assert_allclose(found, want.astype(dtype), rtol=8 * np.finfo(dtype).eps)
 
 
