@@ -171,7 +171,7 @@ def times_faster(ours: Row, theirs: Row) -> tuple[float, float]:
 
 
 def targets(tables: Tables) -> list[tuple[str, str, bool]]:
-    """What the step asks for, what was measured, whether it holds."""
+    """What was asked for, what was measured, whether it holds."""
     asked = [(name, "numpy", 2.0) for name in FUNCTIONS] + [(name, NARROW, 2.0) for name in FUNCTIONS]
     asked += [(name, "torch", 1.0) for name in FUNCTIONS] + [(name, "numpy", 1.0) for name in MOVES]
     copy, found = best(tables.get("copy", []), "jitgrad"), []

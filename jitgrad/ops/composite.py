@@ -200,12 +200,8 @@ def expand_dims(x: Any, axis: int | Sequence[int] = 0) -> Any:
     """``x`` with an axis of length 1 inserted where ``axis`` says, counted in the result."""
     x = tensor(x)
     shape = list(aval_of(x).shape)
-    axes = as_axes("expand_dims", axis)
-    ndim = len(shape) + len(axes)
-    places = sorted({axis_index("expand_dims", a, ndim) for a in axes})
-    if len(places) != len(axes):
-        raise user_error(ValueError, f"expand_dims: axis {axis} names an axis twice")
-    for a in places:
+    given = as_axes("expand_dims", axis)
+    for a in sorted(axes_of("expand_dims", given, len(shape) + len(given))):
         shape.insert(a, 1)
     return ops.reshape(x, tuple(shape))
 
@@ -216,7 +212,7 @@ def squeeze(x: Any, axis: Axis = None) -> Any:
     shape = aval_of(x).shape
     if axis is None:
         return ops.reshape(x, tuple(n for n in shape if n != 1))
-    axes = {axis_index("squeeze", a, len(shape)) for a in as_axes("squeeze", axis)}
+    axes = axes_of("squeeze", axis, len(shape))
     if any(shape[a] != 1 for a in axes):
         raise user_error(ValueError, f"squeeze: axis {axis} of shape {shape} is not of length 1")
     return ops.reshape(x, tuple(n for i, n in enumerate(shape) if i not in axes))
