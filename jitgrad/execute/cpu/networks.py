@@ -51,25 +51,24 @@ class Keys:
                         f"{text.set(f'and {self.vector} {sign}, {self.constant(self.magnitude)}')}")
 
     def keyed(self, text: Text, value: str, flips: str) -> tuple[str, ...]:
-        """The key; of a float also masks of -0, of 0, and of what comes before both, whose keys are -1 and 0."""
+        """The key, where NaN is inf; of a float also masks of -0, whose key is -1, of 0, and of NaN."""
         if self.dtype.kind != "f":
             nothing = "zeroinitializer"
             return text.set(f"xor {self.vector} {value}, {flips}"), nothing, nothing, nothing
         key = text.set(f"xor {self.vector} {self.folded(text, value)}, {flips}")
-        key = self.nan_last(text, value, key)
-        return (key, self.compare(text, "eq", value, self.constant(-self.magnitude - 1)),
-                self.compare(text, "eq", value, "zeroinitializer"), self.compare(text, "slt", key, self.constant(-1)))
+        nan = self.nan(text, value)
+        return (self.select(text, nan, self.infinity, key),
+                self.compare(text, "eq", value, self.constant(-self.magnitude - 1)),
+                self.compare(text, "eq", value, "zeroinitializer"), nan)
 
-    def nan_last(self, text: Text, value: str, key: str) -> str:
+    def nan(self, text: Text, value: str) -> str:
         size = text.set(f"and {self.vector} {value}, {self.constant(self.magnitude)}")
-        return self.select(text, self.compare(text, "sgt", size, self.infinity), self.constant(self.magnitude), key)
+        return self.compare(text, "sgt", size, self.infinity)
 
     def element(self, text: Text, key: str, flips: str) -> str:
-        """The element that has a key; every NaN is one."""
+        """The element that has a key."""
         bits = text.set(f"xor {self.vector} {key}, {flips}")
-        if self.dtype.kind != "f":
-            return bits
-        return self.select(text, self.compare(text, "sgt", key, self.infinity), key, self.folded(text, bits))
+        return self.folded(text, bits) if self.dtype.kind == "f" else bits
 
     # ---- pieces -----------------------------------------------------------------------------------
 
@@ -214,28 +213,24 @@ class Keys:
     def network(self, registers: int) -> str:
         """Sort n keys at `s` and make them elements, no more than the registers hold.
 
-        A float64 is compared as such, which twice as many units do as compare integers of 64 bits, with NaN as inf
-        until the end (of zeros of two signs one may come out twice; `zeros` mends it).
+        A float64 is compared as such, which twice as many units do as compare integers of 64 bits (of zeros of two
+        signs one may come out twice; `mend` puts it right).
         """
         text = self.function("void", f"network{registers}", f"ptr %s, i64 %n, {self.int} %flip")
         flips = self.splat(text, "%flip")
-        masks, values, real = [], [], "%n"
+        masks, values = [], []
         for r in range(registers):
             masks.append(self.first(text, text.set(f"sub i64 %n, {r * self.lanes}")))
-            key = self.load_some(text, self.at(text, "%s", str(r * self.lanes)), masks[r], self.constant(self.greatest))
+            key = self.load_some(text, self.at(text, "%s", str(r * self.lanes)), masks[r],
+                                 self.infinity if self.real else self.constant(self.greatest))
             if self.real:
-                nan = self.compare(text, "sgt", key, self.infinity)
-                real = text.set(f"sub i64 {real}, {self.count(text, self.both(text, nan, masks[r]))}")
-                key = self.select(text, nan, self.infinity, self.folded(text, key))
-                key = text.set(f"bitcast {self.vector} {key} to {self.real}")
+                key = text.set(f"bitcast {self.vector} {self.folded(text, key)} to {self.real}")
             values.append(key)
+        sign = text.set(f"and {self.vector} {flips}, {self.constant(-self.greatest - 1)}") if self.real else ""
         for r, value in enumerate(self.sorted(text, values, self.real or self.vector)):
             if self.real:
-                sign = text.set(f"and {self.vector} {flips}, {self.constant(-self.greatest - 1)}")
                 bits = text.set(f"bitcast {self.real} {value} to {self.vector}")
-                bits = text.set(f"xor {self.vector} {bits}, {sign}")
-                kept = self.first(text, text.set(f"sub i64 {real}, {r * self.lanes}"))
-                value = self.select(text, kept, bits, self.constant(self.greatest))
+                value = text.set(f"xor {self.vector} {bits}, {sign}")
             else:
                 value = self.element(text, value, flips)
             self.store_some(text, value, self.at(text, "%s", str(r * self.lanes)), masks[r])

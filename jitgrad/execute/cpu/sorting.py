@@ -43,19 +43,19 @@ class _Sort(Rows):
         text.label("short")
         seen = self.each(text, "%x", "%s", lambda i, value: self.keyed(text, value, flips))
         text.do(f"{quick} %s, i64 %n, i64 {depth}, {self.int} %flip)")
-        self.zeros(text, seen)
+        self.mend(text, seen)
         text.do("ret void")
         text.label("long")
         below, seen = self.deal(text, self.sample(text, "%x", 8, flips), flips)
         text.do(f"{quick} %s, i64 {below}, i64 {depth}, {self.int} %flip)")
         rest = text.set(f"sub i64 %n, {below}")
         text.do(f"{quick} {self.at(text, '%s', below)}, i64 {rest}, i64 {depth}, {self.int} %flip)")
-        self.zeros(text, seen)
+        self.mend(text, seen)
         text.do("ret void")
         return [self.finish(text)]
 
     def deal(self, text: Text, pivot: str, flips: str) -> tuple[str, list[str]]:
-        """The elements as keys, those below the pivot first: how many, and how many -0, 0, and before both."""
+        """The elements as keys, those below the pivot first: how many, and how many -0, 0, and NaN."""
         pivot = self.splat(text, pivot)
         step = AHEAD * self.lanes
 
@@ -81,28 +81,40 @@ class _Sort(Rows):
         below, _, *seen = text.loop("tail", whole, "%n", self.lanes, tail, *(f"i64 = {c}" for c in state))
         return below, seen
 
-    def zeros(self, text: Text, seen: list[str]) -> None:
-        """Where zeros of both signs were seen, they go in the order in which x has them."""
+    def mend(self, text: Text, seen: list[str]) -> None:
+        """NaN goes last; zeros, where they are of both signs, go in the order in which x has them."""
         if self.dtype.kind != "f":
             return
-        minus, plus, before = seen
+        minus, plus, nan = seen
+        kind = self.int
+
+        def last(j: str) -> list[str]:
+            text.do(f"store {kind} {self.magnitude}, ptr {self.at(text, '%s', j)}, align {self.width}")
+            return []
+        text.loop("nan", text.set(f"sub i64 %n, {nan}"), "%n", 1, last)
         mixed = text.set(f"and i1 {text.set(f'icmp ne i64 {minus}, 0')}, {text.set(f'icmp ne i64 {plus}, 0')}")
         both, done = text.fresh("both"), text.fresh("done")
         text.branch(mixed, both, done)
         text.label(both)
-        last = text.set("sub i64 %n, 1")
-        kind = self.int
+
+        def zero_at(pointer: str, j: str) -> tuple[str, str]:
+            bits = text.set(f"load {kind}, ptr {self.at(text, pointer, j)}, align {self.width}")
+            return bits, text.set(f"icmp eq {kind} {text.set(f'shl {kind} {bits}, 1')}, 0")
+
+        def first(j: str, least: str) -> list[str]:
+            place = text.set(f"select i1 {zero_at('%s', j)[1]}, i64 {j}, i64 %n")
+            return [self.call(text, "i64", "llvm.smin.i64", f"i64 {least}", f"i64 {place}")]
 
         def zero(j: str, place: str) -> list[str]:
-            bits = text.set(f"load {kind}, ptr {self.at(text, '%x', j)}, align {self.width}")
-            found = text.set(f"icmp eq {kind} {text.set(f'shl {kind} {bits}, 1')}, 0")
-            inside = self.call(text, "i64", "llvm.smin.i64", f"i64 {place}", f"i64 {last}")
+            bits, found = zero_at("%x", j)
+            inside = self.call(text, "i64", "llvm.smin.i64", f"i64 {place}", f"i64 {text.set('sub i64 %n, 1')}")
             target = self.at(text, "%s", inside)
             old = text.set(f"load {kind}, ptr {target}, align {self.width}")
             text.do(f"store {kind} {text.set(f'select i1 {found}, {kind} {bits}, {kind} {old}')}, ptr {target}, "
                     f"align {self.width}")
             return [text.set(f"add i64 {place}, {text.set(f'zext i1 {found} to i64')}")]
-        text.loop("zero", "0", "%n", 1, zero, f"i64 = {before}")
+        begin, = text.loop("first", "0", "%n", 1, first, "i64 = %n")
+        text.loop("zero", "0", "%n", 1, zero, f"i64 = {begin}")
         text.goto(done)
         text.label(done)
 
@@ -136,7 +148,8 @@ class _Argsort(Rows):
             return text.set(f"xor {self.vector} {value}, {flips}")
         nonzero = self.compare(text, "ne", value, self.constant(-self.magnitude - 1))
         key = self.select(text, nonzero, self.folded(text, value), "zeroinitializer")
-        return self.nan_last(text, value, text.set(f"xor {self.vector} {key}, {flips}"))
+        key = text.set(f"xor {self.vector} {key}, {flips}")
+        return self.select(text, self.nan(text, value), self.constant(self.magnitude), key)
 
     def indices(self, text: Text, i: str) -> str:
         lanes = ", ".join(f"i64 {k}" for k in range(self.lanes))
