@@ -89,15 +89,10 @@ def exact_error(prim: Primitive, got: Any, arguments: tuple[Any, ...], params: d
             return None
         if isinstance(want, mpmath.mpc) or not mpmath.isfinite(want):
             return None
-        scale = max([abs(want), *map(abs, map(float, arguments))]) if _relative_to_operands(prim) else abs(want)
+        scale = max([abs(want), *map(abs, map(float, arguments))]) if prim.cancels else abs(want)
         info = np.finfo(got.dtype)
         binade = max(int(mpmath.frexp(scale)[1]) - 1, int(info.minexp))
         return float(abs(mpmath.mpf(float(got)) - want) / mpmath.ldexp(1, binade - int(info.nmant)))
-
-
-def _relative_to_operands(prim: Primitive) -> bool:
-    """An entry that says so counts its error in ulp of the greater operand where that is more than the result."""
-    return "of the greater operand" in prim.doc
 
 
 # ---- arguments -----------------------------------------------------------------------------------
@@ -190,7 +185,7 @@ def _screen(prim: Primitive, got: np.ndarray, xs: list[np.ndarray], params: dict
         want = np.asarray(prim.ref(*[x.astype(np.longdouble) for x in xs], **params))
         rounded = want.astype(got.dtype)
         scale = np.abs(rounded)
-        if _relative_to_operands(prim):
+        if prim.cancels:
             scale = np.maximum(scale, np.max(np.where(np.isfinite(xs), np.abs(xs), 0), axis=0))
         errors = np.abs(got.astype(want.dtype) - want) / np.spacing(scale).astype(want.dtype)
         same = (got == rounded) | np.isnan(got) & np.isnan(rounded)

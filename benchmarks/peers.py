@@ -107,7 +107,7 @@ def at_least(tables: Tables, workload: str, library: str, factor: float) -> tupl
 
 
 def targets(tables: Tables, figures: dict[str, dict[str, float]]) -> list[tuple[str, str, bool]]:
-    """What the step asks for, what was measured, whether it holds."""
+    """What is aimed at, what was measured, whether it holds."""
     found = []
     ours, theirs = (fastest(tables.get("op", []), library) for library in ("jitgrad", "numpy"))
     if ours and theirs:

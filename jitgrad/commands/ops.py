@@ -109,6 +109,7 @@ def error(prim: Primitive) -> str:
     if prim.ulp == 0 or not floats:
         return "exact"
     return f"{prim.ulp:g} ulp" + (" of the sum of magnitudes" if prim.kind in ACCUMULATING else
+                                  " of the result or the greater operand" if prim.cancels else
                                   " (correctly rounded)" if prim.ulp == 0.5 else "")
 
 

@@ -79,6 +79,7 @@ class Primitive:
     vectors: str = ""                    # module of the machine that may have vector text in the place of the body
     bits: bool = False                   # an own kernel gets floats as integers of their width
     ulp: float = 0.5                     # stated error of a float result, in units of the last place
+    cancels: bool = False                # ... of the result or of the greater operand, whichever is larger
     at: tuple[Any, ...] = ()             # special points for tests
     symbol: str | None = None
     literal: str = ""                    # the entry that takes a Python int in the last operand's place as a parameter

@@ -91,8 +91,8 @@ def _logaddexp_rule(g: Any, ans: Any, x: Any, y: Any) -> tuple[Any, Any]:
     return (ops.where(some, g * ops.sigmoid(difference), 0), ops.where(some, g * ops.sigmoid(-difference), 0))
 
 
-@elementwise(domain="float", ref=np.logaddexp, samples=uniform((3, 4), (4,), low=0.1), ulp=2.0, at=(*EDGES, 30.0, 1e30),
-             vjp=_logaddexp_rule)
+@elementwise(domain="float", ref=np.logaddexp, samples=uniform((3, 4), (4,), low=0.1), ulp=2.0, cancels=True,
+             at=(*EDGES, 30.0, 1e30), vjp=_logaddexp_rule)
 def logaddexp(x, y):
     """``log(exp(x) + exp(y))`` without overflow. The gradient is finite everywhere: a tie shares it equally, also of
     two infinities; where both are -inf it is 0, as in `logsumexp`.
