@@ -16,7 +16,7 @@ import numpy as np
 
 from jitgrad import ops
 from jitgrad.core import backend
-from jitgrad.core.aval import AVALS, as_shape, aval, broadcast_shapes
+from jitgrad.core.aval import AVALS, as_length, as_shape, aval, broadcast_shapes
 from jitgrad.core.dtypes import BOOL, INT32, INT64, NAMES, code_of, default_float, is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.lock import TABLES
@@ -71,7 +71,7 @@ class Generator:
 
     def split(self, count: int = 2) -> list[Generator]:
         """Generators of their own streams: independent of one another, of this one and of what it draws later."""
-        (count,) = as_shape(count, "random.split: count")
+        count = as_length(count, "random.split: count")
         with TABLES:
             first, self._children = self._children, self._children + count
         words = self._blocks(_CHILDREN + first, count, "int64").numpy()
@@ -128,8 +128,11 @@ class Generator:
         if maxval is None and type(minval) in (int, float) and minval == 0:
             return unit
         low, high = _params("uniform", shape, code, minval=minval, maxval=1.0 if maxval is None else maxval)
-        if type(low) is float and type(high) is float and not low <= high:
-            raise user_error(ValueError, f"random.uniform: maxval {high} must not be below minval {low}")
+        if type(low) is float and type(high) is float:
+            if not low <= high:
+                raise user_error(ValueError, f"random.uniform: maxval {high} must not be below minval {low}")
+            if not high - low <= float(np.finfo(NAMES[code]).max):
+                raise user_error(OverflowError, f"random.uniform: from {low} to {high} is too far for {NAMES[code]}")
         out = low + unit * (high - low)
         return ops.where(out < high, out, low)      # what rounds to the end is half a step, which the beginning lacks
 
@@ -164,7 +167,7 @@ class Generator:
 
         All are equally likely to one part in 2^64 (of ranges up to 2^32: one in 2^32).
         """
-        low, high = (0, low) if high is None else (low, high)
+        low, high = (_whole("integers", v) for v in ((0, low) if high is None else (low, high)))
         code = INT32 if low >= -2**31 and high <= 2**31 else INT64
         return self._integers("integers: high {} must be above low {}", shape, low, high,
                               code if dtype is None else code_of(dtype))
@@ -220,7 +223,7 @@ class Generator:
                                          "axis")
         shape = have.shape
         if num_samples is not None:
-            (count,) = as_shape(num_samples, "random.categorical: num_samples")
+            count = as_length(num_samples, "random.categorical: num_samples")
             shape = (*shape[:-1], count, shape[-1])
             logits = composite.expand_dims(logits, -2)
         clocks = ops.log(self._floats(ops.random_exponential, shape, have.code)) - logits

@@ -86,6 +86,22 @@ def as_shape(shape: Any, what: str = "shape") -> tuple[int, ...]:
     return out
 
 
+def as_int(value: Any, what: str) -> int:
+    """An int given by a user, of any type that stands for one."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise user_error(TypeError, f"{what} must be an int, got {value!r}") from None
+
+
+def as_length(value: Any, what: str) -> int:
+    """An int given by a user that is not negative."""
+    n = as_int(value, what)
+    if n < 0:
+        raise user_error(ValueError, f"{what} must not be negative, got {n}")
+    return n
+
+
 def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...] | None:
     """The shape that operands broadcast to, or None if they do not fit."""
     out: list[int] = []

@@ -30,6 +30,6 @@ def user_call() -> str:
 
 
 def user_error(kind: type[E], message: str) -> E:
-    """An exception of ``kind`` whose message ends with the user's line."""
-    line = user_line()
+    """An exception of ``kind`` whose message is one line, also where it shows an array, and ends with the user's."""
+    message, line = " ".join(filter(None, map(str.strip, message.splitlines()))), user_line()
     return kind(f"{message} (at {line})" if line else message)

@@ -133,6 +133,8 @@ def broadcast_aval(name: str, result: str | None) -> Callable[..., Aval]:
 
 def reduce_aval(name: str) -> Callable[..., Aval]:
     def rule(x: Aval, *, axes: tuple[int, ...]) -> Aval:
+        if type(axes) is not tuple or any(type(a) is not int for a in axes):
+            raise user_error(TypeError, f"{name}: axes must be a tuple of ints, got {axes!r}")
         if axes != tuple(range(axes[0], axes[0] + len(axes))) if axes else False:
             raise user_error(ValueError, f"{name}: axes must be adjacent and ascending, got {axes}")
         if any(not 0 <= a < x.ndim for a in axes):

@@ -43,7 +43,7 @@ class Loss:
     """
 
     def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None) -> None:
-        if reduction not in _REDUCTIONS:
+        if not isinstance(reduction, str | None) or reduction not in _REDUCTIONS:       # such as y_true
             raise user_error(ValueError, f"{type(self).__name__}: reduction must be one of {_REDUCTIONS}, "
                                          f"got {reduction!r}")
         self.reduction = reduction

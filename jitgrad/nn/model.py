@@ -131,6 +131,8 @@ class Sequential(Model):
     def __init__(self, layers: Iterable[Layer] | None = None, name: str | None = None) -> None:
         super().__init__(name=name)
         self._layers: list[Any] = []
+        if isinstance(layers, Layer) or not hasattr(layers, "__iter__") and layers is not None:
+            raise user_error(TypeError, f"Sequential: takes a list of layers, got {type(layers).__name__}")
         for layer in layers or ():
             self.add(layer)
 

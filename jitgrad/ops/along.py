@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jitgrad import ops
-from jitgrad.core.aval import as_shape, broadcast_shapes
+from jitgrad.core.aval import as_length, broadcast_shapes
 from jitgrad.core.dtypes import NAMES, code_of
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
@@ -111,7 +111,7 @@ def top_k(x: Any, k: int, axis: int = -1) -> tuple[Any, Any]:
     x = tensor(x)
     at = axis_index("top_k", axis, aval_of(x).ndim)
     shape = aval_of(x).shape
-    (k,) = as_shape(k, "top_k: k")
+    k = as_length(k, "top_k: k")
     if k > shape[at]:
         raise user_error(ValueError, f"top_k: k = {k} is more than the {shape[at]} elements along axis {at} of shape "
                                      f"{shape}")

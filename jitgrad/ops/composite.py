@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jitgrad import ops
-from jitgrad.core.aval import AVALS, Aval, as_shape, broadcast_shapes
+from jitgrad.core.aval import AVALS, Aval, as_length, as_shape, broadcast_shapes
 from jitgrad.core.dtypes import FLOAT32, NAMES, code_of, default_float, is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
@@ -269,9 +269,17 @@ def broadcast_to(x: Any, shape: Any) -> Any:
     return ops.broadcast_to(tensor(x), as_shape(shape))
 
 
+def _tensors(name: str, xs: Any) -> list[Any]:
+    try:
+        given = list(xs)
+    except TypeError:
+        raise user_error(TypeError, f"{name}: needs a sequence of Tensors, got {type(xs).__name__}") from None
+    return [tensor(x, what=name) for x in given]
+
+
 def concat(xs: Sequence[Any], axis: int | None = 0) -> Any:
     """Tensors one after the other along ``axis`` (flattened first if None)."""
-    parts = [tensor(x) for x in xs]
+    parts = _tensors("concat", xs)
     if not parts:
         raise user_error(ValueError, "concat: needs at least one Tensor")
     if axis is None:
@@ -285,7 +293,7 @@ def concat(xs: Sequence[Any], axis: int | None = 0) -> Any:
 
 def stack(xs: Sequence[Any], axis: int = 0) -> Any:
     """Tensors of one shape along a new axis."""
-    parts = [tensor(x) for x in xs]
+    parts = _tensors("stack", xs)
     shapes = {aval_of(x).shape for x in parts}
     if len(shapes) != 1:
         raise user_error(ValueError, f"stack: needs Tensors of one shape, got {sorted(shapes)}")
@@ -304,7 +312,7 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Any:
 def one_hot(indices: Any, depth: int, dtype: Any = None) -> Any:
     """1 at each index along a new last axis of length ``depth``, else 0; an index out of range gives zeros."""
     indices = tensor(indices)
-    (depth,) = as_shape(depth, "one_hot: depth")
+    depth = as_length(depth, "one_hot: depth")
     if is_float(aval_of(indices).code):
         raise user_error(TypeError, f"one_hot: indices must be integers, got {aval_of(indices).dtype}")
     hit = expand_dims(indices, -1) == ops.cast(arange(depth), aval_of(indices).dtype.name)

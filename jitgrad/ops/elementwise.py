@@ -9,6 +9,7 @@ import numpy as np
 from jitgrad import ops
 from jitgrad.core import dtypes
 from jitgrad.core.aval import Aval, aval
+from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import EDGES, Linear, elementwise, uniform
 from jitgrad.ops import maths, scalar
 from jitgrad.ops.scalar import INF, NAN
@@ -71,8 +72,16 @@ def _integer_powers(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dic
     return [((rng.uniform(0.5, 1.5, (3, 4)),), {"n": n}) for n in (3, 0, 1, 2, 8, 20)]
 
 
+def _power_aval(x: Aval, *, n: int) -> Aval:
+    if type(n) is not int or not -2**63 <= n < 2**63:
+        raise user_error(ValueError, "integer_power: n must be an int of 64 bits")
+    if n < 0 and x.code < dtypes.FLOAT32:
+        raise user_error(ValueError, f"integer_power: {n} is negative, and {x.dtype.name} has no fractions")
+    return x
+
+
 @elementwise(ref=lambda x, *, n: np.power(x, float(n) if n < 0 else n), samples=_integer_powers, ulp=2.0,
-             at=EDGES, vjp=lambda g, ans, x, *, n: (_power_rule(g, x, n),))
+             aval=_power_aval, at=EDGES, vjp=lambda g, ans, x, *, n: (_power_rule(g, x, n),))
 def integer_power(x, *, n):
     """``x`` to a fixed integer power: by repeated multiplication up to 8 (and of integers), else as `power`."""
     if x.dtype.kind == "f" and not -MULTIPLIED <= n <= MULTIPLIED:

@@ -70,7 +70,7 @@ Spans = tuple[tuple[int, int, int], ...]        # per axis: first element, count
 
 
 def _span_index(shape: tuple[int, ...], spans: Spans) -> Index:
-    if len(spans) != len(shape) or not all(map(_inside, spans, shape)):
+    if type(spans) is not tuple or len(spans) != len(shape) or not all(map(_inside, spans, shape)):
         raise user_error(ValueError, f"slice: the spans {spans} (first element, count and step of each axis) do not "
                                      f"lie in shape {shape}")
     strides = contiguous_strides(shape)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
+from jitgrad.core.aval import as_int
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.ops.axes import axes_of
@@ -32,6 +33,8 @@ def einsum(subscripts: str, *operands: Any) -> Any:
     >>> jg.einsum("ij,ij->i", x, x).numpy(), float(jg.einsum("ii", x))
     (array([ 5., 25.], dtype=float32), 5.0)
     """
+    if not isinstance(subscripts, str) or not operands:
+        raise user_error(ValueError, f"einsum: needs subscripts as a string and operands, got {subscripts!r}")
     xs = [tensor(x) for x in operands]
     names, result, lengths, path = _plan(subscripts, tuple(aval_of(x).shape for x in xs))
     parts = [_plain(x, own) for x, own in zip(xs, names, strict=True)]
@@ -51,8 +54,6 @@ def einsum(subscripts: str, *operands: Any) -> Any:
 @functools.lru_cache(maxsize=1024)
 def _plan(subscripts: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[Any, ...]:
     """Names of each operand's axes and of the result's, their lengths, and which operands meet when."""
-    if not isinstance(subscripts, str) or not shapes:
-        raise user_error(ValueError, f"einsum: needs subscripts as a string and operands, got {subscripts!r}")
     left, arrow, right = subscripts.replace(" ", "").partition("->")
     given = left.split(",")
     if len(given) != len(shapes):
@@ -165,7 +166,7 @@ def outer(x1: Any, x2: Any) -> Any:
 def vecdot(x1: Any, x2: Any, axis: int = -1) -> Any:
     """Sums of products along ``axis``, which both have; the other axes broadcast."""
     a, b = tensor(x1), tensor(x2)
-    ndim = min(aval_of(a).ndim, aval_of(b).ndim)
+    ndim, axis = min(aval_of(a).ndim, aval_of(b).ndim), as_int(axis, "vecdot: axis")
     if ndim == 0 or not -ndim <= axis < 0:
         raise user_error(ValueError, f"vecdot: axis must be negative and count from the end of both, got {axis} for "
                                      f"shapes {aval_of(a).shape} and {aval_of(b).shape}")
@@ -179,12 +180,14 @@ def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Any:
     """Sums of products over axes of both: so many last ones with so many first ones, or those of two lists."""
     a, b = tensor(x1), tensor(x2)
     have, other = aval_of(a).shape, aval_of(b).shape
-    if hasattr(axes, "__index__"):
+    if hasattr(axes, "__index__") and np.ndim(axes) == 0:
         count = operator.index(axes)
         if not 0 <= count <= min(len(have), len(other)):
             raise user_error(ValueError, f"tensordot: shapes {have} and {other} have no {count} axes to sum over")
         mine, theirs = tuple(range(len(have) - count, len(have))), tuple(range(count))
     else:
+        if not hasattr(axes, "__len__") or len(axes) != 2:
+            raise user_error(ValueError, f"tensordot: axes must be a count or two lists of axes, got {axes!r}")
         mine, theirs = axes_of("tensordot", axes[0], len(have)), axes_of("tensordot", axes[1], len(other))
     if [have[i] for i in mine] != [other[i] for i in theirs]:
         raise user_error(ValueError, f"tensordot: shapes {have} and {other} differ along axes {mine} and {theirs}")

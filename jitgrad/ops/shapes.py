@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core.aval import as_shape, broadcast_shapes
+from jitgrad.core.aval import as_int, as_shape, broadcast_shapes
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.ops.axes import Axis, as_axes, axes_of, axis_index
@@ -250,10 +250,11 @@ def _triangle(name: str, x: Any, k: int, keep_lower: bool) -> Any:
     if aval_of(x).ndim < 2:
         raise user_error(ValueError, f"{name}: shape {aval_of(x).shape} has no rows and columns")
     rows, columns = aval_of(x).shape[-2:]
+    k = as_int(k, f"{name}: k")
     nothing = False if aval_of(x).dtype.kind == "b" else 0
     if keep_lower:
-        return ops.where(_lower(rows, columns, operator.index(k)), x, nothing)
-    return ops.where(_lower(rows, columns, operator.index(k) - 1), nothing, x)
+        return ops.where(_lower(rows, columns, k), x, nothing)
+    return ops.where(_lower(rows, columns, k - 1), nothing, x)
 
 
 def tril(x: Any, k: int = 0) -> Any:
@@ -275,7 +276,7 @@ def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     axes = axes_of("diagonal", (axis1, axis2), ndim)
     x = moveaxis(x, axes, (-2, -1)) if axes != (ndim - 2, ndim - 1) else x
     *lead, rows, columns = aval_of(x).shape
-    first, count = _line(rows, columns, operator.index(offset))
+    first, count = _line(rows, columns, as_int(offset, "diagonal: offset"))
     flat = ops.reshape(x, (*lead, rows * columns))
     return ops.slice(flat, (*((0, n, 1) for n in lead), (first, count, columns + 1)))
 
@@ -294,8 +295,9 @@ def diag(x: Any, k: int = 0) -> Any:
         return diagonal(x, k)
     if aval.ndim != 1:
         raise user_error(ValueError, f"diag: takes a vector or a matrix, got shape {aval.shape}")
-    n = aval.size + abs(operator.index(k))
-    first, count = _line(n, n, operator.index(k))
+    k = as_int(k, "diag: k")
+    n = aval.size + abs(k)
+    first, count = _line(n, n, k)
     return ops.reshape(ops.embed(x, (n * n,), ((first, count, n + 1),)), (n, n))
 
 
