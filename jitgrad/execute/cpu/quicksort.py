@@ -98,10 +98,15 @@ class Rows(Keys):
                 values = [self.load(text, self.at(text, "%s", text.set(f"add i64 {start}, {k * self.lanes}")))
                           for k in range(count)]
                 following = text.set(f"select i1 {left}, i64 {text.set(f'add i64 {next}, {size}')}, i64 {next}")
+                sums = [self.count(text, self.compare(text, "slt", value, pivot)) for value in values]
+                while len(sums) > 1:              # the next block waits for this sum: no chain of places
+                    sums = [text.set(f"add i64 {a}, {b}") for a, b in zip(sums[::2], sums[1::2], strict=True)]
+                rest = text.set(f"sub i64 {size}, {sums[0]}")
+                after = [text.set(f"add i64 {state[0]}, {sums[0]}"), text.set(f"sub i64 {state[1]}, {rest}")]
                 places = list(state)
                 for value in values:
                     places = packed(value, "", places)
-                return [following, *places]
+                return [following, *after]
             return some
         whole = text.set(f"and i64 {between}, {-step}")
         vectors = text.set(f"and i64 {between}, {-self.lanes}")
