@@ -6,6 +6,8 @@ tables of 64-bit words and their constants are word numbers times eight.
 
 from __future__ import annotations
 
+import sys
+
 WORD = 8
 TYPE = 8                       # of any object
 ITEMS = 16                     # of a variable-size object: bytes behind its fixed part
@@ -25,6 +27,7 @@ LARGE = 4096                   # payloads from here on are aligned to a cache li
 LINE = 64
 POOLED = 1 << 16               # payloads from here on lie in blocks of the pool
 POOL_BLOCKS = 64
+HUGE = 1 << 21 if sys.platform == "linux" else 0       # blocks from here on ask for huge pages, as NumPy's do
 
 # Variable
 V_VALUE = 16                   # the Tensor it holds

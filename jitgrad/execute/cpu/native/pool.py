@@ -6,9 +6,10 @@ Blocks come from and go back to PyObject_Malloc, under the GIL. The table holds 
 from __future__ import annotations
 
 from jitgrad.execute.cpu import layout as lay
-from jitgrad.execute.cpu.native.raw import load, move_bytes, object_free, object_malloc, store
+from jitgrad.execute.cpu.native.raw import advise, load, move_bytes, object_free, object_malloc, store
 
 PAGE = 4096
+ADVICE = 14                    # MADV_HUGEPAGE: one page fault for 2 MB, where the system is willing
 
 
 def take_block(st, need):
@@ -29,6 +30,8 @@ def take_block(st, need):
         while load(st + lay.S_POOL_COUNT) > 0:
             free_oldest(st)
         block = object_malloc(size)
+    if lay.HUGE != 0 and block != 0 and size >= lay.HUGE:
+        advise((block + PAGE - 1) & -PAGE, size - PAGE, ADVICE)
     return block
 
 

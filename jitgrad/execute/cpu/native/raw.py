@@ -87,6 +87,7 @@ buffer_fill = c_function("PyBuffer_FillInfo", i64, i64, i64, i64, i32, i32, resu
 resize = c_function("PyMem_RawRealloc", i64, i64)
 release = c_function("PyMem_RawFree", i64, result=None)
 copy = c_function("memcpy", i64, i64, i64)
+advise = c_function("madvise", i64, i64, i32, result=i32)
 move_bytes = c_function("memmove", i64, i64, i64)
 compare = c_function("memcmp", i64, i64, i64, result=i32)
 zero = c_function("memset", i64, i32, i64)
