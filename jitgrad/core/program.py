@@ -8,12 +8,9 @@ form.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -159,6 +156,8 @@ class Program:
 
         Equal Programs agree across processes.
         """
+        import hashlib           # it loads OpenSSL, which most programs do without
+
         digest = hashlib.sha256()
         digest.update(json.dumps(self._rows_as_data(), sort_keys=True).encode())
         for column in (self.first_out, self.operands, self.inputs, self.results):
@@ -211,6 +210,9 @@ class Program:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Program:
         """Read what `save` wrote; the Program is verified. ValueError for a file that is no whole Program."""
+        import zipfile           # needed here only, and as long to import as the rest of this package's core
+        import zlib
+
         name = os.fspath(path)
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
