@@ -156,7 +156,7 @@ class Program:
 
         Equal Programs agree across processes.
         """
-        import hashlib           # it loads OpenSSL, which most programs do without
+        import hashlib  # it loads OpenSSL, which most programs do without
 
         digest = hashlib.sha256()
         digest.update(json.dumps(self._rows_as_data(), sort_keys=True).encode())
@@ -210,7 +210,7 @@ class Program:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Program:
         """Read what `save` wrote; the Program is verified. ValueError for a file that is no whole Program."""
-        import zipfile           # needed here only, and as long to import as the rest of this package's core
+        import zipfile  # needed here only, and as long to import as the rest of this package's core
         import zlib
 
         name = os.fspath(path)
