@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-import secrets
+import os
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ class Generator:
     def reset(self, seed: int | None = None) -> None:
         """Start the stream of ``seed`` again; without a seed, of one from the system's entropy."""
         try:
-            key = secrets.randbits(64) if seed is None else operator.index(seed)
+            key = int.from_bytes(os.urandom(8), "little") if seed is None else operator.index(seed)
         except TypeError:
             raise user_error(TypeError, f"random: a seed is an int, got {seed!r}") from None
         self._key, self._stream = key % 2**64, 0
