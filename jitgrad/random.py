@@ -16,7 +16,7 @@ import numpy as np
 
 from jitgrad import ops
 from jitgrad.core import backend
-from jitgrad.core.aval import AVALS, as_length, as_shape, aval, broadcast_shapes
+from jitgrad.core.aval import AVALS, as_length, as_shape, aval, broadcast_shapes, stands_for_int
 from jitgrad.core.dtypes import BOOL, INT32, INT64, NAMES, code_of, default_float, is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.lock import TABLES
@@ -231,7 +231,7 @@ class Generator:
 
     def permutation(self, x: Any, axis: int = 0) -> Any:
         """The numbers 0 to x - 1 (int64) in random order, or the slices of a Tensor along an axis, with gradient."""
-        if hasattr(x, "__index__") and np.ndim(x) == 0:
+        if stands_for_int(x):
             return ops.random_permutation(self._bits(as_shape(x, "random.permutation: n"), "int64"))
         x = tensor(x)
         at = axis_index("random.permutation", axis, AVALS[x._aval].ndim)
@@ -243,7 +243,7 @@ class Generator:
         ``p`` are their probabilities (not negative; they are divided by their sum), for draws with putting back.
         """
         shape = as_shape(shape)
-        whole = hasattr(a, "__index__") and np.ndim(a) == 0
+        whole = stands_for_int(a)
         if whole:
             n = _whole("choice", a)
         else:

@@ -100,6 +100,8 @@ CASES = {
         (ValueError, "einsum: needs subscripts as a string", lambda: jg.einsum([X], "ij")),
         (ValueError, "integer_power: n must be an int of 64 bits", lambda: jg.integer_power(X, 2.5)),
         (ValueError, "integer_power: n must be an int of 64 bits", lambda: jg.integer_power(X, 10**400)),
+        (TypeError, "shape must be an int or a tuple of ints, got array([1.5])", lambda: jg.zeros(np.array([1.5]))),
+        (TypeError, "quantile: cannot make a Tensor of str 'a'", lambda: jg.quantile(X, "a")),
         (ValueError, "integer_power: -1 is negative, and int32 has no fractions", lambda: jg.integer_power(I, -1)),
         (ValueError, "MeanSquaredError: reduction must be one of", lambda: jg.nn.losses.MeanSquaredError(X, X)),
         (ValueError, "Hinge: reduction must be one of", lambda: jg.nn.losses.Hinge(np.zeros((2, 2)))),

@@ -199,3 +199,19 @@ def test_nonzero(rng):
         same(got, want)
     with pytest.raises(ValueError, match="nonzero: a single number has no axes"):
         jg.nonzero(1.0)
+
+
+def test_shapes_axes_and_parts_may_be_arrays():
+    """NumPy's arrays and Tensors have `__index__` whatever their shape; only one integer is one."""
+    x = jg.reshape(jg.arange(6), (2, 3))
+    for array in (np.array, jg.constant, jg.Variable):
+        assert jg.zeros(array([2, 3])).shape == jg.full(array([2, 3]), 1.0).shape == (2, 3)
+        assert jg.zeros(array(3)).shape == (3,)
+        assert jg.reshape(x, array([3, -1])).shape == (3, 2) and jg.reshape(x, array(6)).shape == (6,)
+        assert jg.broadcast_to(x, array([2, 2, 3])).shape == (2, 2, 3)
+        same(jg.tile(x, array([2, 1])), np.tile(x.numpy(), [2, 1]))
+        same(jg.sum(x, axis=array(1)), x.numpy().sum(1, dtype="int32"))
+        same(jg.flip(x, axis=array([0, 1])), x.numpy()[::-1, ::-1])
+        assert [part.shape for part in jg.split(jg.zeros(5), array([1, 3]))] == [(1,), (2,), (2,)]
+        assert [part.shape for part in jg.split(jg.zeros(4), array(2))] == [(2,), (2,)]
+        assert jg.random.normal(array([2, 2]), seed=1).shape == (2, 2)

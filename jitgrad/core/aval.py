@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -74,10 +74,15 @@ for _code in range(len(DTYPES)):         # compiled code relies on it: the scala
     aval(_code, ())
 
 
+def stands_for_int(value: Any) -> TypeGuard[int]:
+    """One integer of any type, and not an array of some: those of NumPy have `__index__` whatever their shape."""
+    return hasattr(value, "__index__") and not getattr(value, "ndim", 0)
+
+
 def as_shape(shape: Any, what: str = "shape") -> tuple[int, ...]:
-    """A shape given by a user: an int or a sequence of ints, none negative."""
+    """A shape given by a user: an int or a sequence of ints (an array, too), none negative."""
     try:
-        items: Sequence[Any] = (shape,) if hasattr(shape, "__index__") else tuple(shape)
+        items: Sequence[Any] = (shape,) if stands_for_int(shape) else tuple(shape)
         out = tuple(operator.index(n) for n in items)
     except TypeError:
         raise user_error(TypeError, f"{what} must be an int or a tuple of ints, got {shape!r}") from None

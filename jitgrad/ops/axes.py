@@ -6,7 +6,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-from jitgrad.core.aval import AVALS
+from jitgrad.core.aval import AVALS, stands_for_int
 from jitgrad.core.errors import user_error
 
 Axis = int | Sequence[int] | None
@@ -36,7 +36,7 @@ def axis_of(name: str, x: Any, axis: Any) -> int:
 def as_axes(name: str, axis: Any) -> tuple[int, ...]:
     """One axis or several as a tuple of ints, as they were given."""
     try:
-        return tuple(operator.index(a) for a in axis) if hasattr(axis, "__iter__") else (operator.index(axis),)
+        return (operator.index(axis),) if stands_for_int(axis) else tuple(map(operator.index, axis))
     except TypeError:
         raise user_error(TypeError, f"{name}: axis must be an int, a tuple of ints or None, got {axis!r}") from None
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jitgrad import ops
-from jitgrad.core.aval import AVALS, Aval, as_length, as_shape, broadcast_shapes
+from jitgrad.core.aval import AVALS, Aval, as_length, as_shape, broadcast_shapes, stands_for_int
 from jitgrad.core.dtypes import FLOAT32, NAMES, code_of, default_float, is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
@@ -230,7 +230,7 @@ def reshape(x: Any, shape: Any) -> Any:
 def as_items(shape: Any) -> tuple[int, ...]:
     """A shape as a user may write it, -1 included, as a tuple of ints."""
     try:
-        return tuple(map(operator.index, (shape,) if hasattr(shape, "__index__") else shape))
+        return tuple(map(operator.index, (shape,) if stands_for_int(shape) else shape))
     except TypeError:
         raise user_error(TypeError, f"reshape: the shape must be an int or a tuple of ints, got {shape!r}") from None
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core.aval import AVALS, broadcast_shapes
+from jitgrad.core.aval import AVALS, broadcast_shapes, stands_for_int
 from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import OPS, TABLE
 from jitgrad.core.record import tensor
@@ -41,7 +41,7 @@ def _as_index(part: Any) -> Any:
     if isinstance(part, int) and not isinstance(part, bool):
         return part
     kind = "b" if isinstance(part, bool) else getattr(part, "dtype", np.dtype(int)).kind
-    if kind in "iu" and hasattr(part, "__index__") and np.ndim(part) == 0:
+    if kind in "iu" and stands_for_int(part):
         return operator.index(part)
     index = tensor(part, what="index")
     if index.dtype.kind == "f":

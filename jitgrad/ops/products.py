@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core.aval import as_int
+from jitgrad.core.aval import as_int, stands_for_int
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.ops.axes import axes_of
@@ -180,7 +180,7 @@ def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Any:
     """Sums of products over axes of both: so many last ones with so many first ones, or those of two lists."""
     a, b = tensor(x1), tensor(x2)
     have, other = aval_of(a).shape, aval_of(b).shape
-    if hasattr(axes, "__index__") and np.ndim(axes) == 0:
+    if stands_for_int(axes):
         count = operator.index(axes)
         if not 0 <= count <= min(len(have), len(other)):
             raise user_error(ValueError, f"tensordot: shapes {have} and {other} have no {count} axes to sum over")

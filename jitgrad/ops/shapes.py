@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core.aval import as_int, as_shape, broadcast_shapes
+from jitgrad.core.aval import as_int, as_shape, broadcast_shapes, stands_for_int
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.ops.axes import Axis, as_axes, axes_of, axis_index
@@ -115,7 +115,7 @@ def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> li
     shape = aval_of(x).shape
     a = axis_index("split", axis, len(shape))
     n = shape[a]
-    if hasattr(indices_or_sections, "__index__"):
+    if stands_for_int(indices_or_sections):
         parts = operator.index(indices_or_sections)
         if parts <= 0 or n % parts:
             raise user_error(ValueError, f"split: axis {a} of shape {shape} has no {parts} parts of one length")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from jitgrad import ops
 from jitgrad.core.aval import AVALS
+from jitgrad.core.dtypes import FLOAT64
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.ops import along, composite, creation
@@ -136,7 +135,7 @@ def quantile(x: Any, q: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     x = as_float(x)
     rows, shape = _rows_over("quantile", x, axis, keepdims)
     n = AVALS[rows._aval].shape[-1]
-    given = np.asarray(q, np.float64)
+    given = tensor(q, FLOAT64, "quantile").numpy()
     if given.ndim > 1 or not ((given >= 0) & (given <= 1)).all():
         raise user_error(ValueError, f"quantile: q must be numbers in [0, 1], got {q!r}")
     if n == 0:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jitgrad as jg
 from jitgrad import ops
+from jitgrad.core.aval import stands_for_int
 from jitgrad.core.errors import user_error
 from jitgrad.ops.axes import axis_index
 
@@ -101,10 +101,10 @@ def pad(tensor: Any, paddings: Any, mode: str = "CONSTANT", constant_values: Any
     return jg.pad(tensor, paddings, mode.lower(), constant_values)
 
 
-def split(value: Any, num_or_size_splits: int | Sequence[int], axis: int = 0, num: int | None = None,
+def split(value: Any, num_or_size_splits: Any, axis: int = 0, num: int | None = None,
           name: str = "split") -> list[Any]:
     """Parts of one length (how many), or of the given lengths, one of which may be -1."""
-    if hasattr(num_or_size_splits, "__index__"):
+    if stands_for_int(num_or_size_splits):
         return jg.split(value, num_or_size_splits, axis)
     sizes = [int(n) for n in num_or_size_splits]
     value = jg.asarray(value)
