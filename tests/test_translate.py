@@ -229,19 +229,30 @@ def without_a_number(a):
     return b
 
 
-def with_assert(a):
-    assert a > 0
-    return a
+def with_pass_on(a):
+    with a:
+        return a
 
 
 @pytest.mark.parametrize("function, said", [
     (with_list, "List is not in the language"), (with_keyword, "by position"), (with_slice, "only an array is indexed"),
     (with_string, "is no number"), (with_unknown, "missing is not known"), (with_mixed_signs, "do not mix"),
-    (of_itself, "calls itself"), (without_a_number, "gets no value"), (with_assert, "Assert"), (with_two_targets, "one target"),
+    (of_itself, "calls itself"), (without_a_number, "gets no value"), (with_pass_on, "With is not"), (with_two_targets, "one target"),
     (no_source(), "source is not to be found")], ids=lambda v: getattr(v, "__name__", None))
 def test_what_the_language_lacks_is_refused(function, said):
     with pytest.raises(Unsupported, match=said):
         direct(function)
+
+
+def test_a_source_that_was_edited_since_is_refused(tmp_path):
+    """The text of the file would be another function than the one that Python runs."""
+    path = tmp_path / "edited.py"
+    path.write_text("def f(a):\n    return a + 1\n")
+    scope = {}
+    exec(compile(path.read_text(), str(path), "exec"), scope)
+    path.write_text("def f(a):\n    return a + 2\n")
+    with pytest.raises(Unsupported, match="not what was imported"):
+        direct(scope["f"])
 
 
 def test_a_refusal_says_where():

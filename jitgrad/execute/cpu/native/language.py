@@ -51,18 +51,23 @@ def join(a: str, b: str) -> str:
 
 
 @functools.cache
-def _functions_of(filename: str) -> dict[int, ast.FunctionDef]:
-    """The functions of a file by their first line."""
+def _functions_of(filename: str) -> dict[types.CodeType, ast.FunctionDef]:
+    """The functions of a file by what Python makes of them."""
     tree = ast.parse("".join(linecache.getlines(filename)))
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    return {min([node.lineno, *(d.lineno for d in node.decorator_list)]): node for node in found}
+    nodes = {min([node.lineno, *(d.lineno for d in node.decorator_list)]): node
+             for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    codes = [compile(tree, filename, "exec", dont_inherit=True)]
+    for code in codes:                               # grows on the way
+        codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    return {code: nodes[code.co_firstlineno] for code in codes
+            if code.co_firstlineno in nodes and nodes[code.co_firstlineno].name == code.co_name}
 
 
 def source_of(function: types.FunctionType) -> ast.FunctionDef:
-    code = function.__code__
-    node = _functions_of(code.co_filename).get(code.co_firstlineno)
-    if node is None or node.name != code.co_name:
-        raise Unsupported(f"{function.__name__}: its source is not to be found")
+    """The source of a function, if it is still what was imported: a file may have been edited since."""
+    node = _functions_of(function.__code__.co_filename).get(function.__code__)
+    if node is None:
+        raise Unsupported(f"{function.__name__}: its source is not to be found, or not what was imported")
     return node
 
 
