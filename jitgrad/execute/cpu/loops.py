@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import linecache
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,7 +43,6 @@ class Kernel:
     name: str
     source: str
     address: int
-    symbol: str = field(repr=False)
     ir: str = field(repr=False)
     owner: Any = field(repr=False, compare=False)  # holds the machine code
 
@@ -206,14 +204,7 @@ def _compile(name: str, source: str, tables: dict[str, Any], helpers: tuple[str,
     for helper in helpers:
         scope[helper] = numba.njit(nogil=True, error_model="numpy")(scope[helper])
     compiled = numba.cfunc(_SIGNATURE, nogil=True, error_model="numpy")(scope[name])
-    ir = compiled.inspect_llvm()
-    return Kernel(name, source, compiled.address or 0, _symbol(ir), ir, compiled)
-
-
-def _symbol(ir: str) -> str:
-    """The C entry point among the functions that the text defines."""
-    defined = re.findall(r'^define [^@\n]*@"?([\w.$]+)"?\(', ir, re.MULTILINE)
-    return next(name for name in defined if name.startswith("cfunc."))
+    return Kernel(name, source, compiled.address or 0, compiled.inspect_llvm(), compiled)
 
 
 def elementwise_kernel(name: str, trace: Trace) -> Kernel:
@@ -363,7 +354,7 @@ def own_kernel(prim: Primitive, dtype: np.dtype[Any]) -> Kernel:
     if prim.kind in (Kind.MOVE, Kind.PLACE):
         name = prim.kind.value
         text = by_numba.exported(name, getattr(drivers, name))
-        return Kernel(prim.name, inspect.getsource(getattr(drivers, name)), NATIVE[name], name, text, None)
+        return Kernel(prim.name, inspect.getsource(getattr(drivers, name)), NATIVE[name], text, None)
     arrays, params = prim.samples(np.random.default_rng(0))[0]  # type: ignore[misc]
     kinds = [np.dtype(np.int64) if domain == "index" else dtype for domain in prim.domains]
     avals = [aval(CODES[kind], np.shape(array)) for array, kind in zip(arrays, kinds, strict=True)]
@@ -372,4 +363,4 @@ def own_kernel(prim: Primitive, dtype: np.dtype[Any]) -> Kernel:
     symbol = f"numba_{prim.name}_{dtype.name}"
     text = by_numba.own_kernel(symbol, prim, (out.dtype, *kinds), len(prim.words(*avals, **params)))
     address = llvm.link(llvm.emit(text, optimise="loops"), [symbol])[symbol]
-    return Kernel(prim.name, inspect.getsource(prim.body), address, symbol, text, None)
+    return Kernel(prim.name, inspect.getsource(prim.body), address, text, None)

@@ -5,20 +5,21 @@ Along an axis that is not the last, some columns at a time are turned into rows,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
 from jitgrad.execute.cpu.lanes import Text
+from jitgrad.execute.cpu.layout import NO_MEMORY
 from jitgrad.execute.cpu.networks import REGISTERS, Function, Keys
 
 AHEAD = 8                # vectors loaded before any is stored
 MANY = 4096              # keys from which on a large sample pays
 WIDE = 64                # columns turned together, at most,
 ROOM = 2**21             # and elements, unless one column has more
-NO_MEMORY = -1
 
 
-class Rows(Keys):
+class Rows(Keys, ABC):
     """Writes the module: networks, the quicksort, the kernel that goes through rows; what a row is, subclasses say."""
 
     def text(self) -> str:
@@ -27,9 +28,9 @@ class Rows(Keys):
         parts += [self.turn("rows", f"i{8 * self.dtype.itemsize}"), self.turn("columns", self.int), self.kernel()]
         return "\n".join([*parts, *self.declarations, ""])
 
+    @abstractmethod
     def row(self) -> list[str]:
         """`row(x, out, n, flip)` sorts one row, with what it calls."""
-        raise NotImplementedError
 
     # ---- quicksort ----------------------------------------------------------------------------------
 
