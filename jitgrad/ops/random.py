@@ -72,6 +72,7 @@ def random_bits(out, state, blocks, words, dropped):
     stream = np.uint64(state[1])
     first = np.uint64(state[2])
     drop = np.uint64(dropped)
+    # the rounds stand twice, since only a loop of one kind of store becomes vectors
     if words == 4:
         for block in range(blocks):
             counter = first + np.uint64(block)
