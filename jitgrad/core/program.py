@@ -221,7 +221,7 @@ class Program:
         except FileNotFoundError:
             raise
         except (ValueError, TypeError, LookupError, AttributeError, OSError, EOFError, zipfile.BadZipFile, zlib.error,
-                NotImplementedError) as error:      # the last is zipfile's, for a compression that it does not know
+                NotImplementedError) as error:      # zipfile raises it for a damaged method of compression
             raise ValueError(f"load: {name} is not a Program that this jitgrad can read: {error}") from error
         return program
 

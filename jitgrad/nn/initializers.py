@@ -35,7 +35,7 @@ class Initializer:
         return creation.from_array(self.draw(as_shape(shape)), code)
 
     def draw(self, shape: tuple[int, ...]) -> np.ndarray:
-        """The numbers, as a NumPy array."""
+        """The numbers, as a NumPy array: users define it. NotImplementedError where they did not, as Keras has it."""
         raise NotImplementedError(f"{type(self).__name__} must define draw")
 
     def stream(self) -> random.Generator | Any:

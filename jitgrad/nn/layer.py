@@ -70,7 +70,7 @@ class Layer:
         return self.call(*args)
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        """What the layer computes."""
+        """What the layer computes: users define it. NotImplementedError where they did not, as Keras has it."""
         raise NotImplementedError(f"{type(self).__name__} must define call")
 
     def build(self, input_shape: Any) -> None:
@@ -262,10 +262,6 @@ class Unary(Layer):
         if type(inputs) is Tensor and inputs._aval == self._aval:
             return self.call(inputs)
         return self._new_input(inputs)
-
-    def call(self, inputs: Any) -> Any:
-        """What the layer computes of a Tensor."""
-        raise NotImplementedError(f"{type(self).__name__} must define call")
 
     def checked(self, inputs: Any) -> Any:
         """The input to compute with; raises ValueError where the shape does not fit."""

@@ -50,7 +50,7 @@ class Loss:
         self.name = name
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """The loss of each sample."""
+        """The loss of each sample: users define it. NotImplementedError where they did not, as Keras has it."""
         raise NotImplementedError(f"{type(self).__name__} must define call")
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:

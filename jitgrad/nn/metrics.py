@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,7 @@ class Metric:
         return [self.total, self.count]
 
     def update_state(self, *args: Any, **kwargs: Any) -> None:
-        """Take in the numbers of one batch."""
+        """Take in one batch: users define it. NotImplementedError where they did not, as Keras has it."""
         raise NotImplementedError(f"{type(self).__name__} must define update_state")
 
     def _take_in(self, values: Any, sample_weight: Any) -> None:
@@ -98,12 +99,12 @@ class Sum(Metric):
         return ops.cast(self.total.read_value(), self.dtype.name)
 
 
-class Hits(Metric):
+class Hits(Metric, ABC):
     """The fraction of samples for which `hits` is true."""
 
+    @abstractmethod
     def hits(self, y_true: Any, y_pred: Any) -> Any:
         """A boolean for each sample."""
-        raise NotImplementedError(f"{type(self).__name__} must define hits")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Take in labels and predictions of one batch."""

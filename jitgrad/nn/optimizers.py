@@ -58,7 +58,10 @@ class Optimizer:
         return (rate,)
 
     def rule(self, g: Any, value: Any, slots: Sequence[Any], *factors: Any) -> tuple[Any, ...]:
-        """The new value and the new slots of one variable, from its gradient, value, slots and the `factors`."""
+        """The new value and the new slots of one variable, from its gradient, value, slots and the `factors`.
+
+        Users define it; NotImplementedError where they did not, as Keras has it.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define rule")
 
     def _record(self, variables: Sequence[Any]) -> Update:

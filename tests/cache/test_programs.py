@@ -139,7 +139,7 @@ def test_folders_in_the_place_of_files(copy, warm, tmp_path):
     assert os.listdir(tmp_path / "private") == []
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away to a process of its own; test_files has the same within one, for everyone")
 def test_files_of_another_user(copy, warm, tmp_path, monkeypatch):
     for path in copy.glob("kernel_*.obj"):
         belongs_to(12345, path, monkeypatch)
