@@ -52,13 +52,13 @@ def gather(out, x, indices, outer, n, count, inner):
                     out[np.uint64(o * count + k)] = x[np.uint64(o * n + place(np.int64(indices[k]), n))]
             elif inner == 2:
                 for k in range(first, end):
-                    copy_two(out, x, (o * count + k) * 2, (o * n + place(np.int64(indices[k]), n)) * 2)
+                    copy_row(out, x, (o * count + k) * 2, (o * n + place(np.int64(indices[k]), n)) * 2, 2)
             elif inner == 4:
                 for k in range(first, end):
-                    copy_four(out, x, (o * count + k) * 4, (o * n + place(np.int64(indices[k]), n)) * 4)
+                    copy_row(out, x, (o * count + k) * 4, (o * n + place(np.int64(indices[k]), n)) * 4, 4)
             elif inner == 8:
                 for k in range(first, end):
-                    copy_eight(out, x, (o * count + k) * 8, (o * n + place(np.int64(indices[k]), n)) * 8)
+                    copy_row(out, x, (o * count + k) * 8, (o * n + place(np.int64(indices[k]), n)) * 8, 8)
             else:
                 for k in range(first, end):
                     to = (o * count + k) * inner
@@ -85,46 +85,10 @@ def place(i, n):
     return i + (n & (i >> 63))
 
 
-def copy_two(out, x, to, at):
-    """A row of two, which the compiler moves as one."""
-    a = x[np.uint64(at)]
-    b = x[np.uint64(at + 1)]
-    out[np.uint64(to)] = a
-    out[np.uint64(to + 1)] = b
-    return 0
-
-
-def copy_four(out, x, to, at):
-    """A row of four."""
-    a = x[np.uint64(at)]
-    b = x[np.uint64(at + 1)]
-    c = x[np.uint64(at + 2)]
-    d = x[np.uint64(at + 3)]
-    out[np.uint64(to)] = a
-    out[np.uint64(to + 1)] = b
-    out[np.uint64(to + 2)] = c
-    out[np.uint64(to + 3)] = d
-    return 0
-
-
-def copy_eight(out, x, to, at):
-    """A row of eight, which the compiler moves as one vector."""
-    a = x[np.uint64(at)]
-    b = x[np.uint64(at + 1)]
-    c = x[np.uint64(at + 2)]
-    d = x[np.uint64(at + 3)]
-    e = x[np.uint64(at + 4)]
-    f = x[np.uint64(at + 5)]
-    g = x[np.uint64(at + 6)]
-    h = x[np.uint64(at + 7)]
-    out[np.uint64(to)] = a
-    out[np.uint64(to + 1)] = b
-    out[np.uint64(to + 2)] = c
-    out[np.uint64(to + 3)] = d
-    out[np.uint64(to + 4)] = e
-    out[np.uint64(to + 5)] = f
-    out[np.uint64(to + 6)] = g
-    out[np.uint64(to + 7)] = h
+def copy_row(out, x, to, at, n):
+    """A row of a length that is a number where this is called, so that the compiler moves it as one vector."""
+    for i in range(n):
+        out[np.uint64(to + i)] = x[np.uint64(at + i)]
     return 0
 
 
