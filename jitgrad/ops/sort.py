@@ -28,23 +28,21 @@ def by_digits(s, first, n, gap, base, counts):
     A pass whose words all share a digit is left out.
     """
     if n <= SHORT:
-        for d in range(4 * 256):
-            s[counts + d] = 0
-        for i in range(first, first + n):
-            w = s[i] >> base
-            s[counts + (w & 255)] += 1
-            s[counts + 256 + ((w >> 8) & 255)] += 1
-            s[counts + 512 + ((w >> 16) & 255)] += 1
-            s[counts + 768 + ((w >> 24) & 255)] += 1
+        count_digits(s, first, n, base, counts, 4, 8)
         return deal_all(s, first, n, gap, base, counts, 4, 8)
-    for d in range(3 * 2048):
+    count_digits(s, first, n, base, counts, 3, 11)
+    return deal_all(s, first, n, gap, base, counts, 3, 11)
+
+
+def count_digits(s, first, n, base, counts, passes, width):
+    """How many words have each digit; passes and width are numbers where this is called, so that it is unrolled."""
+    for d in range(passes << width):
         s[counts + d] = 0
     for i in range(first, first + n):
         w = s[i] >> base
-        s[counts + (w & 2047)] += 1
-        s[counts + 2048 + ((w >> 11) & 2047)] += 1
-        s[counts + 4096 + ((w >> 22) & 2047)] += 1
-    return deal_all(s, first, n, gap, base, counts, 3, 11)
+        for p in range(passes):
+            s[counts + (p << width) + ((w >> (p * width)) & ((1 << width) - 1))] += 1
+    return 0
 
 
 def deal_all(s, first, n, gap, base, counts, passes, width):
