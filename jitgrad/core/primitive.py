@@ -29,6 +29,7 @@ class Kind(Enum):
     CONTRACT = "contract"          # own kernel body(out, x, y, *words)
     INDEX = "index"                # own kernel, linear in its first operand
     OPAQUE = "opaque"              # own kernel
+    EFFECT = "effect"              # checks or changes something outside; may have no output
     HIGHER = "higher"              # params hold Programs
 
 
@@ -72,6 +73,10 @@ class Primitive:
     operands: tuple[str, ...]            # operand names; ('*xs',) for any number
     params: tuple[str, ...]
     domains: tuple[str, ...]             # per operand: see DOMAINS
+    jvp: Callable[..., Any] | None = None     # rule(ts, ans, *operands, **params) -> tangent (one an output), in ops;
+    #                                      ts has None for zero. By default what the kind and `linear` say
+    batch: Callable[..., Any] | None = None   # rule(batched, size, *operands, **params) -> (outputs, which are batched);
+    #                                      batch axes stand in front. By default what the kind says
     linear: Linear = Linear.NO
     init: Any = None                     # of a reduction or scan: number, or dtype -> number
     words: Callable[..., Any] | None = None   # of an own kernel: the integers its body gets
