@@ -284,12 +284,11 @@ def test_dry_recordings_do_not_mix():
 
 
 def test_dry_recording_under_a_tape_records_on_no_tape():
-    recorder = Recorder()
-    x = recorder.input(aval(FLOAT, (2,)))
     c = jg.constant([1.0, 2.0], "float64")
     with jg.GradientTape() as tape:
         tape.watch(c)
-        jg.sum(x * c)
+        with Recorder() as recorder:
+            jg.sum(recorder.input(aval(FLOAT, (2,))) * c)
     assert tape.show().splitlines()[1:] == ["results: "]
 
 

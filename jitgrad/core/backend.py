@@ -35,7 +35,25 @@ class Backend(Protocol):
         """Fill the op's inline cache: calls like this one need no Python from now on."""
 
     def read(self, variable: Any) -> Any:
+        """The Tensor a Variable holds for the innermost recording of this thread; its tapes note the read."""
+
+    def read_now(self, variable: Any) -> Any:
         """The Tensor a Variable holds; the tapes of this thread note the read."""
+
+    def assign_now(self, variable: Any, value: Any) -> None:
+        """Let a Variable hold a Tensor."""
+
+    def recordings(self, change: int) -> None:
+        """So many more threads' recordings see Variables from now on."""
+
+    def suspend(self) -> Sequence[Any]:
+        """Stop the tapes of this thread; which they were."""
+
+    def resume(self, tapes: Sequence[Any]) -> None:
+        """Let suspended tapes record again."""
+
+    def noted(self, form: Form, operands: Sequence[Any], outs: Sequence[Any]) -> None:
+        """Append a row of dry Tensors where this thread's tapes record."""
 
     def compiled(self, function: Callable[..., int]) -> Callable[..., int]:
         """A plain function over int64 arrays as machine code."""

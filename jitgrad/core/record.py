@@ -16,7 +16,8 @@ from jitgrad.core.aval import AVALS, Aval, aval
 from jitgrad.core.errors import user_call, user_error
 from jitgrad.core.form import Form, form
 from jitgrad.core.primitive import BY_NAME, FIXED, Primitive
-from jitgrad.core.program import Program
+from jitgrad.core.recorder import Recorder as Recorder
+from jitgrad.core.recorder import active, recorder_for
 
 _HASHED = (int, bool, str, type(None), float, np.dtype)
 _INT32 = range(-2**31, 2**31)
@@ -41,6 +42,8 @@ def tensor(value: Any, dtype: int | None = None, what: str = "") -> Any:
         return value if dtype is None or AVALS[value._aval].code == dtype else cast(value, dtype)
     array = _array(value, dtype, what)
     made = machine.tensor(array, aval(dtypes.CODES[array.dtype], array.shape))
+    if isinstance(value, np.ndarray) and (recording := active()):
+        recording.made_of(value, made)
     return made if dtype is None or dtypes.CODES[array.dtype] == dtype else cast(made, dtype)
 
 
@@ -214,7 +217,7 @@ def apply(prim: Primitive, operands: Sequence[Any], params: dict[str, Any]) -> A
 def dispatch(made: Form, operands: Sequence[Any]) -> Any:
     for t in operands:
         if t._data == 0:
-            return recorder_of(operands).append(made, operands)
+            return recorder_for(t).append(made, operands)
     return backend.current().run(made, operands)
 
 
@@ -271,55 +274,3 @@ def _in_domain(prim: Primitive, x: Any, domain: str, code: int, machine: backend
             return machine.tensor(np.array(x, dtypes.DTYPES[want]), aval(want, ()))
     except OverflowError:
         raise user_error(OverflowError, f"{prim.name}: {_number(x)} does not fit {dtypes.NAMES[want]}") from None
-
-
-# ---- dry recordings ------------------------------------------------------------------------------
-
-class Recorder:
-    """Collects rows from operations on dry Tensors: derivative rules, `fn.program(avals)` and their like."""
-
-    def __init__(self) -> None:
-        self.avals: list[Aval] = []
-        self.inputs: list[int] = []
-        self.constants: dict[int, Any] = {}
-        self.rows: list[tuple[Form, tuple[int, ...], int]] = []
-        self._constant_ids: dict[int, int] = {}
-
-    def _value(self, value: Aval) -> int:
-        self.avals.append(value)
-        return len(self.avals) - 1
-
-    def input(self, value: Aval) -> Any:
-        """A new input, as a dry Tensor."""
-        number = self._value(value)
-        self.inputs.append(number)
-        return backend.current().dry(value, number, self)
-
-    def number(self, t: Any) -> int:
-        """The value id of a Tensor in this recording; a concrete one becomes a constant."""
-        if t._data == 0:
-            if t._owner is not self:
-                raise user_error(RuntimeError, "a Tensor of one dry recording was used in another")
-            return int(t._index)
-        known = self._constant_ids.get(id(t))
-        if known is None:
-            known = self._constant_ids[id(t)] = self._value(AVALS[t._aval])
-            self.constants[known] = t
-        return known
-
-    def append(self, made: Form, operands: Sequence[Any]) -> Any:
-        ids = tuple(map(self.number, operands))
-        first = len(self.avals)
-        self.rows.append((made, ids, first))
-        outs = tuple(backend.current().dry(a, self._value(a), self) for a in made.outs)
-        return outs if len(outs) > 1 else outs[0]
-
-    def program(self, results: Sequence[Any]) -> Program:
-        """The Program whose results are these Tensors (None stays None)."""
-        ids = [-1 if r is None else self.number(r) for r in results]
-        return Program.build(self.rows, self.avals, self.inputs, self.constants, ids)
-
-
-def recorder_of(operands: Sequence[Any]) -> Recorder:
-    found: Recorder = next(t for t in operands if t._data == 0)._owner
-    return found

@@ -13,6 +13,7 @@ from jitgrad.core.aval import AVALS, aval
 from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import OPS
 from jitgrad.core.record import tensor
+from jitgrad.core.recorder import active
 from jitgrad.core.tensor import Reference
 
 TRAINABLE, WATCHED = 1, 2
@@ -42,7 +43,10 @@ class VariableMethods:
             initial_value = initial_value()
         value = tensor(initial_value, None if dtype is None else dtypes.code_of(dtype), "Variable")
         self = object.__new__(cls)
-        self._value = copied(value)
+        self._value = copied(value) if active() is None else OPS["stop_gradient"](value)
+        if self._value._data == 0:
+            raise user_error(TypeError, "Variable: made of a Tensor of a dry recording, which has no numbers; make "
+                                        "Variables outside of cond, loops and vmap")
         self._flags = TRAINABLE if trainable else 0
         self._serial = next(_serials)
         self.name = "Variable:0" if name is None else str(name)
@@ -59,7 +63,7 @@ class VariableMethods:
 
     def numpy(self) -> np.ndarray:
         """The present value as a read-only NumPy array."""
-        out: np.ndarray = self._value.numpy()
+        out: np.ndarray = self._held().numpy()
         return out
 
     @property
@@ -96,13 +100,18 @@ class VariableMethods:
         """
         return self._set("assign", tensor(value, what="assign"))
 
+    def _held(self) -> Any:
+        """The present value; no tape takes note."""
+        recording = active()
+        return recording.read(self) if recording else self._value
+
     def _assign_add(self, delta: Any) -> Any:
         """`assign_add` in general: what is no Tensor of the variable's aval, or is recorded."""
-        return self._set("assign_add", self._value + self._like("assign_add", delta))
+        return self._set("assign_add", self._held() + self._like("assign_add", delta))
 
     def _assign_sub(self, delta: Any) -> Any:
         """`assign_sub` in general."""
-        return self._set("assign_sub", self._value - self._like("assign_sub", delta))
+        return self._set("assign_sub", self._held() - self._like("assign_sub", delta))
 
     def _like(self, what: str, delta: Any) -> Any:
         kind = type(delta)
@@ -120,14 +129,21 @@ class VariableMethods:
                                              f"{self.name!r} of shape {have.shape}")
             value = tensor(value, have.code)
         # a Tensor of its own, though not memory: two variables, or a variable and a Tensor, are different sources
-        self._value = copied(value) if value._data == 0 else OPS["stop_gradient"](value)
-        self._epoch = 0
+        self._hold(OPS["stop_gradient"](value))
         return self
+
+    def _hold(self, value: Any) -> None:
+        """Hold a Tensor of the variable's aval that is nobody else's."""
+        recording = active()
+        if recording:
+            recording.assign(self, value)
+        else:
+            backend.current().assign_now(self, value)
 
     # ---- the rest ----
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        out: np.ndarray = self._value.__array__(dtype, copy)
+        out: np.ndarray = self._held().__array__(dtype, copy)
         return out
 
     def __len__(self) -> int:
@@ -144,7 +160,7 @@ class VariableMethods:
                 f"numpy={self.numpy()[()]!r}>")
 
     def __format__(self, spec: str) -> str:
-        return format(self._value, spec) if spec else str(self)
+        return format(self._held(), spec) if spec else str(self)
 
     def __deepcopy__(self, memo: Any) -> Any:
         return type(self)(self._value, self.trainable, self.name)
@@ -156,7 +172,7 @@ class VariableMethods:
         """A hashable stand-in for the variable."""
         return Reference(self)
 
-    item = property(lambda self: self._value.item, doc="See `Tensor.item`.")
+    item = property(lambda self: self._held().item, doc="See `Tensor.item`.")
 
     _value: Any
     _flags: int

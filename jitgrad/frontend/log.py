@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jitgrad.core import backend
 from jitgrad.core.lock import TABLES
 from jitgrad.execute.cpu import layout, types
 
@@ -58,14 +59,12 @@ def _after_fork() -> None:
 @contextmanager
 def aside() -> Iterator[list[Any]]:
     """Run a block that the open tapes of this thread do not record; yields those tapes."""
-    tapes = types.open_tapes(types.thread_log())
-    for tape in tapes:
-        types.tape_stop(tape)
+    machine = backend.current()
+    tapes = machine.suspend()
     try:
-        yield tapes
+        yield list(tapes)
     finally:
-        for tape in reversed(tapes):
-            types.tape_start(tape)
+        machine.resume(tapes)
 
 
 types.callback(layout.S_NEW_LOG, _new_log)

@@ -18,6 +18,7 @@ from jitgrad.core.variable import WATCHED
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.layout import (
     ALONE,
+    DRY,
     F_ID,
     HAS_CUT,
     K_ACCESSED,
@@ -30,7 +31,7 @@ from jitgrad.execute.cpu.layout import (
     S_REENTERED,
     S_TAPE_FLAGS,
 )
-from jitgrad.execute.cpu.plans import TABLE, plan_for
+from jitgrad.execute.cpu.plans import plan_for
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.frontend import (
     explain,
@@ -152,12 +153,11 @@ class TapeMethods:
             if status == HAS_CUT or checking:
                 with nans.backward_pass():
                     return pieces.gradient(self, words, rows, values, targets, seeds, len(sources))
+            plan = plan_for(words, values, hashed, len(targets), seeds is not None, len(sources))
+            if status == DRY:
+                return plan.run([values[i] for i in plan.inputs])
             if status == NEEDS_CALL:
-                plan = TABLE.find(words)
-                if plan is not None:
-                    plan.recordable()
-            else:
-                plan_for(words, values, hashed, len(targets), seeds is not None, len(sources))
+                plan.recordable()
             found = machine.gradient(self, targets, sources, seeds)
         results: list[Any] = found
         return results

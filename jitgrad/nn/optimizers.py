@@ -198,8 +198,6 @@ def _fitted(given: Any, v: Any) -> Any:
     if made.shape != v.shape:
         raise user_error(ValueError, f"apply_gradients: a gradient of shape {made.shape} does not fit the variable "
                                      f"{v.name!r} of shape {v.shape}")
-    if made._data == 0:
-        raise user_error(TypeError, "apply_gradients: a gradient of a dry recording has no numbers to apply")
     return made
 
 

@@ -12,7 +12,8 @@ from jitgrad.execute.cpu import layout, types
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.frontend.log import aside
 
-_recorders = types.STATE[layout.S_RECORDERS // layout.WORD:].data        # [0]: how many threads record now
+_recorders = types.STATE[layout.S_RECORDERS // layout.WORD:].data        # [0]: how many threads record on tapes now
+_recordings = types.STATE[layout.S_RECORDINGS // layout.WORD:].data      # [0]: how many record functions
 _data_of = attrgetter("_data")
 
 
@@ -27,10 +28,10 @@ class Update:
 
     def __init__(self, rule: Callable[[list[Any], list[Any], list[Any]], Sequence[Any]], state: Sequence[Any],
                  read: Sequence[Any], given: Sequence[Aval]) -> None:
-        recorder = Recorder()
-        inputs = [[recorder.input(AVALS[v._value._aval]) for v in state],
-                  [recorder.input(AVALS[v._value._aval]) for v in read], [recorder.input(a) for a in given]]
-        program = recorder.program(rule(*inputs))
+        with Recorder() as recorder:
+            inputs = [[recorder.input(AVALS[v._value._aval]) for v in state],
+                      [recorder.input(AVALS[v._value._aval]) for v in read], [recorder.input(a) for a in given]]
+            program = recorder.program(rule(*inputs))
         self._plan = Plan(program, range(len(program.inputs)))
         self._address = self._plan.address
         self._state = tuple(state)
@@ -46,15 +47,17 @@ class Update:
 
     def __call__(self, given: Sequence[Any]) -> None:
         """One step, with Tensors that fit."""
-        values = (*[v._value for v in self._variables], *given)
-        results = types.plan_run(self._address, values) if not _recorders[0] else _unrecorded(self._address, values)
+        if _recorders[0] or _recordings[0]:
+            self._watched(given)
+            return
+        results = types.plan_run(self._address, (*[v._value for v in self._variables], *given))
         for v, value in zip(self._state, results, strict=True):
             v._value = value
             v._epoch = 0
 
-
-def _unrecorded(address: int, values: tuple[Any, ...]) -> list[Any]:
-    """A run of a plan that the open tapes of this thread do not see."""
-    with aside():
-        results: list[Any] = types.plan_run(address, values)
-    return results
+    def _watched(self, given: Sequence[Any]) -> None:
+        """A step that the open tapes of this thread do not see, though a function that is recorded does."""
+        with aside():
+            results = self._plan.run((*[v._held() for v in self._variables], *given))
+            for v, value in zip(self._state, results, strict=True):
+                v._hold(value)

@@ -101,15 +101,15 @@ def wanted(mask: int, count: int) -> list[int]:
 
 def fragment(made: Form, mask: int, cotangents: int) -> tuple[Program, list[int]]:
     """The rule of a form run dry: a Program of (g..., operands..., ans...) and which operand each result is for."""
-    recorder = Recorder()
-    gs = [recorder.input(a) for a in made.outs]
-    args = [recorder.input(a) for a in made.avals]
-    ans = [recorder.input(a) for a in made.outs]
-    many = len(made.outs) > 1
-    g = tuple(t if cotangents >> o & 1 else None for o, t in enumerate(gs)) if many else gs[0]
-    pulled = cotangents_of(made, g, tuple(ans) if many else ans[0], args, wanted(mask, len(args)))
-    kept = [k for k in wanted(mask, len(args)) if pulled[k] is not None]
-    program = recorder.program([pulled[k] for k in kept])
+    with Recorder() as recorder:
+        gs = [recorder.input(a) for a in made.outs]
+        args = [recorder.input(a) for a in made.avals]
+        ans = [recorder.input(a) for a in made.outs]
+        many = len(made.outs) > 1
+        g = tuple(t if cotangents >> o & 1 else None for o, t in enumerate(gs)) if many else gs[0]
+        pulled = cotangents_of(made, g, tuple(ans) if many else ans[0], args, wanted(mask, len(args)))
+        kept = [k for k in wanted(mask, len(args)) if pulled[k] is not None]
+        program = recorder.program([pulled[k] for k in kept])
     return pruned(program, keep_inputs=True), kept
 
 

@@ -16,13 +16,15 @@ ITEMS = 16                     # of a variable-size object: bytes behind its fix
 T_DATA = 24                    # pointer to the first element; 0 in a dry recording
 T_SIZE = 32                    # number of elements
 T_AVAL = 40                    # interned aval
-T_TRACKED = 48                 # 1 once some tape watched it or recorded its making
+T_TRACKED = 48                 # who may want to know of its use: bits below
 T_OWNER = 56                   # object that owns the memory, or 0
 T_WEAK = 64                    # weak references
 T_EPOCH = 72                   # the walk that last numbered this Tensor ...
-T_INDEX = 80                   # ... and its number there (in a dry recording: its value id)
+T_INDEX = 80                   # ... and its number there
 T_DTYPE = 88                   # dtype code
-T_PAYLOAD = 96
+T_PAYLOAD = 96                 # (in a dry recording: the value id there)
+ON_TAPE = 1                    # some tape watched it or recorded its making
+IN_TRACE = 2                   # it depends on what a recorded function was given or read
 LARGE = 4096                   # payloads from here on are aligned to a cache line
 LINE = 64
 POOLED = 1 << 16               # payloads from here on lie in blocks of the pool
@@ -101,7 +103,8 @@ L_READ_COUNT = 72
 L_READ_CAPACITY = 80
 L_TAPES = 88                   # living tapes, a linked list
 L_ACTIVE = 96                  # how many of them are recording
-L_BYTES = 104
+L_WHOLE = 104                  # how many of those keep every row
+L_BYTES = 112
 
 # A tape's machine half
 K_LOG = 16
@@ -124,6 +127,7 @@ K_ACCESSED = 1                 # watch_accessed_variables
 K_PERSISTENT = 2
 K_USED = 4                     # gave its one set of gradients
 K_WARNED = 8
+K_WHOLE = 16                   # keeps every row, also of what has no gradient: no tape of users, but a function's
 
 # A Plan
 P_HASH = 0
@@ -195,7 +199,8 @@ S_POOL_COUNT = 360             # how many,
 S_POOL_HELD = 368              # their bytes,
 S_POOL_LIMIT = 376             # and at most so many
 S_POOL_TAKEN = 384             # bytes of the block taken last
-S_OPS = 392                    # Op objects behind the operator slots, in the order of SYMBOLS
+S_RECORDINGS = 392             # recordings of all threads that want to see Variables
+S_OPS = 400                    # Op objects behind the operator slots, in the order of SYMBOLS
 SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^",
            "neg", "abs", "~", "<", "<=", "==", "!=", ">", ">=")
 FIRST_COMPARISON = SYMBOLS.index("<")
@@ -209,4 +214,5 @@ D_ITEM, D_NDIM, D_FORMAT, D_SHAPE = 0, 8, 16, 24
 NO_MEMORY = -1                 # status of a kernel or a sweep that gets no memory to work in
 
 # What a walk answers. ALONE: a target is a source too, and nothing else about it is known to the tape; SHORT: no memory
-HIT, MISS, HAS_CUT, NEEDS_CALL, ALONE, SHORT = 0, 1, 2, 3, 4, 5
+# DRY: an input has no elements
+HIT, MISS, HAS_CUT, NEEDS_CALL, ALONE, SHORT, DRY = 0, 1, 2, 3, 4, 5, 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes as C
 import functools
 import itertools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from jitgrad.core.errors import user_error
 from jitgrad.core.form import FORMS, Form
 from jitgrad.core.lock import TABLES
 from jitgrad.core.primitive import Kind, Primitive, contiguous_strides
+from jitgrad.core.recorder import active
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.types import Tensor, Variable, peek, poke
 
@@ -94,12 +96,12 @@ class Machine:
         return t
 
     def dry(self, value: Aval, number: int, recorder: Any) -> Any:
-        t = types.tensor_make(value.id, 0, value.size, value.code)
+        t = types.tensor_make(value.id, layout.WORD, value.size, value.code)
         at = id(t)
         C.pythonapi.Py_IncRef(C.py_object(recorder))
         poke(at + layout.T_OWNER, id(recorder))
         poke(at + layout.T_DATA, 0)
-        poke(at + layout.T_INDEX, number)
+        poke(at + layout.T_PAYLOAD, number)
         return t
 
     def run(self, form: Form, operands: Sequence[Any]) -> Any:
@@ -120,8 +122,36 @@ class Machine:
         types.callback(layout.S_ASSIGN_SUB, methods._assign_sub)  # type: ignore[attr-defined]
 
     def read(self, variable: Any) -> Any:
-        """The Tensor a Variable holds; the tapes of this thread note the read."""
+        recording = active() if types.get_state(layout.S_RECORDINGS) else None
+        return types.read_note(variable, recording.read(variable)) if recording else types.variable_read(variable)
+
+    def read_now(self, variable: Any) -> Any:
         return types.variable_read(variable)
+
+    def assign_now(self, variable: Any, value: Any) -> None:
+        if value._data == 0:
+            raise user_error(TypeError, f"assign: a Tensor of a dry recording has no numbers for {variable.name!r}")
+        variable._value = value
+        variable._epoch = 0
+
+    def recordings(self, change: int) -> None:
+        types.set_state(layout.S_RECORDINGS, types.get_state(layout.S_RECORDINGS) + change)
+
+    def suspend(self) -> Sequence[Any]:
+        if not types.get_state(layout.S_RECORDERS):
+            return ()
+        tapes = types.open_tapes(types.thread_log())
+        for tape in tapes:
+            types.tape_stop(tape)
+        return tapes  # type: ignore[no-any-return]
+
+    def resume(self, tapes: Sequence[Any]) -> None:
+        for tape in reversed(tapes):
+            types.tape_start(tape)
+
+    def noted(self, form: Form, operands: Sequence[Any], outs: Sequence[Any]) -> None:
+        if types.get_state(layout.S_RECORDERS):
+            types.row_note(form.address or library.realise(form), tuple(operands), tuple(outs))
 
 
 _turn = itertools.count()
@@ -171,16 +201,27 @@ def _too_large(form: int, _: int) -> None:
                                   f"{made.outs[0].dtype} ({nbytes / 2**30:.1f} GiB)")
 
 
+_BOOL = 2
+
+
 def _slow_read(t: Any, what: int) -> Any:
     if type(t) is Variable:
-        raise user_error(ValueError, "a Variable without a value was read: it was made past its constructor")
+        if not hasattr(t, "_value"):
+            raise user_error(ValueError, "a Variable without a value was read: it was made past its constructor")
+        t = Machine().read(t)
+        if what != _BOOL:
+            return (float, int, bool, operator.index)[what](t)
     aval = AVALS[t._aval]
     if t._data == 0:
         raise user_error(TypeError, "a number was read from a Tensor of a dry recording, which has none; "
                                     "use cond, where or scan so that the choice is recorded")
     name = ("float", "int", "bool", "index")[what]
+    if what == _BOOL and aval.size == 1:
+        recording = active()
+        truth = recording.truth(t) if recording else None
+        return bool(t.numpy()) if truth is None else truth
     if aval.size != 1:
-        if what == 2:
+        if what == _BOOL:
             raise user_error(ValueError, f"bool: the truth of a Tensor of shape {aval.shape} is ambiguous; "
                                          "only one element has a truth value")
         raise user_error(TypeError, f"{name}: only a Tensor with one element converts to a Python number, "

@@ -11,9 +11,10 @@ import numpy as np
 
 from jitgrad.core import backend
 from jitgrad.core.aval import nbytes_of
-from jitgrad.core.form import COLUMNS, FORMS, form, grown
+from jitgrad.core.form import COLUMNS, FORMS, Form, form, grown
 from jitgrad.core.lock import TABLES
 from jitgrad.core.program import Program
+from jitgrad.core.record import dispatch
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.types import NATIVE, peek, poke
 from jitgrad.plan import memory
@@ -75,6 +76,7 @@ class Plan:
         """``inputs[i]``: which of the caller's values is the Program's i-th input."""
         self.program = program
         self.words = words
+        self._call: Form | None = None
         self.inputs = list(inputs)
         flat = inlined(program)
         self.constants = list(flat.constants.values())
@@ -101,20 +103,25 @@ class Plan:
                 (layout.P_FLAGS, layout.LONG if work >= library.LONG_ELEMENTS else 0)):
             poke(self.address + word, int(value))
 
-    def recordable(self) -> None:
-        """Let runs of this plan appear as `call` rows on outer tapes."""
-        if not peek(self.address + layout.P_CALL):
+    def recordable(self) -> Form:
+        """Let runs of this plan appear as `call` rows on outer tapes; the form of such a row."""
+        if self._call is None:
             program = self.program
             live = [v for v in program.results.tolist() if v >= 0]
-            made = form(CALL, [program.aval(v) for v in program.inputs.tolist()],
-                        {"program": with_results(program, live)})
-            poke(self.address + layout.P_CALL, library.realise(made))
+            self._call = form(CALL, [program.aval(v) for v in program.inputs.tolist()],
+                              {"program": with_results(program, live)})
+            poke(self.address + layout.P_CALL, library.realise(self._call))
+        return self._call
 
     def run(self, values: Sequence[Any]) -> list[Any]:
-        """Results for concrete input Tensors, recorded as one `call` row where the thread records."""
-        self.recordable()
-        results: list[Any] = types.plan_run(self.address, tuple(values))
-        return results
+        """Results for input Tensors (None where there is none): one `call` row where something records."""
+        made = self.recordable()
+        if all(getattr(t, "_data", True) for t in values):
+            results: list[Any] = types.plan_run(self.address, tuple(values))
+            return results
+        outs = dispatch(made, values) if made.outs else ()
+        live = iter(outs if isinstance(outs, tuple) else (outs,))
+        return [next(live) if v >= 0 else None for v in self.program.results.tolist()]
 
 
 def _instructions(flat: Program) -> tuple[np.ndarray, int, int, int]:

@@ -174,7 +174,7 @@ Tensor: Any = _make(
     "jitgrad.Tensor", layout.T_PAYLOAD, 1, _DISALLOW_INSTANTIATION,
     {**_operators(), _GET_BUFFER: NATIVE["get_buffer"], _DEALLOC: NATIVE["tensor_dealloc"]},
     [_weak(layout.T_WEAK), _word("_aval", layout.T_AVAL), _word("_size", layout.T_SIZE),
-     _word("_data", layout.T_DATA), _word("_tracked", layout.T_TRACKED), _word("_index", layout.T_INDEX),
+     _word("_data", layout.T_DATA), _word("_tracked", layout.T_TRACKED, 0), _word("_number", layout.T_PAYLOAD),
      ("_owner", 6, layout.T_OWNER, _READONLY)])
 
 Variable: Any = _make(

@@ -14,6 +14,8 @@ from jitgrad.execute.cpu.native.raw import (
     no_memory,
     object_equal,
     object_hash,
+    release,
+    resize,
     stack,
     state,
     store,
@@ -33,6 +35,7 @@ from jitgrad.execute.cpu.native.tensors import (
     ensure,
     execute,
     item_bytes,
+    record,
     tensor_new,
 )
 
@@ -54,18 +57,37 @@ def note_read(st, variable):
     if load(st + lay.S_RECORDERS) != 0 and load(variable + lay.V_FLAGS) & (lay.V_TRAINABLE | lay.V_WATCHED):
         log = current_log(st)
         if log != 0 and load(log + lay.L_EPOCH) != load(variable + lay.V_EPOCH):
-            count = load(log + lay.L_READ_COUNT)
-            if not ensure(log, lay.L_READS, count + 1, lay.L_READ_CAPACITY, 24):
+            if not keep_read(log, variable, value):
                 return no_memory()
-            at = load(log + lay.L_READS) + 24 * count
-            incref(variable)
-            incref(value)
-            store(at, variable)
-            store(at + 8, value)
-            store(at + 16, load(log + lay.L_COUNT))
-            store(log + lay.L_READ_COUNT, count + 1)
-            store(value + lay.T_TRACKED, 1)
             store(variable + lay.V_EPOCH, load(log + lay.L_EPOCH))
+    return value
+
+
+def keep_read(log, variable, value):
+    """The log keeps that a Variable was read as ``value``; False if memory is out."""
+    count = load(log + lay.L_READ_COUNT)
+    if not ensure(log, lay.L_READS, count + 1, lay.L_READ_CAPACITY, 24):
+        return False
+    at = load(log + lay.L_READS) + 24 * count
+    incref(variable)
+    incref(value)
+    store(at, variable)
+    store(at + 8, value)
+    store(at + 16, load(log + lay.L_COUNT))
+    store(log + lay.L_READ_COUNT, count + 1)
+    store(value + lay.T_TRACKED, load(value + lay.T_TRACKED) | lay.ON_TAPE)
+    return True
+
+
+def read_note(unused, args, count):
+    """read_note(variable, Tensor): a Variable was read in a recording, where it holds the Tensor."""
+    st = state()
+    variable, value = load(args), load(args + 8)
+    if load(st + lay.S_RECORDERS) != 0 and load(variable + lay.V_FLAGS) & (lay.V_TRAINABLE | lay.V_WATCHED):
+        log = current_log(st)
+        if log != 0 and not keep_read(log, variable, value):
+            return no_memory()
+    incref(value)
     return value
 
 
@@ -228,7 +250,7 @@ def op_call(op, args, n_positional, names, slow):
         for i in range(first):
             a = load(args + 8 * i)
             kind = load(a + lay.TYPE)
-            if kind == variable:
+            if kind == variable and load(st + lay.S_RECORDINGS) == 0:
                 a = note_read(st, a)
                 kind = tensor
             word = key_of(a, kind, literal >> i & 1, st) if a != 0 else 0
@@ -254,6 +276,33 @@ def key_set(key, total):
 
 def op_vectorcall(op, args, flagged, names):
     return op_call(op, args, flagged & 0x7FFFFFFFFFFFFFFF, names, lay.O_SLOW)
+
+
+def row_note(unused, args, count):
+    """row_note(form address, operands, outputs): tuples of dry Tensors; the row, where this thread's tapes record."""
+    operands, outs = args + 8, args + 16
+    n_in, n_out = tuple_size(load(operands)), tuple_size(load(outs))
+    block = spread_tuples(load(operands), n_in, load(outs), n_out)
+    if block == 0:
+        return no_memory()
+    fine = record(long_value(load(args)), block, n_in, block + 8 * n_in, n_out, 0)
+    release(block)
+    if not fine:
+        return 0
+    r = load(state() + lay.S_NONE)
+    incref(r)
+    return r
+
+
+def spread_tuples(a, n, b, m):
+    """The items of two tuples in a block, or 0."""
+    block = resize(0, 8 * (n + m + 1))
+    if block != 0:
+        for k in range(n):
+            store(block + 8 * k, tuple_get(a, k))
+        for k in range(m):
+            store(block + 8 * (n + k), tuple_get(b, k))
+    return block
 
 
 def run_form(unused, args, count):

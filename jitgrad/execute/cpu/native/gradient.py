@@ -125,6 +125,14 @@ def connect(unused, args, count):
     return report(st, obstacle if obstacle != 0 else lay.MISS)
 
 
+def any_dry(plan, values):
+    """An input of the plan has no elements."""
+    for i in range(load(plan + lay.P_INPUT_COUNT)):
+        if load(load(values + 8 * load(load(plan + lay.P_INPUTS) + 8 * i)) + lay.T_DATA) == 0:
+            return True
+    return False
+
+
 def answer(st, obstacle, status):
     """After a walk: run its plan. With another status than lay.HIT nothing ran and Python has to act."""
     store(status, obstacle if obstacle != 0 else lay.MISS)
@@ -136,12 +144,15 @@ def answer(st, obstacle, status):
     plan = find_plan(st)
     if plan == 0:
         return plan
-    log = matters(plan, load(st + lay.S_VALUES))
-    if log != 0 and load(plan + lay.P_CALL) == 0:
+    if load(st + lay.S_RECORDINGS) != 0 and any_dry(plan, load(st + lay.S_VALUES)):
+        store(status, lay.DRY)
+        return 0
+    marks = matters(plan, load(st + lay.S_VALUES))
+    if marks != 0 and load(plan + lay.P_CALL) == 0:
         store(status, lay.NEEDS_CALL)
         return 0
     store(status, lay.HIT)
-    return run_recorded(plan, load(st + lay.S_VALUES), log)
+    return run_recorded(plan, load(st + lay.S_VALUES), marks)
 
 
 def gradient(unused, args, count):

@@ -64,13 +64,13 @@ def tape_reads(unused, args, count):
 
 
 def open_tapes(unused, args, count):
-    """open_tapes(log address): the machine halves that record into it now."""
+    """open_tapes(log address): the users' tapes that record into it now."""
     out = list_new(0)
     if out == 0:
         return out
     tape = load(long_value(load(args)) + lay.L_TAPES)
     while tape != 0:
-        if is_open(tape):
+        if is_open(tape) and load(tape + lay.K_FLAGS) & lay.K_WHOLE == 0:
             list_append(out, tape)
         tape = load(tape + lay.K_NEXT)
     return finished(out)

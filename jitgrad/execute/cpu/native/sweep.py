@@ -116,21 +116,23 @@ def run_plan(plan, given, outs, results):
 
 
 def matters(plan, values):
-    """The log to record a run of this plan in, or 0."""
+    """Who wants to know of a run of this plan, as marks of its results; 0 for nobody."""
     st = state()
     if load(st + lay.S_RECORDERS) == 0:
         return 0
     log = current_log(st)
     if log == 0:
         return 0
-    for i in range(load(plan + lay.P_INPUT_COUNT)):
-        if load(load(values + 8 * load(load(plan + lay.P_INPUTS) + 8 * i)) + lay.T_TRACKED) != 0:
-            return log
-    return 0
+    marks = lay.IN_TRACE if load(log + lay.L_WHOLE) != 0 else 0
+    if load(log + lay.L_ACTIVE) != load(log + lay.L_WHOLE):
+        for i in range(load(plan + lay.P_INPUT_COUNT)):
+            if load(load(values + 8 * load(load(plan + lay.P_INPUTS) + 8 * i)) + lay.T_TRACKED) & lay.ON_TAPE:
+                return marks | lay.ON_TAPE
+    return marks
 
 
-def run_recorded(plan, values, log):
-    """A new list of results (None where the plan has none); in ``log``, if not 0, one `call` row for all.
+def run_recorded(plan, values, marks):
+    """A new list of results (None where the plan has none); with marks, one `call` row for all in the log.
 
     ``values`` is indexed by the plan's input numbers. It may change as soon as other code runs, which even the making
     of a list can lead to (a collection, a destructor), so the inputs are taken out of it first.
@@ -155,12 +157,12 @@ def run_recorded(plan, values, log):
             incref(o)
     results = list_new(n_out)
     fine = results != 0 and run_plan(plan, given, outs, results)
-    if fine and log != 0:
+    if fine and marks != 0:
         made = 0
         for k in range(n_out):
             if load(load(plan + lay.P_OUTPUTS) + lay.F_OUT_BYTES * k) >= 0:
                 made += 1
-        fine = append_row(log, load(plan + lay.P_CALL), given, n_in, outs, made, 0)
+        fine = append_row(current_log(st), load(plan + lay.P_CALL), given, n_in, outs, made, 0, marks)
         if not fine and error_occurred() == 0:
             no_memory()
     if held:

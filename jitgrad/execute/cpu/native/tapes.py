@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jitgrad.execute.cpu import layout as lay
+from jitgrad.execute.cpu.native.calls import spread_tuples
 from jitgrad.execute.cpu.native.raw import (
     call_visit,
     clear_weak,
@@ -18,17 +19,15 @@ from jitgrad.execute.cpu.native.raw import (
     no_memory,
     object_call,
     release,
-    resize,
     stack,
     state,
     store,
     thread_state,
-    tuple_get,
     tuple_size,
     vectorcall,
 )
 from jitgrad.execute.cpu.native.rows import covered, end_of, forget_met, is_open, none, release_rows
-from jitgrad.execute.cpu.native.tensors import any_tracked, append_row, current_log, ensure
+from jitgrad.execute.cpu.native.tensors import append_row, current_log, ensure, marks_for
 
 frame_call = stack(2)
 
@@ -75,6 +74,8 @@ def open_interval(tape, log):
     if load(log + lay.L_ACTIVE) == 0:
         start_thread(log)
     store(log + lay.L_ACTIVE, load(log + lay.L_ACTIVE) + 1)
+    if load(tape + lay.K_FLAGS) & lay.K_WHOLE:
+        store(log + lay.L_WHOLE, load(log + lay.L_WHOLE) + 1)
     return True
 
 
@@ -87,6 +88,8 @@ def close_interval(tape, log):
     store(at + 24, load(log + lay.L_READ_COUNT))
     active = load(log + lay.L_ACTIVE) - 1
     store(log + lay.L_ACTIVE, active)
+    if load(tape + lay.K_FLAGS) & lay.K_WHOLE:
+        store(log + lay.L_WHOLE, load(log + lay.L_WHOLE) - 1)
     if active == 0:
         stop_thread(log)
 
@@ -227,7 +230,7 @@ def tape_watch(unused, args, count):
     store(at + 8, load(log + lay.L_COUNT) if log != 0 else 0)
     store(tape + lay.K_WATCH_COUNT, n + 1)
     if load(o + lay.TYPE) == load(state() + lay.S_TENSOR):
-        store(o + lay.T_TRACKED, 1)
+        store(o + lay.T_TRACKED, load(o + lay.T_TRACKED) | lay.ON_TAPE)
     elif log != 0:
         store(log + lay.L_EPOCH, next_epoch())
     return none()
@@ -240,14 +243,11 @@ def append_cut(unused, args, count):
     log = current_log(st) if load(st + lay.S_RECORDERS) != 0 else 0
     if log != 0:
         n_in, n_out = tuple_size(operands), tuple_size(outputs)
-        block = resize(0, 8 * (n_in + n_out + 1))
+        block = spread_tuples(operands, n_in, outputs, n_out)
         if block == 0:
             return no_memory()
-        for k in range(n_in):
-            store(block + 8 * k, tuple_get(operands, k))
-        for k in range(n_out):
-            store(block + 8 * (n_in + k), tuple_get(outputs, k))
-        fine = not any_tracked(block, n_in) or append_row(log, form, block, n_in, block + 8 * n_in, n_out, rule)
+        marks = marks_for(log, form, block, n_in)
+        fine = marks == 0 or append_row(log, form, block, n_in, block + 8 * n_in, n_out, rule, marks)
         release(block)
         if not fine:
             return no_memory()

@@ -105,8 +105,8 @@ def ensure(log, column, count, capacity, width):
     return True
 
 
-def append_row(log, form, operands, n_in, outs, n_out, rule):
-    """Append a row that owns its operands, outputs and (of a cut) its rule."""
+def append_row(log, form, operands, n_in, outs, n_out, rule, marks):
+    """Append a row that owns its operands, outputs and (of a cut) its rule; the outputs get the marks."""
     count, refs = load(log + lay.L_COUNT), load(log + lay.L_REF_COUNT)
     total = n_in + n_out + (1 if rule != 0 else 0)
     if count + 2 > load(log + lay.L_CAPACITY):
@@ -132,7 +132,7 @@ def append_row(log, form, operands, n_in, outs, n_out, rule):
     for i in range(n_out):
         o = load(outs + 8 * i)
         incref(o)
-        store(o + lay.T_TRACKED, 1)
+        store(o + lay.T_TRACKED, load(o + lay.T_TRACKED) | marks)
         store(at + 8 * i, o)
     if rule != 0:
         incref(rule)
@@ -141,7 +141,7 @@ def append_row(log, form, operands, n_in, outs, n_out, rule):
     store(log + lay.L_REF_COUNT, refs + total)
     store(log + lay.L_COUNT, count + 1)
     note = load(state() + lay.S_ROW_MADE)
-    if note != 0:
+    if note != 0 and n_out > 0:
         tell(note, load(outs))
     return True
 
@@ -159,9 +159,18 @@ def tell(note, o):
 
 def any_tracked(operands, n_in):
     for i in range(n_in):
-        if load(load(operands + 8 * i) + lay.T_TRACKED) != 0:
+        if load(load(operands + 8 * i) + lay.T_TRACKED) & lay.ON_TAPE:
             return True
     return False
+
+
+def marks_for(log, form, operands, n_in):
+    """Who wants a row of this form on these operands, as marks of its outputs; 0 for nobody."""
+    marks = lay.IN_TRACE if load(log + lay.L_WHOLE) != 0 else 0
+    if (load(form + lay.F_FLAGS) & (lay.DIFFERENTIABLE | lay.CUT | lay.GUARDED) != 0
+            and load(log + lay.L_ACTIVE) != load(log + lay.L_WHOLE) and any_tracked(operands, n_in)):
+        marks |= lay.ON_TAPE
+    return marks
 
 
 def fail(callable_, first, second):
@@ -195,16 +204,19 @@ def run_kernel(form, slots):
 def record(form, operands, n_in, outs, n_out, rule):
     """Append the row if this thread records and an operand matters to some tape; False on an exception."""
     st = state()
-    if load(st + lay.S_RECORDERS) == 0 or load(form + lay.F_FLAGS) & (lay.DIFFERENTIABLE | lay.CUT | lay.GUARDED) == 0:
+    if load(st + lay.S_RECORDERS) == 0:
         return True
     log = current_log(st)
-    if log == 0 or not any_tracked(operands, n_in):
+    if log == 0:
         return True
-    if load(form + lay.F_FLAGS) & lay.GUARDED:
+    marks = marks_for(log, form, operands, n_in)
+    if load(form + lay.F_FLAGS) & lay.GUARDED and marks & lay.ON_TAPE:
         if error_occurred() == 0:
             fail(load(st + lay.S_GUARD), form, operands)
-        return error_occurred() == 0
-    if append_row(log, form, operands, n_in, outs, n_out, rule):
+        if error_occurred() != 0:
+            return False
+        marks &= lay.IN_TRACE
+    if marks == 0 or append_row(log, form, operands, n_in, outs, n_out, rule, marks):
         return True
     out_of_memory(form)
     return False

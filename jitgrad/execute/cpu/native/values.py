@@ -46,7 +46,11 @@ frame_read = stack(2)
 def held(o):
     """The Tensor itself, or the one that a Variable holds (which notes the read)."""
     st = state()
-    t = note_read(st, o) if load(o + lay.TYPE) == load(st + lay.S_VARIABLE) else o
+    t = o
+    if load(o + lay.TYPE) == load(st + lay.S_VARIABLE):
+        if load(st + lay.S_RECORDINGS) != 0:
+            return o                     # Python knows what it holds there
+        t = note_read(st, o)
     if t == 0:
         return o                         # no Tensor, which its reader finds out
     note_number(t)
@@ -119,12 +123,20 @@ def to_index(o):
 
 def to_bool(o):
     """nb_bool: 1, 0, or -1 with an exception."""
+    st = state()
+    if load(st + lay.S_RECORDINGS) != 0 and (load(o + lay.TYPE) != load(st + lay.S_TENSOR)
+                                             or load(o + lay.T_DTYPE) != BOOL):
+        return truth_of(slow_read(o, TO_BOOL))     # a recording may want to know the truth only
     t = held(o)
     if is_scalar(t):
         if load(t + lay.T_DTYPE) < FLOAT32:
             return 1 if as_int(t) != 0 else 0
         return 1 if as_float(t) != 0.0 else 0
-    r = slow_read(t, TO_BOOL)
+    return truth_of(slow_read(t, TO_BOOL))
+
+
+def truth_of(r):
+    """Of a new reference to a bool, which is given up: 1, 0, or -1 if there is none."""
     if r == 0:
         return -1
     truth = bool_new(1)
@@ -219,7 +231,7 @@ def assign(variable, delta, operator, general):
     """variable = variable operator delta, at once for a Tensor of its aval that nobody records."""
     st = state()
     value = load(variable + lay.V_VALUE)
-    if value != 0 and load(st + lay.S_RECORDERS) == 0:
+    if value != 0 and load(st + lay.S_RECORDERS) == 0 and load(st + lay.S_RECORDINGS) == 0:
         form = form_for(st, load(st + lay.S_OPS + 8 * operator), value, delta)
         if form != 0 and load(form + lay.F_OUT) == load(value + lay.T_AVAL):
             call = frame_read()

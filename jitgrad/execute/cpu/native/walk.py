@@ -120,6 +120,8 @@ def forward(st, tape, epoch):
 def visit(st, row, form, at, epoch):
     n_in, n_out = load(form + lay.F_INPUTS), load(form + lay.F_OUTPUTS)
     flags = 0
+    if load(form + lay.F_FLAGS) & (lay.DIFFERENTIABLE | lay.CUT) == 0:
+        return                           # a row that only a recorded function keeps
     for k in range(n_in):
         flags |= flags_of(load(at + 8 * k), epoch)
     if flags & TRACKED == 0:

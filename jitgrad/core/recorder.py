@@ -1,0 +1,189 @@
+"""Who is recording on this thread: dry recordings, which run nothing, and what a `function` records as it runs.
+
+Recordings nest. The innermost one sees what Variables are read and assigned; a dry one also gets every operation on
+its own dry Tensors, and takes values from around it as inputs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from jitgrad.core import backend
+from jitgrad.core.aval import AVALS, Aval
+from jitgrad.core.errors import user_error
+from jitgrad.core.form import Form
+from jitgrad.core.program import Program
+
+
+class _Stack(threading.local):
+    def __init__(self) -> None:
+        self.items: list[Recording] = []
+
+
+_stack = _Stack()
+
+
+def active() -> Recording | None:
+    """The innermost recording of this thread."""
+    items = _stack.items
+    return items[-1] if items else None
+
+
+class Recording:
+    """What sees Variables and arrays while its ``with`` block runs."""
+
+    outer: Recording | None = None
+
+    def __enter__(self) -> Any:
+        self.outer = active()
+        _stack.items.append(self)
+        backend.current().recordings(1)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        popped = _stack.items.pop()
+        assert popped is self
+        backend.current().recordings(-1)
+
+    def read(self, variable: Any) -> Any:
+        """The Tensor that a Variable holds here."""
+        return self.outer.read(variable) if self.outer else backend.current().read_now(variable)
+
+    def assign(self, variable: Any, value: Any) -> None:
+        """A Variable holds ``value`` from here on."""
+        if self.outer:
+            self.outer.assign(variable, value)
+        else:
+            backend.current().assign_now(variable, value)
+
+    def made_of(self, array: Any, made: Any) -> None:
+        """A Tensor was made of a NumPy array."""
+        if self.outer:
+            self.outer.made_of(array, made)
+
+    def truth(self, t: Any) -> bool | None:
+        """The truth of a number that is not a bool, if this recording wants to say it."""
+        return self.outer.truth(t) if self.outer else None
+
+
+class Recorder(Recording):
+    """Collects rows from operations on dry Tensors, which tapes from around do not see.
+
+    Concrete Tensors become constants: enough for derivative rules.
+    """
+
+    _aside: Sequence[Any] = ()
+
+    def __enter__(self) -> Any:
+        self._aside = backend.current().suspend()
+        return super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        backend.current().resume(self._aside)
+
+    def __init__(self) -> None:
+        self.avals: list[Aval] = []
+        self.inputs: list[int] = []
+        self.constants: dict[int, Any] = {}
+        self.rows: list[tuple[Form, tuple[int, ...], int]] = []
+        self._known: dict[int, int] = {}
+
+    def _value(self, value: Aval) -> int:
+        self.avals.append(value)
+        return len(self.avals) - 1
+
+    def input(self, value: Aval) -> Any:
+        """A new input, as a dry Tensor."""
+        number = self._value(value)
+        self.inputs.append(number)
+        return backend.current().dry(value, number, self)
+
+    def number(self, t: Any) -> int:
+        """The value id of a Tensor in this recording."""
+        if t._data == 0 and t._owner is self:
+            return int(t._number)
+        known = self._known.get(id(t))
+        if known is None:
+            known = self._known[id(t)] = self._foreign(t)
+        return known
+
+    def _foreign(self, t: Any) -> int:
+        """The value id of a Tensor that was not made here, met for the first time."""
+        if t._data == 0:
+            raise user_error(RuntimeError, "a Tensor of one dry recording was used in another")
+        number = self._value(AVALS[t._aval])
+        self.constants[number] = t
+        return number
+
+    def append(self, made: Form, operands: Sequence[Any]) -> Any:
+        """A row; its outputs as dry Tensors."""
+        ids = tuple(map(self.number, operands))
+        first = len(self.avals)
+        self.rows.append((made, ids, first))
+        dry = backend.current().dry
+        outs = tuple(dry(a, self._value(a), self) for a in made.outs)
+        backend.current().noted(made, operands, outs)
+        return outs[0] if len(outs) == 1 else outs
+
+    def program(self, results: Sequence[Any]) -> Program:
+        """The Program whose results are these Tensors (None stays None)."""
+        ids = [-1 if r is None else self.number(r) for r in results]
+        return Program.build(self.rows, self.avals, self.inputs, self.constants, ids)
+
+
+class Body(Recorder):
+    """Records a function that users wrote: everything from around it becomes an input, and Variables change in here
+    only, so that the Program is a function of its operands and can run any number of times.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.captured: list[Any] = []                        # Tensors from around, for the inputs after the own ones
+        self.variables: dict[int, tuple[Any, Any]] = {}      # id -> Variable, the Tensor it holds in here
+        self.assigned: dict[int, Any] = {}                   # id -> Variable, in the order of first assignments
+        self.read_as: dict[int, Any] = {}                    # id of a captured Tensor -> the Variable that held it
+
+    def _foreign(self, t: Any) -> int:
+        if t._data == 0 and t._owner not in _stack.items:
+            raise user_error(RuntimeError, "a Tensor of a dry recording was used after the recording had ended")
+        self.captured.append(t)
+        return self._value(AVALS[t._aval])
+
+    def take(self, t: Any) -> Any:
+        """A Tensor from around as a dry Tensor of this recording."""
+        return backend.current().dry(AVALS[t._aval], self.number(t), self)
+
+    def read(self, variable: Any) -> Any:
+        held = self.variables.get(id(variable))
+        if held is None:
+            value = super().read(variable)
+            held = self.variables[id(variable)] = (variable, self.take(value))
+            self.read_as[id(value)] = variable
+        return held[1]
+
+    def assign(self, variable: Any, value: Any) -> None:
+        self.read(variable)                                  # what it held before is part of what happens
+        self.variables[id(variable)] = (variable, value)
+        self.assigned[id(variable)] = variable
+
+    def operands(self) -> list[Any]:
+        """The Tensors for the captured inputs; tapes from around see that Variables are read."""
+        read = backend.current().read
+        return [read(self.read_as[id(t)]) if id(t) in self.read_as else t for t in self.captured]
+
+    def program(self, results: Sequence[Any]) -> Program:
+        ids = [-1 if r is None else self.number(r) for r in results]
+        inputs = [*self.inputs, *(self._known[id(t)] for t in self.captured)]
+        return Program.build(self.rows, self.avals, inputs, self.constants, ids)
+
+
+def recorder_for(t: Any) -> Recorder:
+    """Where an operation on a dry Tensor goes: the innermost dry recording, which may take it from around."""
+    innermost = active()
+    if isinstance(innermost, Recorder):
+        return innermost
+    owner: Recorder = t._owner
+    return owner
