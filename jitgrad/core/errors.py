@@ -11,6 +11,11 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 E = TypeVar("E", bound=BaseException)
 
 
+def in_package(filename: str) -> bool:
+    """Whether a file is this package's own."""
+    return filename.startswith(_PACKAGE)
+
+
 def user_line() -> str:
     """FILE:LINE of the innermost frame outside this package, or '' at the interactive prompt's edge."""
     frame = sys._getframe(1)

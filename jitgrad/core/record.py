@@ -15,6 +15,7 @@ from jitgrad.core import backend, dtypes
 from jitgrad.core.aval import AVALS, Aval, aval
 from jitgrad.core.errors import user_call, user_error
 from jitgrad.core.form import Form, form
+from jitgrad.core.number import Number
 from jitgrad.core.primitive import BY_NAME, FIXED, Primitive
 from jitgrad.core.recorder import Recorder as Recorder
 from jitgrad.core.recorder import active, recorder_for
@@ -40,6 +41,10 @@ def tensor(value: Any, dtype: int | None = None, what: str = "") -> Any:
         kind = machine.Tensor
     if kind is machine.Tensor:
         return value if dtype is None or AVALS[value._aval].code == dtype else cast(value, dtype)
+    if kind is Number:
+        if value.kind is float or dtype is not None and dtypes.is_float(dtype):
+            return cast(value.tensor, dtypes.default_float() if dtype is None else dtype)
+        return tensor(value.read(), dtype, what)
     array = _array(value, dtype, what)
     made = machine.tensor(array, aval(dtypes.CODES[array.dtype], array.shape))
     if isinstance(value, np.ndarray) and (recording := active()):
@@ -185,7 +190,7 @@ def _signature(prim: Primitive) -> str:
 
 
 def _is_operand(machine: backend.Backend, x: Any) -> bool:
-    return type(x) in (machine.Tensor, machine.Variable) or isinstance(
+    return type(x) in (machine.Tensor, machine.Variable, Number) or isinstance(
         x, int | float | list | tuple | np.ndarray | np.generic)
 
 
@@ -233,9 +238,9 @@ def prepare(prim: Primitive, operands: Sequence[Any]) -> list[Any]:
         if isinstance(x, int | float) and kind not in (int, float, bool) and not isinstance(x, np.generic):
             kind = float if isinstance(x, float) else int        # a number of the user's own type is a number
             x = kind(x)
-        if kind is int or kind is float:
+        if kind is int or kind is float or kind is Number:
             if domain not in FIXED:
-                weak.append(kind)
+                weak.append(x.kind if kind is Number else kind)
             out.append(x)
             continue
         t = tensor(x, what=prim.name)
@@ -269,6 +274,10 @@ def _in_domain(prim: Primitive, x: Any, domain: str, code: int, machine: backend
         want = code
     if type(x) is machine.Tensor:
         return x if AVALS[x._aval].code == want else cast(x, want)
+    if type(x) is Number:
+        if dtypes.is_float(want):
+            return x.tensor if want == dtypes.FLOAT64 and x.kind is float else cast(x.tensor, want)
+        x = x.read()
     try:
         with np.errstate(over="ignore"):
             return machine.tensor(np.array(x, dtypes.DTYPES[want]), aval(want, ()))
