@@ -17,6 +17,7 @@ from jitgrad.core.errors import user_call, user_error
 from jitgrad.core.form import Form, form
 from jitgrad.core.number import Number
 from jitgrad.core.primitive import BY_NAME, FIXED, Primitive
+from jitgrad.core.program import Program
 from jitgrad.core.recorder import Recorder as Recorder
 from jitgrad.core.recorder import active, recorder_for
 
@@ -283,3 +284,15 @@ def _in_domain(prim: Primitive, x: Any, domain: str, code: int, machine: backend
             return machine.tensor(np.array(x, dtypes.DTYPES[want]), aval(want, ()))
     except OverflowError:
         raise user_error(OverflowError, f"{prim.name}: {_number(x)} does not fit {dtypes.NAMES[want]}") from None
+
+
+def replay(program: Program, inputs: Sequence[Any]) -> list[Any]:
+    """A Program's results for Tensors in the place of its inputs: each row is run, or recorded where they are dry.
+
+    An input that no row reads may be None; so are results that the Program has not.
+    """
+    values = {**dict(zip(program.inputs.tolist(), inputs, strict=True)), **program.constants}
+    for made, operands, outs in program.rows():
+        answer = dispatch(made, [values[v] for v in operands])
+        values.update(zip(outs, answer if isinstance(answer, tuple) else (answer,), strict=bool(outs)))
+    return [values[v] if v >= 0 else None for v in program.results.tolist()]

@@ -30,6 +30,11 @@ def _ref(*arrays: Any, outs: tuple[int, ...]) -> Any:
     raise TypeError("a row with a Python rule cannot be run again: its function is not recorded")
 
 
+def _jvp(ts: Any, ans: Any, *operands: Any, outs: tuple[int, ...]) -> Any:
+    raise user_error(TypeError, "custom_gradient: its function has a rule for reverse mode only; forward mode needs "
+                                "custom_jvp")
+
+
 def _outs(*operands: Aval, outs: tuple[int, ...]) -> tuple[Aval, ...]:
     return tuple(AVALS[i] for i in outs)
 
@@ -38,8 +43,8 @@ def _body() -> None:
     """A function whose gradient is a Python callable, kept in the row itself."""
 
 
-define(_body, name="custom", kind=Kind.HIGHER, vjp=None, aval=_outs, ref=_ref, samples=None, operands=("*xs",),
-       params=("outs",), domains=("any",))
+define(_body, name="custom", kind=Kind.HIGHER, vjp=None, jvp=_jvp, aval=_outs, ref=_ref, samples=None,
+       operands=("*xs",), params=("outs",), domains=("any",))
 
 
 @functools.cache

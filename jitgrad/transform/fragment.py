@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core.aval import AVALS
+from jitgrad.core.aval import AVALS, Aval
 from jitgrad.core.errors import user_error
 from jitgrad.core.form import FORMS, Form, form, grown
 from jitgrad.core.primitive import BY_NAME, Missing
@@ -66,7 +66,7 @@ class Pool:
         pool = []
         for value, t in program.constants.items():
             local[value] = len(local)
-            pool.append(self._constant(t))
+            pool.append(self.constant(t))
         rows: list[int] = []
         for made_row, operands, outs in program.rows():
             rows += [made_row.id, *(local[v] for v in operands)]
@@ -79,7 +79,11 @@ class Pool:
         self.local = max(self.local, len(local) + 1)
         return [len(pool), len(program), len(results), *pool, *rows, *tail]
 
-    def _constant(self, t: Any) -> int:
+    def aval(self, number: int) -> Aval:
+        """Dtype and shape of a constant."""
+        return AVALS[self.constants[number]._aval]
+
+    def constant(self, t: Any) -> int:
         """Number of a constant; equal scalars are one."""
         aval = AVALS[t._aval]
         key = (aval.id, t.numpy().tobytes()) if aval.ndim == 0 else None
@@ -113,12 +117,17 @@ def fragment(made: Form, mask: int, cotangents: int) -> tuple[Program, list[int]
     return pruned(program, keep_inputs=True), kept
 
 
-def cotangents_of(made: Form, g: Any, ans: Any, args: Sequence[Any], want: Sequence[int]) -> list[Any]:
-    """Apply an entry's rule: one cotangent per operand, of the operand's shape; broadcasting is undone here, only."""
+def no_rule(made: Form) -> LookupError:
+    """What an entry declared `missing` says."""
+    return user_error(LookupError, f"{made.prim.name}: has no derivative rule (operands "
+                                   f"{' and '.join(map(repr, made.avals))})")
+
+
+def ruled(made: Form, g: Any, ans: Any, args: Sequence[Any], want: Sequence[int]) -> list[Any]:
+    """What an entry's rule returns: per operand None, or a cotangent of the shape that broadcasting gave it."""
     rule = made.prim.vjp
     if isinstance(rule, Missing):
-        raise user_error(LookupError, f"{made.prim.name}: has no derivative rule (operands "
-                                      f"{' and '.join(map(repr, made.avals))})")
+        raise no_rule(made)
     if rule is None:            # a row of a Program that no tape would have recorded: sign, stop_gradient...
         return [None] * len(args)
     extra = {"want": tuple(want)} if made.prim.partial else {}
@@ -126,6 +135,12 @@ def cotangents_of(made: Form, g: Any, ans: Any, args: Sequence[Any], want: Seque
     if len(given) != len(args):
         raise user_error(ValueError, f"{made.prim.name}: its derivative rule returned {len(given)} gradients for "
                                      f"{len(args)} operands")
+    return given
+
+
+def cotangents_of(made: Form, g: Any, ans: Any, args: Sequence[Any], want: Sequence[int]) -> list[Any]:
+    """Apply an entry's rule: one cotangent per operand, of the operand's shape; broadcasting is undone here, only."""
+    given = ruled(made, g, ans, args, want)
     out: list[Any] = []
     for k, (ct, a) in enumerate(zip(given, made.avals, strict=True)):
         if k not in want or ct is None or a.code < 3:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from jitgrad.core.primitive import Kind
 from jitgrad.core.program import Program
 
 
-def pruned(program: Program, keep_inputs: bool = False) -> Program:
-    """The Program without rows and constants that its results do not need; unused inputs go unless kept."""
+def pruned(program: Program, keep_inputs: bool = False, keep_effects: bool = False) -> Program:
+    """The Program without rows and constants that its results do not need; unused inputs, and effects, go unless kept.
+    """
     needed = {v for v in program.results.tolist() if v >= 0}
     rows = []
     for made, operands, outs in reversed(program.rows()):
-        if needed.intersection(outs):
+        if needed.intersection(outs) or keep_effects and made.prim.kind is Kind.EFFECT:
             needed.update(operands)
             rows.append((made, operands, outs))
     rows.reverse()
@@ -23,6 +25,6 @@ def pruned(program: Program, keep_inputs: bool = False) -> Program:
         number[v] = len(number)
     avals = [program.aval(v) for v in number]
     return Program.build(
-        [(made, tuple(number[v] for v in operands), number[outs[0]]) for made, operands, outs in rows], avals,
-        [number[v] for v in inputs], {number[v]: t for v, t in constants.items()},
+        [(made, tuple(number[v] for v in operands), number[outs[0]] if outs else 0) for made, operands, outs in rows],
+        avals, [number[v] for v in inputs], {number[v]: t for v, t in constants.items()},
         [number[v] if v >= 0 else -1 for v in program.results.tolist()])

@@ -162,14 +162,18 @@ def vjp(program: Program, sources: Sequence[int]) -> Program:
     extra = [program.aval(t) for t in targets]
     seeds = [len(program.avals) + i for i in range(len(targets))]
     back, saved = pullback(program, targets, seeds, [int(program.inputs[s]) for s in sources], extra)
-    return joined(program, back, saved)
+    return joined(program, back, saved, keep_effects=True)
 
 
-def joined(program: Program, back: Program, saved: Sequence[int]) -> Program:
-    """``program``'s rows, then ``back``'s on the primal values ``saved`` and on extra inputs of its own."""
+def joined(program: Program, back: Program, saved: Sequence[int], keep_results: bool = False,
+           keep_effects: bool = False) -> Program:
+    """``program``'s rows, then ``back``'s on the primal values ``saved`` and on extra inputs of its own.
+
+    The results are those of ``back``, behind those of ``program`` where they are kept; rows that no result needs go.
+    """
     n = len(program.avals)
     extra = len(back.inputs) - len(saved)
-    number = np.zeros(len(back.avals), _int)
+    number = np.full(len(back.avals) + 1, -1, _int)      # its last word is that of results which are not
     number[back.inputs[: len(saved)]] = saved
     rest = np.setdiff1d(np.arange(len(back.avals)), back.inputs[: len(saved)])
     number[rest] = n + np.arange(len(rest))
@@ -181,5 +185,6 @@ def joined(program: Program, back: Program, saved: Sequence[int]) -> Program:
         avals=np.concatenate([program.avals, back.avals[rest]]),
         inputs=np.concatenate([program.inputs, number[back.inputs[len(saved):]]]) if extra else program.inputs,
         constants={**program.constants, **{int(number[v]): t for v, t in back.constants.items()}},
-        results=np.where(back.results >= 0, number[back.results], -1))
-    return pruned(both, keep_inputs=True)
+        results=np.concatenate([program.results if keep_results else program.results[:0],
+                                number[back.results]]))
+    return pruned(both, keep_inputs=True, keep_effects=keep_effects)
