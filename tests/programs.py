@@ -64,3 +64,22 @@ def random_program(rng, rows, inputs=3):
 def arguments(program, rng):
     """Arrays for a Program's inputs: positive and away from kinks."""
     return [rng.uniform(0.5, 1.5, program.aval(v).shape) for v in program.inputs.tolist()]
+
+
+def recorded(f, *shapes, dtype="float64"):
+    """A function of Tensors as a Program."""
+    recorder = Recorder()
+    out = f(*(recorder.input(aval(CODES[np.dtype(dtype)], shape)) for shape in shapes))
+    return recorder.program(out if isinstance(out, (tuple, list)) else [out])
+
+
+def shapes_of(program):
+    return [program.aval(v).shape for v in program.inputs.tolist()]
+
+
+def names(program):
+    return [made.prim.name for made, _, _ in program.rows()]
+
+
+def tensors(arrays):
+    return [jg.asarray(a) for a in arrays]

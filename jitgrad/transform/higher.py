@@ -1,4 +1,7 @@
-"""A Program as a row of another: `call`, its derivative, and its inlining."""
+"""A Program as a row of another: `call`, its derivatives, and its inlining.
+
+An entry of kind HIGHER whose first parameter is ``program`` runs that Program once, on the row's operands.
+"""
 
 from __future__ import annotations
 
@@ -6,62 +9,101 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from jitgrad.core.aval import AVALS, Aval
 from jitgrad.core.form import Form, form
-from jitgrad.core.primitive import BY_NAME, Kind, define
+from jitgrad.core.primitive import BY_NAME, TABLE, Kind, Primitive, define
 from jitgrad.core.program import Program
 from jitgrad.core.record import dispatch
-from jitgrad.transform.vjp import vjp
+from jitgrad.transform.jvp import pushforward
+from jitgrad.transform.residuals import completed, with_results
+from jitgrad.transform.vjp import pullback
 
 
-def _aval(*operands: Aval, program: Program) -> tuple[Aval, ...]:
+def runs_program(prim: Primitive) -> bool:
+    """Whether rows of an entry run the Program in their params; see the module."""
+    return prim.kind is Kind.HIGHER and prim.params[:1] == ("program",)
+
+
+def results_of(*operands: Aval, program: Program) -> tuple[Aval, ...]:
+    """The shape rule of an entry that runs a Program, all of whose results are there."""
     return tuple(program.aval(v) for v in program.results.tolist())
 
 
-def _ref(*arrays: Any, program: Program) -> Any:
+def no_reference(*arrays: Any, **params: Any) -> Any:
+    """The reference of an entry that runs a Program: there is none, the oracle runs the rows."""
     raise TypeError("the oracle runs the rows of a call, not the call")
 
 
+def called(program: Program, operands: Sequence[Any]) -> tuple[Any, ...]:
+    """Results of a Program, all of which are there, as one `call` row; operands of many dtypes stay what they are."""
+    made = form(CALL, [AVALS[t._aval] for t in operands], {"program": program})
+    outs = dispatch(made, operands) if made.outs else ()
+    return outs if isinstance(outs, tuple) else (outs,)
+
+
 def _vjp(g: Any, ans: Any, *operands: Any, program: Program, want: Sequence[int]) -> list[Any]:
-    gs = g if isinstance(g, tuple) else (g,)
+    gs, answers = (g, ans) if isinstance(g, tuple) else ((g,), (ans,))
     live = tuple(i for i, t in enumerate(gs) if t is not None)
-    back, kept = _pulled(program, tuple(want), live)
-    out: list[Any] = [None] * len(operands)
+    back, reads, kept = _pulled(program, tuple(want), live)
+    return _derived(back, reads, kept, (*operands, *answers, *(gs[i] for i in live)), len(operands))
+
+
+def _jvp(ts: Sequence[Any], ans: Any, *operands: Any, program: Program) -> Any:
+    answers = ans if isinstance(ans, tuple) else (ans,)
+    given = tuple(k for k, t in enumerate(ts) if t is not None)
+    tangents, reads, kept = _pushed(program, given)
+    out = _derived(tangents, reads, kept, (*operands, *answers, *(ts[k] for k in given)), len(answers))
+    return tuple(out) if isinstance(ans, tuple) else out[0]
+
+
+def _derived(program: Program, reads: list[int], kept: list[int], known: Sequence[Any], count: int) -> list[Any]:
+    """Derivatives of ``count`` values, of which those in ``kept`` have one."""
+    out: list[Any] = [None] * count
     if kept:
-        given = [*operands, *(gs[i] for i in live)]        # of many dtypes, which stay: no promotion
-        pulled = dispatch(form(CALL, [AVALS[t._aval] for t in given], {"program": back}), given)
-        for k, ct in zip(kept, pulled if isinstance(pulled, tuple) else (pulled,), strict=True):
-            out[k] = ct
+        for k, t in zip(kept, called(program, [known[i] for i in reads]), strict=True):
+            out[k] = t
     return out
 
 
 @functools.lru_cache(maxsize=512)
-def _pulled(program: Program, want: tuple[int, ...], live: tuple[int, ...]) -> tuple[Program, list[int]]:
-    """The vjp for cotangents of some results, with the results that are None left out; which operands are left."""
-    back = vjp(with_results(program, [int(program.results[i]) for i in live]), want)
-    kept = [i for i, v in enumerate(back.results.tolist()) if v >= 0]
-    return with_results(back, [int(back.results[i]) for i in kept]), [want[i] for i in kept]
+def _pulled(program: Program, want: tuple[int, ...], live: tuple[int, ...]) -> tuple[Program, list[int], list[int]]:
+    """The vjp for cotangents of some results: a Program of what `completed` says, and which operands have one."""
+    targets = [int(program.results[i]) for i in live]
+    seeds = [len(program.avals) + i for i in range(len(live))]
+    back, saved = pullback(program, targets, seeds, [int(program.inputs[k]) for k in want],
+                           [program.aval(t) for t in targets])
+    return _complete(program, back, saved, want)
 
 
-def with_results(program: Program, results: Sequence[int]) -> Program:
-    """The same rows with other results."""
-    return Program.build([(made, operands, outs[0]) for made, operands, outs in program.rows()],
-                         [AVALS[a] for a in program.avals.tolist()], program.inputs.tolist(), program.constants,
-                         list(results))
+@functools.lru_cache(maxsize=512)
+def _pushed(program: Program, given: tuple[int, ...]) -> tuple[Program, list[int], list[int]]:
+    """The same for tangents of some operands, and which results have one."""
+    results = program.results.tolist()
+    tangents, saved = pushforward(program, results, [int(program.inputs[k]) for k in given])
+    return _complete(program, tangents, saved, range(len(results)))
+
+
+def _complete(program: Program, derived: Program, saved: Sequence[int], places: Sequence[int],
+              ) -> tuple[Program, list[int], list[int]]:
+    kept = [i for i, v in enumerate(derived.results.tolist()) if v >= 0]
+    derived = with_results(derived, [int(derived.results[i]) for i in kept])
+    return *completed(program, derived, saved), [places[i] for i in kept]
 
 
 def _call() -> None:
     """Run a Program: the row that an inner gradient, or a replayed function, leaves on an outer tape."""
 
 
-define(_call, name="call", kind=Kind.HIGHER, vjp=_vjp, aval=_aval, ref=_ref, samples=None, operands=("*xs",),
-       params=("program",), domains=("any",), partial=True)
+define(_call, name="call", kind=Kind.HIGHER, vjp=_vjp, jvp=_jvp, aval=results_of, ref=no_reference, samples=None,
+       operands=("*xs",), params=("program",), domains=("any",), partial=True)
 CALL = BY_NAME["call"]
 
 
 def inlined(program: Program) -> Program:
-    """The Program with every call replaced by the rows it calls, to the last level."""
-    if not (program.op == CALL.code).any():
+    """The Program with every row that runs a Program replaced by that Program's rows, to the last level."""
+    if not any(runs_program(TABLE[op]) for op in np.flatnonzero(np.bincount(program.op))):
         return program
     avals: list[Aval] = []
     rows: list[tuple[Form, tuple[int, ...], int]] = []
@@ -78,14 +120,14 @@ def inlined(program: Program) -> Program:
             constants[known[v]] = t
         for made, operands, outs in inner.rows():
             given = tuple(known[v] for v in operands)
-            if made.prim is CALL:
+            if runs_program(made.prim):
                 called = made.params["program"]
                 deeper = dict(zip(called.inputs.tolist(), given, strict=True))
                 copy(called, deeper)
                 known.update(zip(outs, (deeper[v] for v in called.results.tolist()), strict=True))
             else:
                 known.update(zip(outs, [new(a) for a in made.outs], strict=True))
-                rows.append((made, given, known[outs[0]]))
+                rows.append((made, given, known[outs[0]] if outs else 0))
 
     for v in program.inputs.tolist():
         number[v] = new(program.aval(v))

@@ -107,7 +107,7 @@ class Machine:
     def run(self, form: Form, operands: Sequence[Any]) -> Any:
         if form.prim.kind is Kind.HIGHER:
             from jitgrad.execute.cpu import plans  # the plans need the table, and the table needs this module
-            results = plans.plan_of(form.params["program"]).run(operands)
+            results = plans.plan_of_row(form).run(operands)
             return tuple(results) if len(results) > 1 else results[0]
         return types.run_form(form.address or library.realise(form), *operands)
 

@@ -18,7 +18,8 @@ from jitgrad.core.record import dispatch
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.types import NATIVE, peek, poke
 from jitgrad.plan import memory
-from jitgrad.transform.higher import CALL, inlined, with_results
+from jitgrad.transform.higher import CALL, inlined
+from jitgrad.transform.residuals import with_results
 from jitgrad.transform.signature import backward_of
 
 _int = np.int64
@@ -72,11 +73,14 @@ AT: WeakValueDictionary[int, Plan] = WeakValueDictionary()      # plans by the a
 class Plan:
     """A Program ready to run: instructions, arena size, constants, and the struct that the machine reads."""
 
-    def __init__(self, program: Program, inputs: Sequence[int], words: bytes = b"", hashed: int = 0) -> None:
-        """``inputs[i]``: which of the caller's values is the Program's i-th input."""
+    def __init__(self, program: Program, inputs: Sequence[int], words: bytes = b"", hashed: int = 0,
+                 row: Form | None = None) -> None:
+        """``inputs[i]``: which of the caller's values is the Program's i-th input; ``row``: what a run of it is on
+        tapes, a `call` by default.
+        """
         self.program = program
         self.words = words
-        self._call: Form | None = None
+        self._row = row
         self.inputs = list(inputs)
         flat = inlined(program)
         self.constants = list(flat.constants.values())
@@ -104,14 +108,15 @@ class Plan:
             poke(self.address + word, int(value))
 
     def recordable(self) -> Form:
-        """Let runs of this plan appear as `call` rows on outer tapes; the form of such a row."""
-        if self._call is None:
+        """Let runs of this plan appear on outer tapes; the form of such a row."""
+        if self._row is None:
             program = self.program
             live = [v for v in program.results.tolist() if v >= 0]
-            self._call = form(CALL, [program.aval(v) for v in program.inputs.tolist()],
-                              {"program": with_results(program, live)})
-            poke(self.address + layout.P_CALL, library.realise(self._call))
-        return self._call
+            self._row = form(CALL, [program.aval(v) for v in program.inputs.tolist()],
+                             {"program": with_results(program, live)})
+        if not peek(self.address + layout.P_CALL):
+            poke(self.address + layout.P_CALL, library.realise(self._row))
+        return self._row
 
     def run(self, values: Sequence[Any]) -> list[Any]:
         """Results for input Tensors (None where there is none): one `call` row where something records."""
@@ -218,6 +223,12 @@ types.callback(layout.S_MISFIT, _misfit)
 def plan_of(program: Program) -> Plan:
     """The plan that runs a Program on its inputs in their order."""
     return Plan(program, range(len(program.inputs)))
+
+
+@lru_cache(maxsize=1024)
+def plan_of_row(made: Form) -> Plan:
+    """The plan that runs the Program of a row, and appears on tapes as that row."""
+    return Plan(made.params["program"], range(len(made.avals)), row=made)
 
 
 def plan_for(words: bytes, values: Sequence[Any], hashed: int, n_targets: int, with_seeds: bool,
