@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 import jitgrad as jg
+from jitgrad.core.aval import AVALS
+from jitgrad.core.form import form
+from jitgrad.core.primitive import BY_NAME, Kind, define
+from jitgrad.core.record import dispatch
 from jitgrad.execute import oracle
 from jitgrad.execute.cpu.plans import plan_of
 from jitgrad.transform.higher import called, inlined
@@ -125,6 +129,31 @@ def test_residuals_on_a_tape():
         found.append([g.numpy(), outer.gradient(total, x).numpy()])
     agree(found[1], found[0])
     np.testing.assert_allclose(found[0][0], np.cos(np.exp(x.numpy())) * np.exp(x.numpy()), rtol=1e-14)
+
+
+def effect(x):
+    """A row without outputs on a dry Tensor."""
+    name = "effect_of_tests"
+    if name not in BY_NAME:
+        define(lambda: None, name=name, kind=Kind.EFFECT, vjp=None, aval=lambda x: (), ref=None, samples=None,
+               operands=("x",), params=(), domains=("any",))
+    dispatch(form(BY_NAME[name], [AVALS[x._aval]], {}), [x])
+
+
+def test_effects_happen_once():
+    """jvp and vjp stand for the Program and keep its effects, also those in calls; derivatives of a call have none."""
+    def f(x):
+        effect(jg.sin(x))
+        return x * 2.0
+    program = recorded(f, (3,))
+    outer = recorded(lambda x: called(program, [x]), (3,))
+    for mode in (jvp, vjp):
+        for p in (program, inlined(outer), outer):
+            made = mode(p, [0])
+            made.verify()
+            everything = names(inlined(made))
+            assert everything.count("effect_of_tests") == everything.count("sin") == 1
+        assert names(inner_of(mode(outer, [0]))[-1]) == ["multiply"]
 
 
 def test_forward_mode_of_a_gradient_keeps_float32(rng):

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+
+from jitgrad.core.form import FORMS, Form
 from jitgrad.core.primitive import Kind
 from jitgrad.core.program import Program
+
+
+@functools.cache
+def has_effects(made: Form) -> bool:
+    """Whether a row of this form does more than make its outputs: itself, or in a Program that it holds."""
+    held = [p for p in made.params.values() if isinstance(p, Program)]
+    return made.prim.kind is Kind.EFFECT or any(has_effects(FORMS[f]) for p in held for f in {*p.attr.tolist()})
 
 
 def pruned(program: Program, keep_inputs: bool = False, keep_effects: bool = False) -> Program:
@@ -12,7 +22,7 @@ def pruned(program: Program, keep_inputs: bool = False, keep_effects: bool = Fal
     needed = {v for v in program.results.tolist() if v >= 0}
     rows = []
     for made, operands, outs in reversed(program.rows()):
-        if needed.intersection(outs) or keep_effects and made.prim.kind is Kind.EFFECT:
+        if needed.intersection(outs) or keep_effects and has_effects(made):
             needed.update(operands)
             rows.append((made, operands, outs))
     rows.reverse()
