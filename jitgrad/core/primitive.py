@@ -75,8 +75,10 @@ class Primitive:
     domains: tuple[str, ...]             # per operand: see DOMAINS
     jvp: Callable[..., Any] | None = None     # rule(ts, ans, *operands, **params) -> tangent (one an output), in ops;
     #                                      ts has None for zero. By default what the kind and `linear` say
-    batch: Callable[..., Any] | None = None   # rule(batched, size, *operands, **params) -> (outputs, which are batched);
+    batch: Callable[..., Any] | None = None   # rule(batched, size, *operands, **params) -> (outputs, which batched);
     #                                      batch axes stand in front. By default what the kind says
+    draws: Callable[..., bool] | None = None  # params -> whether a row draws random numbers, which differ from example
+    #                                      to example though no operand does; its rule is asked with nothing batched
     linear: Linear = Linear.NO
     init: Any = None                     # of a reduction or scan: number, or dtype -> number
     words: Callable[..., Any] | None = None   # of an own kernel: the integers its body gets

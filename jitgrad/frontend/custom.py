@@ -22,6 +22,7 @@ from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.frontend.log import aside
 from jitgrad.ops import composite
+from jitgrad.ops.batching import Batch
 
 _NUMBERS = (bool, int, float, np.ndarray, np.generic)
 
@@ -39,12 +40,17 @@ def _outs(*operands: Aval, outs: tuple[int, ...]) -> tuple[Aval, ...]:
     return tuple(AVALS[i] for i in outs)
 
 
+def _batch(batched: Sequence[bool], size: int, *operands: Any, outs: tuple[int, ...]) -> Batch:
+    raise user_error(TypeError, "vmap: a function with a gradient of its own (custom_gradient) cannot be batched: how "
+                                "it computes is not recorded")
+
+
 def _body() -> None:
     """A function whose gradient is a Python callable, kept in the row itself."""
 
 
 define(_body, name="custom", kind=Kind.HIGHER, vjp=None, jvp=_jvp, aval=_outs, ref=_ref, samples=None,
-       operands=("*xs",), params=("outs",), domains=("any",))
+       operands=("*xs",), params=("outs",), domains=("any",), batch=_batch)
 
 
 @functools.cache

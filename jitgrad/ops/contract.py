@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from jitgrad import ops
 from jitgrad.core.aval import Aval, aval
 from jitgrad.core.primitive import Kind, Linear, kernel, several, shape_error, uniform
 from jitgrad.ops import composite
+from jitgrad.ops.batching import Batch, moved
 
 
 def _aval(x: Aval, y: Aval, *, ta: bool, tb: bool) -> Aval:
@@ -47,6 +49,36 @@ def _vjp(g: Any, ans: Any, x: Any, y: Any, *, ta: bool, tb: bool) -> tuple[Any, 
     return by_x, by_y
 
 
+def _batch(batched: Sequence[bool], size: int, x: Any, y: Any, *, ta: bool, tb: bool) -> Batch:
+    """One product for all examples, the shared matrix read once; only where the other has its columns batched (or is
+    one row) do elements move.
+    """
+    if all(batched):
+        return (ops.matmul(x, y, ta, tb),), (True,)
+    if batched[0]:
+        return (_shared(size, x, y, ta, tb),), (True,)
+    *lead, k, n = y.shape if not tb else (*y.shape[:-2], y.shape[-1], y.shape[-2])
+    if n == 1:                                        # columns: as rows they need no move
+        rows = _shared(size, ops.reshape(y, (*lead, 1, k)), x, False, not ta)
+        return (ops.reshape(rows, (*lead, rows.shape[-1], 1)),), (True,)
+    at = len(lead) - 1
+    y = moved(y, 0, at if tb else at + 1)             # among the rows that make columns of the product
+    flat = (*lead[1:], size * n, k) if tb else (*lead[1:], k, size * n)
+    out = ops.matmul(x, ops.reshape(y, flat), ta, tb)
+    return (moved(ops.reshape(out, (*out.shape[:-1], size, n)), at + 1, 0),), (True,)
+
+
+def _shared(size: int, x: Any, y: Any, ta: bool, tb: bool) -> Any:
+    """Batched matrices times one: their rows are rows of one product."""
+    *lead, m, k = x.shape if not ta else (*x.shape[:-2], x.shape[-1], x.shape[-2])
+    if m == 1 and ta:                                 # a column is a row that needs no move
+        x, ta = ops.reshape(x, (*lead, 1, k)), False
+    at = len(lead) - 1
+    x = moved(x, 0, at + 1 if ta else at)
+    out = ops.matmul(ops.reshape(x, (*lead[1:], k, size * m) if ta else (*lead[1:], size * m, k)), y, ta, tb)
+    return moved(ops.reshape(out, (*lead[1:], size, m, out.shape[-1])), at, 0)
+
+
 _samples = several(uniform((2, 3, 4), (2, 4, 5), ta=False, tb=False), uniform((4, 3), (4, 5), ta=True, tb=False),
                    uniform((3, 4), (5, 4), ta=False, tb=True), uniform((2, 1, 4, 3), (2, 1, 5, 4), ta=True, tb=True))
 
@@ -54,7 +86,7 @@ _samples = several(uniform((2, 3, 4), (2, 4, 5), ta=False, tb=False), uniform((4
 @kernel(Kind.CONTRACT, vjp=_vjp, ref=_ref, samples=_samples,
         operands=("x", "y"), params=("ta", "tb"), defaults={"ta": False, "tb": False}, symbol="@",
         domain="number", linear=Linear.MULTI, ulp=16.0, aval=_aval,
-        words=_words, general=_general)
+        words=_words, general=_general, batch=_batch)
 def matmul(out, x, y, batch, m, n, k, ta, tb):
     """Matrix product of stacks of matrices, either given transposed; `jitgrad.matmul` broadcasts and takes vectors."""
     for b in range(batch):

@@ -22,11 +22,13 @@ from jitgrad.core.primitive import (
     shape_error,
     uniform,
 )
+from jitgrad.ops.batching import behind, spread
 
 
 @movement(ref=lambda x, *, shape: np.reshape(x, shape),
           samples=several(uniform((3, 4), shape=(2, 6)), uniform((), shape=(1, 1))),
-          vjp=lambda g, ans, x, *, shape: (ops.reshape(g, shape=x.shape),))
+          vjp=lambda g, ans, x, *, shape: (ops.reshape(g, shape=x.shape),),
+          batch=lambda batched, size, x, *, shape: ((ops.reshape(x, (size, *shape)),), (True,)))
 def reshape(x, *, shape):
     """The same elements in row-major order under another shape: a view."""
     if math.prod(shape) != x.size:
@@ -35,7 +37,8 @@ def reshape(x, *, shape):
 
 
 @movement(ref=lambda x, *, axes: np.transpose(x, axes), samples=uniform((3, 4, 2), axes=(2, 0, 1)),
-          vjp=lambda g, ans, x, *, axes: (ops.permute_dims(g, axes=_inverse(axes)),))
+          vjp=lambda g, ans, x, *, axes: (ops.permute_dims(g, axes=_inverse(axes)),),
+          batch=lambda batched, size, x, *, axes: ((ops.permute_dims(x, (0, *(a + 1 for a in axes))),), (True,)))
 def permute_dims(x, *, axes):
     """Axes in another order: axis i of the result is axis ``axes[i]`` of ``x``."""
     if sorted(axes) != list(range(x.ndim)):
@@ -55,7 +58,9 @@ def _broadcast_vjp(g: Any, ans: Any, x: Any, *, shape: tuple[int, ...]) -> tuple
 
 @movement(ref=lambda x, *, shape: np.broadcast_to(x, shape),
           samples=several(uniform((3, 1), shape=(3, 4)), uniform((), shape=(2, 2)), uniform((3, 1), shape=(2, 3, 1))),
-          vjp=_broadcast_vjp)
+          vjp=_broadcast_vjp,
+          batch=lambda batched, size, x, *, shape: (
+              (ops.broadcast_to(behind(x, len(shape)), (size, *shape)),), (True,)))
 def broadcast_to(x, *, shape):
     """``x`` repeated along new axes in front and along its axes of length 1."""
     lead = len(shape) - x.ndim
@@ -99,7 +104,8 @@ def _span_slices(spans: Spans) -> tuple[slice, ...]:
 
 @movement(name="slice", ref=lambda x, *, spans: x[_span_slices(spans)],
           samples=several(uniform((5, 4), spans=((1, 2, 2), (3, 4, -1))), uniform((5,), spans=((0, 0, 1),))),
-          vjp=lambda g, ans, x, *, spans: (ops.embed(g, shape=x.shape, spans=spans),))
+          vjp=lambda g, ans, x, *, spans: (ops.embed(g, shape=x.shape, spans=spans),),
+          batch=lambda batched, size, x, *, spans: ((ops.slice(x, ((0, size, 1), *spans)),), (True,)))
 def take_slice(x, *, spans):
     """Regular slices: per axis the first element, the count and the step."""
     return _span_index(x.shape, spans)
@@ -120,7 +126,9 @@ def _embed_ref(x: Any, *, shape: tuple[int, ...], spans: Spans) -> Any:
 
 @placement(ref=_embed_ref, samples=uniform((2, 4), shape=(5, 4), spans=((1, 2, 2), (3, 4, -1))),
            params=("shape", "spans"), aval=_embed_aval,
-           vjp=lambda g, ans, x, *, shape, spans: (ops.slice(g, spans=spans),))
+           vjp=lambda g, ans, x, *, shape, spans: (ops.slice(g, spans=spans),),
+           batch=lambda batched, size, x, *, shape, spans: (
+               (ops.embed(x, (size, *shape), ((0, size, 1), *spans)),), (True,)))
 def embed(x, *, shape, spans):
     """Zeros of ``shape`` with ``x`` at regular slices: the transpose of `slice`."""
     return _span_index(shape, spans)
@@ -154,7 +162,8 @@ def _two(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]
 
 @kernel(Kind.INDEX, vjp=_concat_vjp, ref=lambda *xs, axis: np.concatenate(xs, axis), samples=_two,
         operands=("x", "y"), params=("axis",), domain="any", linear=Linear.EACH, ulp=0.0, aval=_concat_aval,
-        words=_concat_words)
+        words=_concat_words,
+        batch=lambda batched, size, *xs, axis: ((ops.concat(*spread(batched, size, *xs), axis=axis + 1),), (True,)))
 def concat(out, x, y, outer, m, n):
     """Two arrays one after the other along an axis."""
     for o in range(outer):
@@ -166,7 +175,8 @@ def concat(out, x, y, outer, m, n):
     return 0
 
 
-@movement(vjp=None, ref=lambda x: x, samples=uniform((3, 4)))
+@movement(vjp=None, ref=lambda x: x, samples=uniform((3, 4)),
+          batch=lambda batched, size, x: ((ops.stop_gradient(x),), (True,)))
 def stop_gradient(x):
     """``x`` itself as a constant: `jitgrad.stop_gradient`."""
     return Index(x.shape, contiguous_strides(x.shape))

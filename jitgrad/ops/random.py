@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
+from jitgrad import ops
 from jitgrad.core import dtypes
 from jitgrad.core.aval import Aval, aval
 from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import Kind, elementwise, kernel
+from jitgrad.core.record import tensor
 from jitgrad.ops import scalar
+from jitgrad.ops.batching import Batch, moved
 from jitgrad.ops.maths import quantile
 
 WORDS = {"int32": 4, "int64": 2, "float32": 4, "float64": 2}        # elements of one block of 128 bits
@@ -20,17 +24,24 @@ _DROPPED = {"int32": 0, "int64": 0, "float32": 8, "float64": 11}      # bits tha
 
 
 def _bits_aval(state: Aval, *, blocks: int, dtype: str) -> Aval:
-    if state.shape != (3,) or state.code != dtypes.INT64:
+    if state.shape[-1:] != (3,) or state.code != dtypes.INT64:
         raise user_error(ValueError, "random_bits: the state is three int64 numbers, key, stream and first block, got "
                                      f"{state!r}")
     if dtype not in WORDS:
         raise user_error(TypeError, f"random_bits: makes int32, int64, float32 or float64, not {dtype}")
     if type(blocks) is not int or blocks < 0:
         raise user_error(ValueError, f"random_bits: {blocks!r} is no number of blocks")
-    return aval(dtypes.code_of(dtype), (blocks, WORDS[dtype]))
+    return aval(dtypes.code_of(dtype), (*state.shape[:-1], blocks, WORDS[dtype]))
 
 
 def _bits_ref(state: Any, *, blocks: int, dtype: str) -> Any:
+    out = np.empty((*state.shape[:-1], blocks, WORDS[dtype]), np.longdouble if dtype[0] == "f" else dtype)
+    for row in np.ndindex(state.shape[:-1]):
+        out[row] = _stream_ref(state[row], blocks, dtype)
+    return out
+
+
+def _stream_ref(state: Any, blocks: int, dtype: str) -> Any:
     """Philox 4x32-10 over whole arrays."""
     key, stream, first = (int(v) & (2**64 - 1) for v in state)
     mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -53,55 +64,77 @@ def _bits_ref(state: Any, *, blocks: int, dtype: str) -> Any:
 def _bits_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
     state = rng.integers(-2**63, 2**63, 3)
     return [((state,), {"blocks": blocks, "dtype": dtype}) for dtype in WORDS for blocks in (9, 1)] + [
-        ((np.array([-1, 5, -2]),), {"blocks": 3, "dtype": "int64"}), ((state,), {"blocks": 0, "dtype": "int32"})]
+        ((np.array([-1, 5, -2]),), {"blocks": 3, "dtype": "int64"}), ((state,), {"blocks": 0, "dtype": "int32"}),
+        *(((rng.integers(-2**63, 2**63, (2, 3)),), {"blocks": 5, "dtype": dtype}) for dtype in WORDS)]
+
+
+EXAMPLES = 2**63 + 2**62       # blocks from here on make keys and streams of the examples of a batch
+
+
+def _bits_batch(batched: Sequence[bool], size: int, state: Any, *, blocks: int, dtype: str) -> Batch:
+    """A shared state gives each example a key and a stream of its own: a function of theirs and of the example's
+    number, whatever the size of the batch. So nested batches are told apart, too.
+    """
+    if not batched[0]:
+        *lead, _ = state.shape
+        whole = tuple((0, n, 1) for n in lead)
+        here = ops.broadcast_to(tensor(EXAMPLES - 2**64, dtypes.INT64), (*lead, 1))
+        common = ops.concat(ops.slice(state, (*whole, (0, 2, 1))), here, len(lead))
+        own = moved(ops.random_bits(common, size, "int64"), len(lead), 0)
+        place = ops.broadcast_to(ops.slice(state, (*whole, (2, 1, 1))), (size, *lead, 1))
+        state = ops.concat(own, place, len(lead) + 1)
+    return (ops.random_bits(state, blocks, dtype),), (True,)
 
 
 @kernel(Kind.OPAQUE, vjp=None, ref=_bits_ref, samples=_bits_samples, operands=("state",), params=("blocks", "dtype"),
-        domain="index", aval=_bits_aval, ulp=0.0,
-        words=lambda state, *, blocks, dtype: (blocks, WORDS[dtype], _DROPPED[dtype]))
-def random_bits(out, state, blocks, words, dropped):
+        domain="index", aval=_bits_aval, ulp=0.0, batch=_bits_batch, draws=lambda **params: True,
+        words=lambda state, *, blocks, dtype: (state.size // 3, blocks, WORDS[dtype], _DROPPED[dtype]))
+def random_bits(out, state, states, blocks, words, dropped):
     """Blocks of 128 random bits by Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 
     ``state`` holds the key, the stream and the number of the first block, of 64 bits each: block b of a stream is the
     cipher of the counter (b, stream) under the key. The result has shape (blocks, 4) in int32, (blocks, 2) in int64.
     In a float dtype these integers, read as unsigned, make uniform numbers in [0, 1): of their first 24 bits, or 53.
+    Several states, along leading axes, have their blocks along the same axes of the result.
     """
     mask = np.uint64(0xFFFFFFFF)
     half = np.uint64(32)
-    key = np.uint64(state[0])
-    stream = np.uint64(state[1])
-    first = np.uint64(state[2])
     drop = np.uint64(dropped)
-    # the rounds stand twice, since only a loop of one kind of store becomes vectors
-    if words == 4:
-        for block in range(blocks):
-            counter = first + np.uint64(block)
-            # bits above the low 32 of a word are left to be anything: products and stores take the low half
-            c0, c1, c2, c3 = counter, counter >> half, stream, stream >> half
-            k0, k1 = key, key >> half
-            for _ in range(10):
-                p0 = (c0 & mask) * np.uint64(0xD2511F53)
-                p1 = (c2 & mask) * np.uint64(0xCD9E8D57)
-                c0, c1, c2, c3 = (p1 >> half) ^ c1 ^ k0, p1, (p0 >> half) ^ c3 ^ k1, p0
-                k0 += np.uint64(0x9E3779B9)
-                k1 += np.uint64(0xBB67AE85)
-            out[4 * block] = np.int64((c0 & mask) >> drop)
-            out[4 * block + 1] = np.int64((c1 & mask) >> drop)
-            out[4 * block + 2] = np.int64((c2 & mask) >> drop)
-            out[4 * block + 3] = np.int64((c3 & mask) >> drop)
-    else:
-        for block in range(blocks):
-            counter = first + np.uint64(block)
-            c0, c1, c2, c3 = counter, counter >> half, stream, stream >> half
-            k0, k1 = key, key >> half
-            for _ in range(10):
-                p0 = (c0 & mask) * np.uint64(0xD2511F53)
-                p1 = (c2 & mask) * np.uint64(0xCD9E8D57)
-                c0, c1, c2, c3 = (p1 >> half) ^ c1 ^ k0, p1, (p0 >> half) ^ c3 ^ k1, p0
-                k0 += np.uint64(0x9E3779B9)
-                k1 += np.uint64(0xBB67AE85)
-            out[2 * block] = np.int64(((c0 << half) | (c1 & mask)) >> drop)
-            out[2 * block + 1] = np.int64(((c2 << half) | (c3 & mask)) >> drop)
+    for row in range(states):
+        key = np.uint64(state[3 * row])
+        stream = np.uint64(state[3 * row + 1])
+        first = np.uint64(state[3 * row + 2])
+        at = row * blocks * words
+        # the rounds stand twice, since only a loop of one kind of store becomes vectors
+        if words == 4:
+            for block in range(blocks):
+                counter = first + np.uint64(block)
+                # bits above the low 32 of a word are left to be anything: products and stores take the low half
+                c0, c1, c2, c3 = counter, counter >> half, stream, stream >> half
+                k0, k1 = key, key >> half
+                for _ in range(10):
+                    p0 = (c0 & mask) * np.uint64(0xD2511F53)
+                    p1 = (c2 & mask) * np.uint64(0xCD9E8D57)
+                    c0, c1, c2, c3 = (p1 >> half) ^ c1 ^ k0, p1, (p0 >> half) ^ c3 ^ k1, p0
+                    k0 += np.uint64(0x9E3779B9)
+                    k1 += np.uint64(0xBB67AE85)
+                out[at + 4 * block] = np.int64((c0 & mask) >> drop)
+                out[at + 4 * block + 1] = np.int64((c1 & mask) >> drop)
+                out[at + 4 * block + 2] = np.int64((c2 & mask) >> drop)
+                out[at + 4 * block + 3] = np.int64((c3 & mask) >> drop)
+        else:
+            for block in range(blocks):
+                counter = first + np.uint64(block)
+                c0, c1, c2, c3 = counter, counter >> half, stream, stream >> half
+                k0, k1 = key, key >> half
+                for _ in range(10):
+                    p0 = (c0 & mask) * np.uint64(0xD2511F53)
+                    p1 = (c2 & mask) * np.uint64(0xCD9E8D57)
+                    c0, c1, c2, c3 = (p1 >> half) ^ c1 ^ k0, p1, (p0 >> half) ^ c3 ^ k1, p0
+                    k0 += np.uint64(0x9E3779B9)
+                    k1 += np.uint64(0xBB67AE85)
+                out[at + 2 * block] = np.int64(((c0 << half) | (c1 & mask)) >> drop)
+                out[at + 2 * block + 1] = np.int64(((c2 << half) | (c3 & mask)) >> drop)
     if dropped == 8:
         for i in range(out.size):
             out[i] = out[i] * 5.9604644775390625e-08           # 2^-24
@@ -221,33 +254,38 @@ def _high(a: Any, b: Any) -> Any:
 
 
 def _permutation_aval(bits: Aval) -> Aval:
-    if bits.ndim != 1 or bits.code != dtypes.INT64:
-        raise user_error(ValueError, f"random_permutation: takes one axis of int64 bits, got {bits!r}")
+    if bits.ndim == 0 or bits.code != dtypes.INT64:
+        raise user_error(ValueError, f"random_permutation: takes one axis of int64 bits, or rows, got {bits!r}")
     return bits
 
 
 def _permutation_ref(bits: Any) -> Any:
-    out = np.arange(len(bits))
-    for i, b in enumerate(bits):
-        j = (int(b) % 2**64 * (i + 1)) >> 64
-        out[i], out[j] = out[j], out[i]
+    out = np.empty(bits.shape, np.int64)
+    for row in np.ndindex(bits.shape[:-1]):
+        out[row] = range(bits.shape[-1])
+        for i, b in enumerate(bits[row]):
+            j = (int(b) % 2**64 * (i + 1)) >> 64
+            out[*row, i], out[*row, j] = out[*row, j], out[*row, i]
     return out
 
 
 def _permutation_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-    return [((rng.integers(-2**63, 2**63, n),), {}) for n in (40, 1, 0)]
+    return [((rng.integers(-2**63, 2**63, shape),), {}) for shape in (40, 1, 0, (2, 5))]
 
 
 @kernel(Kind.OPAQUE, vjp=None, ref=_permutation_ref, samples=_permutation_samples, operands=("bits",), domain="index",
-        aval=_permutation_aval, words=lambda bits: (bits.size,), ulp=0.0)
-def random_permutation(out, bits, n):
-    """The numbers 0 to n - 1 in an order that n int64 random bits choose (Fisher and Yates, inside out)."""
+        aval=_permutation_aval, words=lambda bits: (math.prod(bits.shape[:-1]), bits.shape[-1]), ulp=0.0,
+        batch=lambda batched, size, bits: ((ops.random_permutation(bits),), (True,)))
+def random_permutation(out, bits, rows, n):
+    """The numbers 0 to n - 1 in an order that n int64 random bits choose (Fisher and Yates, inside out), by rows."""
     mask = np.uint64(0xFFFFFFFF)
     half = np.uint64(32)
-    for i in range(n):
-        word = np.uint64(bits[i])
-        count = np.uint64(i) + np.uint64(1)
-        j = np.int64(((word >> half) * count + (((word & mask) * count) >> half)) >> half)     # word * count / 2^64
-        out[i] = out[j] if j < i else i
-        out[j] = i
+    for row in range(rows):
+        first = row * n
+        for i in range(n):
+            word = np.uint64(bits[first + i])
+            count = np.uint64(i) + np.uint64(1)
+            j = np.int64(((word >> half) * count + (((word & mask) * count) >> half)) >> half)     # word * count / 2^64
+            out[first + i] = out[first + j] if j < i else i
+            out[first + j] = i
     return 0

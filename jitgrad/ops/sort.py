@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from jitgrad.core import dtypes
 from jitgrad.core.aval import Aval, aval
 from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import Kind, kernel, several, uniform
+from jitgrad.ops.batching import Batch, moved, spread
 
 FEW = 40                 # elements up to which insertion is fastest
 SHORT = 4096             # elements up to which digits of 8 bits beat digits of 11
@@ -178,7 +180,8 @@ _POINTS = (0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, math.nan, 0.0, 0.5, -0.0)
 
 @kernel(Kind.OPAQUE, vjp=None, ref=_argsort_ref, samples=_samples, at=_POINTS, operands=("x",),
         params=("axis", "descending"), domain="any", aval=_argsort_aval, words=_words, scratch=_scratch, bits=True,
-        vectors="sorting")
+        vectors="sorting",
+        batch=lambda batched, size, x, *, axis, descending: ((ops.argsort(x, axis + 1, descending),), (True,)))
 def argsort(out, x, s, outer, n, inner, magnitude, infinity, zero, width, descending):
     """Indices that sort along an axis, rising or falling: stable, zeros of both signs equal, NaN last in both.
 
@@ -218,7 +221,9 @@ def _sort_vjp(g: Any, ans: Any, x: Any, *, axis: int, descending: bool) -> tuple
 
 @kernel(Kind.OPAQUE, vjp=_sort_vjp, ref=_sort_ref, samples=_samples, at=_POINTS, operands=("x",),
         params=("axis", "descending"), domain="any", aval=_sort_aval, words=_words, scratch=_scratch, bits=True,
-        vectors="sorting", ulp=0.0)
+        vectors="sorting", ulp=0.0,
+        batch=lambda batched, size, x, *, axis, descending: (
+            (ops.sort(x, axis + 1, descending),), (True,)))  # type: ignore[operator]  # the op, not this module
 def sort(out, x, s, outer, n, inner, magnitude, infinity, zero, width, descending):
     """The elements in order along an axis, rising or falling: stable, zeros of both signs equal, NaN last in both."""
     counts = 2 * n
@@ -259,29 +264,54 @@ def less(a, b):
 def _sorted_at(rng: np.random.Generator) -> list[Any]:
     x = np.sort(rng.uniform(-1.5, 1.5, 7))
     wanted = np.concatenate([x[[0, 3, 6]], rng.uniform(-2, 2, 5)]).reshape(2, 4)
-    return [((x, wanted), {"right": right}) for right in (False, True)]
+    rows = np.sort(rng.uniform(-1.5, 1.5, (3, 5)))
+    return [*(((x, wanted), {"right": right}) for right in (False, True)),
+            ((rows, rng.uniform(-2, 2, (3, 2, 4))), {"right": True})]
 
 
 def _searchsorted_aval(x: Aval, v: Aval, *, right: bool) -> Aval:
-    if x.ndim != 1:
-        raise user_error(ValueError, f"searchsorted: needs sorted elements of one dimension, got shape {x.shape}")
+    if x.ndim == 0 or v.shape[: x.ndim - 1] != x.shape[:-1]:
+        raise user_error(ValueError, f"searchsorted: needs sorted elements of one dimension, got shape {x.shape}, "
+                                     f"whose leading axes are not those of the shape {v.shape} to be placed")
     return aval(dtypes.INT64, v.shape)
 
 
+def _searchsorted_words(x: Aval, v: Aval, *, right: bool) -> tuple[int, ...]:
+    rows = math.prod(x.shape[:-1])
+    return rows, x.shape[-1], v.size // rows if rows else 0, int(right)
+
+
+def _searchsorted_ref(x: Any, v: Any, *, right: bool) -> Any:
+    out = np.empty(v.shape, np.int64)
+    for row in np.ndindex(x.shape[:-1]):
+        out[row] = np.searchsorted(x[row], v[row], "right" if right else "left")
+    return out
+
+
+def _searchsorted_batch(batched: Sequence[bool], size: int, x: Any, v: Any, *, right: bool) -> Batch:
+    if not batched[0]:                                # all examples in the same sorted elements
+        rows = len(x.shape) - 1
+        return (moved(ops.searchsorted(x, moved(v, 0, rows), right), rows, 0),), (True,)
+    return (ops.searchsorted(*spread(batched, size, x, v), right),), (True,)
+
+
 @kernel(Kind.OPAQUE, vjp=None, samples=_sorted_at, operands=("x", "v"), params=("right",), domain="any",
-        ref=lambda x, v, *, right: np.searchsorted(x, v, "right" if right else "left"), aval=_searchsorted_aval,
-        words=lambda x, v, *, right: (x.size, v.size, int(right)))
-def searchsorted(out, x, v, n, count, right):
-    """Where in the sorted ``x`` each element of ``v`` belongs: before its equals, or behind them; NaN is greatest."""
-    for k in range(count):
-        low = 0
-        high = n
-        while low < high:
-            middle = (low + high) >> 1
-            before = not less(v[k], x[middle]) if right else less(x[middle], v[k])
-            if before:
-                low = middle + 1
-            else:
-                high = middle
-        out[k] = low
+        ref=_searchsorted_ref, aval=_searchsorted_aval, words=_searchsorted_words, batch=_searchsorted_batch)
+def searchsorted(out, x, v, rows, n, count, right):
+    """Where in the sorted ``x`` each element of ``v`` belongs: before its equals, or behind them; NaN is greatest.
+
+    ``x`` may be rows of sorted elements, of which each has its own of the elements of ``v``.
+    """
+    for row in range(rows):
+        for k in range(row * count, (row + 1) * count):
+            low = row * n
+            high = low + n
+            while low < high:
+                middle = (low + high) >> 1
+                before = not less(v[k], x[middle]) if right else less(x[middle], v[k])
+                if before:
+                    low = middle + 1
+                else:
+                    high = middle
+            out[k] = low - row * n
     return 0

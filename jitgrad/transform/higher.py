@@ -16,9 +16,11 @@ from jitgrad.core.form import Form, form
 from jitgrad.core.primitive import BY_NAME, TABLE, Kind, Primitive, define
 from jitgrad.core.program import Program
 from jitgrad.core.record import dispatch
+from jitgrad.ops.batching import Batch
 from jitgrad.transform.jvp import pushforward
 from jitgrad.transform.residuals import completed, with_results
 from jitgrad.transform.vjp import pullback
+from jitgrad.transform.vmap import draws, vmap
 
 
 def runs_program(prim: Primitive) -> bool:
@@ -92,12 +94,23 @@ def _complete(program: Program, derived: Program, saved: Sequence[int], places: 
     return *completed(program, derived, saved), [places[i] for i in kept]
 
 
+def _batch(batched: Sequence[bool], size: int, *operands: Any, program: Program) -> Batch:
+    inner, flags = vmap(program, batched, size)
+    out = dispatch(form(CALL, [AVALS[t._aval] for t in operands], {"program": inner}), operands)
+    return out if isinstance(out, tuple) else (out,), flags
+
+
+@functools.lru_cache(maxsize=512)
+def _draws(program: Program) -> bool:
+    return any(draws(made) for made, _, _ in program.rows())
+
+
 def _call() -> None:
     """Run a Program: the row that an inner gradient, or a replayed function, leaves on an outer tape."""
 
 
 define(_call, name="call", kind=Kind.HIGHER, vjp=_vjp, jvp=_jvp, aval=results_of, ref=no_reference, samples=None,
-       operands=("*xs",), params=("program",), domains=("any",), partial=True)
+       operands=("*xs",), params=("program",), domains=("any",), partial=True, batch=_batch, draws=_draws)
 CALL = BY_NAME["call"]
 
 
