@@ -32,11 +32,9 @@ def tamed(x, array):
     return (low + high) / 2 + (high - low) / 2 * jg.tanh(0.3 * x) if x.dtype.kind == "f" else x
 
 
-def random_program(rng, rows, inputs=3):
-    """A Program in float64 over entries drawn at random; its results are the last values and a sum over all."""
-    recorder = Recorder()
-    shapes = [(), (3,), (2, 3), (4, 1, 3)]
-    values = [recorder.input(aval(FLOAT, shapes[rng.integers(len(shapes))])) for _ in range(inputs)]
+def random_rows(rng, values, rows):
+    """Record so many entries drawn at random, on these values and on what the rows before made."""
+    values = list(values)
     for _ in range(rows):
         prim = USABLE[rng.integers(len(USABLE))]
         arrays, params = prim.samples(rng)[-1]
@@ -55,10 +53,27 @@ def random_program(rng, rows, inputs=3):
         made = OPS[prim.name](*operands, **params)
         if made.dtype.kind == "f" and made.size:
             values.append(made if made.dtype == "float64" else jg.astype(made, "float64"))
+    return values
+
+
+def random_program(rng, rows, inputs=3):
+    """A Program in float64 over entries drawn at random; its results are the last values and a sum over all."""
+    recorder = Recorder()
+    shapes = [(), (3,), (2, 3), (4, 1, 3)]
+    values = [recorder.input(aval(FLOAT, shapes[rng.integers(len(shapes))])) for _ in range(inputs)]
+    values = random_rows(rng, values, rows)
     total = values[0] * 0.0
     for x in values:
         total = total + jg.mean(x * x)
     return recorder.program([values[-1], jg.sum(total)])
+
+
+def random_body(rng, given, results, rows):
+    """A Program in float64 between given shapes, whose results are tame however often it runs on them."""
+    recorder = Recorder()
+    values = random_rows(rng, [recorder.input(aval(FLOAT, shape)) for shape in given], rows)
+    return recorder.program([1.0 + 0.4 * jg.tanh(fitted(values[-1 - i % len(values)], shape) - 1.0)
+                             for i, shape in enumerate(results)])
 
 
 def arguments(program, rng):

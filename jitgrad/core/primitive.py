@@ -84,6 +84,7 @@ class Primitive:
     words: Callable[..., Any] | None = None   # of an own kernel: the integers its body gets
     scratch: Callable[..., int] | None = None  # of an own kernel: how many int64 words of working memory its body gets
     vectors: str = ""                    # module of the machine that may have vector text in the place of the body
+    runner: str = ""                     # of a row that holds Programs: module of the machine that makes its kernel
     bits: bool = False                   # an own kernel gets floats as integers of their width
     ulp: float = 0.5                     # stated error of a float result, in units of the last place
     cancels: bool = False                # ... of the result or of the greater operand, whichever is larger

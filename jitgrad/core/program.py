@@ -159,7 +159,7 @@ class Program:
         import hashlib  # it loads OpenSSL, which most programs do without
 
         digest = hashlib.sha256()
-        digest.update(json.dumps(self._rows_as_data(), sort_keys=True).encode())
+        digest.update(json.dumps(self._rows_as_data(), sort_keys=True, default=Program.signature).encode())
         for column in (self.first_out, self.operands, self.inputs, self.results):
             digest.update(column.tobytes())
         for value in sorted(self.constants):

@@ -200,7 +200,8 @@ S_POOL_HELD = 368              # their bytes,
 S_POOL_LIMIT = 376             # and at most so many
 S_POOL_TAKEN = 384             # bytes of the block taken last
 S_RECORDINGS = 392             # recordings of all threads that want to see Variables
-S_OPS = 400                    # Op objects behind the operator slots, in the order of SYMBOLS
+S_POLL = 400                   # work left until a long loop looks for a signal
+S_OPS = 408                    # Op objects behind the operator slots, in the order of SYMBOLS
 SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^",
            "neg", "abs", "~", "<", "<=", "==", "!=", ">", ">=")
 FIRST_COMPARISON = SYMBOLS.index("<")
@@ -211,7 +212,24 @@ SCRATCH_BYTES = 1 << 16
 B_DATA, B_OBJECT, B_BYTES, B_ITEM, B_FLAGS, B_FORMAT, B_SHAPE, B_STRIDES, B_INNER, B_END = range(0, 80, 8)
 D_ITEM, D_NDIM, D_FORMAT, D_SHAPE = 0, 8, 16, 24
 
-NO_MEMORY = -1                 # status of a kernel or a sweep that gets no memory to work in
+NO_MEMORY = -1                 # status of a kernel or a sweep that gets no memory to work in,
+INTERRUPTED = -2               # of one that a signal handler stopped: its exception is set
+
+# What a row that chooses a Program is given (see native/loops.py) ...
+Q_RESULTS, Q_OPERANDS, Q_ROOM, Q_ARENA, Q_CONSTANT_COUNT, Q_CONSTANTS_AT, Q_YES, Q_NO = (0, 8, 16, 24, 32, 40, 48, 64)
+# ... and one that loops: how many stages, bytes of working memory and where the arena lies in it, Tensors that all
+# stages read, known number of iterations or -1, work of an iteration for polls or 0
+R_STAGES, R_ROOM, R_ARENA, R_CONSTS, R_LENGTH, R_WORK = range(0, 48, 8)
+R_CONSTS_AT = 48               # slot of the first of those Tensors
+R_COND = 56                    # instructions of the condition, their number, table word of its result, the byte's place
+R_COUNT = 88                   # slot that gets the number of iterations, or -1
+R_STAGE = 96                   # a pointer to each stage's words:
+G_CODE, G_CODE_COUNT, G_CARRY_COUNT, G_CARRY, G_STREAM_COUNT, G_STREAM, G_RECORD = range(0, 56, 8)
+G_REVERSE, G_CONSTANT_COUNT, G_CONSTANTS, G_CONSTANT_WORD, G_MOVES, G_SWAPS, G_TABLE = range(56, 112, 8)
+Y_IN, Y_OUT, Y_SLOT, Y_GIVEN, Y_BYTES, Y_ROOM, Y_WIDTH = range(0, 56, 8)      # of a carry
+X_WORD, X_STAGE, X_WHERE, X_STRIDE, X_WIDTH = range(0, 40, 8)                 # of a stream
+POLL_WORK = 1 << 24            # work between two looks for a signal: about 10 ms
+LOOP_BYTES = 4096              # working memory of a row that loops or chooses lies on the stack up to here
 
 # What a walk answers. ALONE: a target is a source too, and nothing else about it is known to the tape; SHORT: no memory
 # DRY: an input has no elements

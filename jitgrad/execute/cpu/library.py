@@ -51,7 +51,7 @@ def _struct(f: Form) -> int:
     if f.differentiable:
         flags |= layout.GUARDED if f.missing else layout.DIFFERENTIABLE
     index = f.prim.body(*f.avals, **f.params) if f.prim.kind is Kind.MOVE else None
-    if f.prim.kind is Kind.HIGHER:
+    if f.prim.kind is Kind.HIGHER and not f.prim.runner:
         return _form_words(f, flags, (0, []))
     if index is not None and _is_view(index):
         flags |= layout.VIEW
@@ -81,6 +81,9 @@ def _is_view(index: Index) -> bool:
 
 def work(f: Form) -> int:
     """A rough count of elements touched."""
+    if f.prim.runner:
+        runs: int = cpu_module(f.prim.runner).work(f)
+        return runs
     size = sum(a.size for a in (*f.avals, *f.outs))
     if f.prim.kind is Kind.CONTRACT and size:
         products = math.isqrt(f.avals[0].size * f.avals[1].size * f.outs[0].size)
@@ -91,6 +94,9 @@ def work(f: Form) -> int:
 def kernel_of(f: Form, index: Index | None = None) -> Kernel:
     """Address and params of a form's kernel, by kind."""
     kind = f.prim.kind
+    if f.prim.runner:
+        made: Kernel = cpu_module(f.prim.runner).kernel(f)
+        return made
     if kind is Kind.ELEMENTWISE:
         return _elementwise(f)
     if kind is Kind.REDUCE:

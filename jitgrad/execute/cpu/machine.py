@@ -105,7 +105,7 @@ class Machine:
         return t
 
     def run(self, form: Form, operands: Sequence[Any]) -> Any:
-        if form.prim.kind is Kind.HIGHER:
+        if form.prim.kind is Kind.HIGHER and not form.prim.runner:
             from jitgrad.execute.cpu import plans  # the plans need the table, and the table needs this module
             results = plans.plan_of_row(form).run(operands)
             return tuple(results) if len(results) > 1 else results[0]

@@ -23,7 +23,6 @@ from jitgrad.transform.residuals import with_results
 from jitgrad.transform.signature import backward_of
 
 _int = np.int64
-MAX_SLOTS = 64                 # of one instruction of the sweep
 MAX_PLANS = 2048               # least recently used ones go; a plan is a few hundred bytes a row
 
 
@@ -92,7 +91,7 @@ class Plan:
         self._outs = np.array([*outs, 0], _int)
         self._avals = np.append(flat.avals[flat.inputs], 0).astype(_int)
         self._pointers = np.array([*(t._data for t in self.constants), 0], _int)
-        self._code, count, arena, work = _instructions(flat)
+        self._code, count, arena, work = instructions(flat)
         struct = np.zeros(layout.P_BYTES // 8, _int)
         self.struct = struct
         self.address = int(struct.ctypes.data)
@@ -129,8 +128,11 @@ class Plan:
         return [next(live) if v >= 0 else None for v in self.program.results.tolist()]
 
 
-def _instructions(flat: Program) -> tuple[np.ndarray, int, int, int]:
-    """Code words, instructions, arena bytes, and a rough count of elements touched."""
+def instructions(flat: Program, first_result: int = -1, first_const: int = -1) -> tuple[np.ndarray, int, int, int]:
+    """Code words, instructions, arena bytes, and a rough count of elements touched.
+
+    The table of pointers begins with the inputs; by default the results follow, then the constants.
+    """
     with TABLES:
         n_rows, n_values = len(flat), len(flat.avals)
         attr = flat.attr.astype(_int)
@@ -138,12 +140,13 @@ def _instructions(flat: Program) -> tuple[np.ndarray, int, int, int]:
         slot = np.full(n_values + 1, memory.NOWHERE, _int)
         slot[flat.inputs] = -1 - np.arange(len(flat.inputs))
         results = flat.results.astype(_int)
-        first_const = len(flat.inputs) + len(results)
+        first_result = len(flat.inputs) if first_result < 0 else first_result
+        first_const = first_result + len(results) if first_const < 0 else first_const
         for c, v in enumerate(flat.constants):
             slot[v] = -1 - (first_const + c)
         pairs = np.zeros(2 * len(results) + 1, _int)
         pairs[0:-1:2] = results
-        pairs[1::2] = -1 - (len(flat.inputs) + np.arange(len(results)))
+        pairs[1::2] = -1 - (first_result + np.arange(len(results)))
         sizes = nbytes_of(flat.avals)
         copies = np.zeros(n_values + 1, _int)
         for v in results[results >= 0].tolist():
@@ -157,7 +160,6 @@ def _instructions(flat: Program) -> tuple[np.ndarray, int, int, int]:
             np.zeros(n_values + 1, _int), np.zeros(n_values + 1, _int), np.zeros(n_values + 2, _int),
             np.zeros(n_values + 2, _int), code, made)
         assert status == memory.DONE
-        assert (COLUMNS.inputs[attr] + COLUMNS.outputs[attr]).max(initial=0) <= MAX_SLOTS
         return code, int(made[memory.M_COUNT]), int(made[memory.M_ARENA]), int(_forms.work[attr].sum())
 
 

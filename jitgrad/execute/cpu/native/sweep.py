@@ -28,27 +28,30 @@ from jitgrad.execute.cpu.native.raw import (
     vectorcall,
     zero,
 )
-from jitgrad.execute.cpu.native.tensors import append_row, current_log, fail, tensor_new
+from jitgrad.execute.cpu.native.tensors import append_row, current_log, failed, tensor_new
 
 SMALL_TABLE = 192
+FEW_SLOTS = 64
 frame_given = stack(SMALL_TABLE)
 frame_one = stack(1)
-frame_slots = stack(64)
+frame_slots = stack(FEW_SLOTS)
 frame_table = stack(SMALL_TABLE)
 
 
 def sweep(code, count, table, arena):
-    """Instructions: kernel, params, n, then n slots: a byte offset into the arena, or -1 - i for table[i].
-
-    A Plan has no instruction of more than 64 slots.
-    """
-    slots = frame_slots()
+    """Instructions: kernel, params, n, then n slots: a byte offset into the arena, or -1 - i for table[i]."""
+    few = frame_slots()
     for _ in range(count):
         n = load(code + 16)
+        slots = few if n <= FEW_SLOTS else resize(0, 8 * n)
+        if slots == 0:
+            return lay.NO_MEMORY
         for k in range(n):
             where = load(code + 24 + 8 * k)
             store(slots + 8 * k, arena + where if where >= 0 else load(table - 8 * (where + 1)))
         status = call_kernel(load(code), load(code + 8), slots)
+        if n > FEW_SLOTS:
+            release(slots)
         if status != 0:
             return status
         code += 24 + 8 * n
@@ -80,7 +83,7 @@ def run_plan(plan, given, outs, results):
                 if words > SMALL_TABLE:
                     release(table)
                 error_clear()
-                return fail(load(st + lay.S_KERNEL_FAILED), -1, lay.NO_MEMORY) != 0
+                return failed(-1, lay.NO_MEMORY) != 0
             store(table + 8 * (n_in + k), load(o + lay.T_DATA))
             store(outs + 8 * made, o)
             made += 1
@@ -111,7 +114,7 @@ def run_plan(plan, given, outs, results):
     if words > SMALL_TABLE:
         release(table)
     if status != 0:
-        fail(load(st + lay.S_KERNEL_FAILED), -1, status)
+        failed(-1, status)
     return status == 0
 
 
@@ -257,7 +260,7 @@ def fill_rows(unused, args, count):
     give_block(st, block, room)
     release(table)
     if status != 0:
-        return fail(load(state() + lay.S_KERNEL_FAILED), -1, status)
+        return failed(-1, status)
     r = load(state() + lay.S_NONE)
     incref(r)
     return r

@@ -186,6 +186,13 @@ def fail(callable_, first, second):
     return 0
 
 
+def failed(form_id, status):
+    """Raise what the status of a kernel says; of a Plan the form is -1."""
+    if status == lay.INTERRUPTED:        # by a signal handler, whose exception is set
+        return 0
+    return fail(load(state() + lay.S_KERNEL_FAILED), form_id, status)
+
+
 def out_of_memory(form):
     error_clear()
     return fail(load(state() + lay.S_TOO_LARGE), load(form + lay.F_ID), 0)
@@ -264,7 +271,7 @@ def execute_one(form, operands, n_in):
             release(slots)
         if status != 0:
             decref(o)
-            return fail(load(state() + lay.S_KERNEL_FAILED), load(form + lay.F_ID), status)
+            return failed(load(form + lay.F_ID), status)
     if load(state() + lay.S_CHECK) != 0:
         outs = frame_call()
         store(outs, o)
@@ -309,7 +316,7 @@ def execute_many(form, operands, n_in, n_out):
         return result
     decref(result)
     if status != 0:
-        return fail(load(state() + lay.S_KERNEL_FAILED), load(form + lay.F_ID), status)
+        return failed(load(form + lay.F_ID), status)
     return 0
 
 
