@@ -14,6 +14,7 @@ from jitgrad.execute import oracle
 from jitgrad.execute.cpu.plans import plan_of
 from jitgrad.transform import control
 from jitgrad.transform.vjp import vjp
+from programs import random_body
 
 F = CODES[np.dtype("float64")]
 
@@ -120,3 +121,111 @@ def test_while_runs_until_its_condition_fails(limit, rng):
     assert n == 0 or n > 1
     agree(run(program, arrays), [x, np.int32(n), np.int32(n)])
     check(program, arrays, rng, order=3 if limit == 30.0 else 2)
+
+
+# ---- what rows may look like -----------------------------------------------------------------------
+
+def test_results_that_alias_operands_and_each_other(rng):
+    """Carries swapped, handed on, the same value twice, constants, operands that nobody reads."""
+    body = recorded(lambda c, a, b, d, x: (b, a, d, x, x, jg.constant(np.ones(2)), d, a * c),
+                    (), (2,), (2,), (2,), (2,))
+    c, a, b, d, xs = np.float64(0.5), *rng.normal(size=(3, 2)), rng.normal(size=(5, 2))
+    arrays = [c, a, b, d, xs]
+    for length in (0, 3, 4):
+        given = [*arrays[:4], xs[:length]]
+        program = program_of(lambda ts, n=length: control.scan(ts, body, 1, 3, n), given)
+        swapped = (b, a) if length % 2 else (a, b)
+        ones, ds = np.ones((length, 2)), np.broadcast_to(d, (length, 2))
+        turns = np.array([(a, b)[i % 2] * c for i in range(length)]).reshape(length, 2)
+        agree(run(program, given), [*swapped, d, xs[:length], xs[:length], ones, ds, turns])
+        check(program, given, rng)
+    no = recorded(lambda a, b, d: (b, b, a), (2,), (2,), (2,))
+    yes = recorded(lambda a, b, d: (a, jg.constant(np.zeros(2)), d * a), (2,), (2,), (2,))
+    for pred in (False, True):
+        given = [np.bool_(pred), a, b, d]
+        check(program_of(lambda ts: control.cond(ts[0], ts[1:], yes, no), given), given, rng)
+
+
+def test_a_loop_that_makes_its_carry_anew_hands_it_on_where_it_does_not_run():
+    """The gradient of a carry that each iteration overwrites is what comes in without iterations, else zero."""
+    anew = recorded(lambda x, i: (jg.constant(np.float64(5.0)), i + 1), (), aval(1, ()))
+    for n in (0, 2):
+        below = recorded(lambda x, i, n=n: i < n, (), aval(1, ()))
+        for program, given in (
+                (program_of(lambda ts: control.while_loop(ts, below, anew, 0)[:1], [2.0, np.int32(0)]),
+                 [np.float64(2.0), np.int32(0)]),
+                (program_of(lambda ts, n=n: control.scan(ts, anew, 0, 2, n)[:1], [2.0, np.int32(0)]),
+                 [np.float64(2.0), np.int32(0)])):
+            assert run(vjp(program, [0]), [*given, np.float64(3.0)]) == [0.0 if n else 3.0]
+            check(program, given, np.random.default_rng(0))
+
+
+def test_no_elements_no_operands_no_xs(rng):
+    body = recorded(lambda x, e: (x + jg.sum(e), e * 2.0), (), (0, 3))
+    given = [np.float64(1.5), np.zeros((0, 3))]
+    check(program_of(lambda ts: control.scan(ts, body, 0, 2, 4), given), given, rng)
+    limit = recorded(lambda x, e: x < 9.0, (), (0, 3))
+    grow = recorded(lambda x, e: (x * 2.0 + jg.sum(e), e), (), (0, 3))
+    check(program_of(lambda ts: control.while_loop(ts, limit, grow, 0), given), given, rng)
+    lone = recorded(lambda x: (x * 1.5,), ())
+    stacked = recorded(lambda c, x: (x * c,), (), ())
+    given = [np.float64(0.5), rng.normal(size=4)]
+    check(program_of(lambda ts: control.scan(ts, stacked, 1, 0, 4), given), given, rng)
+    check(program_of(lambda ts: control.cond(ts[1] > 0.0, ts[:1], lone, lone), given[:1] * 2), given[:1] * 2, rng)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_bodies(seed, rng):
+    rng = np.random.default_rng(seed)
+    shapes = [(), (3,), (2, 3)]
+    given, carry = [shapes[k] for k in rng.integers(3, size=2)], [shapes[k] for k in rng.integers(3, size=2)]
+    xs, ys = [shapes[k] for k in rng.integers(3, size=1)], [shapes[k] for k in rng.integers(3, size=2)]
+    draw = lambda shape: rng.uniform(0.6, 1.4, shape)        # noqa: E731
+    n = int(rng.integers(1, 5))
+    body = random_body(rng, [*given, *carry, *xs], [*carry, *ys], 5)
+    arrays = [*map(draw, [*given, *carry]), *(draw((n, *s)) for s in xs)]
+    check(program_of(lambda ts: control.scan(ts, body, 2, 2, n, bool(seed % 2)), arrays), arrays, rng)
+    turn = random_body(rng, [*given, *carry], carry, 5)
+    counted = recorded(lambda *ts: (*control.steps.emit(ts[0]._owner, turn, ts[:-1]), ts[-1] + 1),
+                       *given, *carry, aval(1, ()))
+    below = recorded(lambda *ts: ts[-1] < n, *given, *carry, aval(1, ()))
+    arrays = [*map(draw, [*given, *carry]), np.int32(0)]
+    check(program_of(lambda ts: control.while_loop(ts, below, counted, 2), arrays), arrays, rng, order=3 if seed < 2 else 2)
+    yes, no = (random_body(rng, given, carry, 4) for _ in range(2))
+    arrays = [np.bool_(seed % 2), *map(draw, given)]
+    check(program_of(lambda ts: control.cond(ts[0], ts[1:], yes, no), arrays), arrays, rng)
+
+
+def nest(kind, length, inner, shape):
+    """A row of one kind around the Program ``inner`` (c, x) -> x, as such a Program."""
+    if kind == "scan":
+        return recorded(lambda c, x: control.scan([c, x], inner, 1, 1, length), (), shape)
+    if kind == "while":
+        below = recorded(lambda c, x, i: i < length, (), shape, aval(1, ()))
+        body = recorded(lambda c, x, i: (*control.steps.emit(c._owner, inner, [c, x]), i + 1),
+                        (), shape, aval(1, ()))
+        return recorded(lambda c, x: control.while_loop([c, x, tensor(np.int32(0))], below, body, 1)[0], (), shape)
+    other = recorded(lambda c, x: x * 0.5, (), shape)
+    return recorded(lambda c, x: control.cond(jg.sum(x) > 0.3 * c, [c, x], inner, other), (), shape)
+
+
+@pytest.mark.parametrize("outer", ["scan", "while", "cond"])
+@pytest.mark.parametrize("inner", ["scan", "while", "cond"])
+def test_rows_nest(inner, outer, rng):
+    step = recorded(lambda c, x: jg.sin(x) * c + 0.1 * x * x, (), (2,))
+    program = nest("cond", 0, nest(outer, 3, nest(inner, 2, step, (2,)), (2,)), (2,))
+    check(program, [np.float64(1.1), np.array([0.4, 0.7])], rng)
+
+
+def test_hundreds_of_operands(rng):
+    """More slots than an instruction of the sweep has on its stack."""
+    n = 130
+    body = recorded(lambda *ts: tuple(jg.sin(a) * b for a, b in zip(ts, [*ts[1:], ts[0]], strict=True)), *[()] * n)
+    arrays = list(rng.normal(size=n))
+    program = program_of(lambda ts: control.scan([t * 1.0 for t in ts], body, 0, n, 3), arrays)
+    check(program, arrays, rng, order=1)
+    agree(control_eager(body, arrays), oracle.run(program, arrays))
+
+
+def control_eager(body, arrays):
+    return [t.numpy() for t in control.scan([tensor(a) for a in arrays], body, 0, len(arrays), 3)]
