@@ -213,6 +213,10 @@ def test_searchsorted(side, rng):
     got = jg.searchsorted(shuffled, 0.5, side=side, sorter=jg.argsort(shuffled))
     assert got.shape == () and int(got) == np.searchsorted(x, 0.5, side)
     assert int(jg.searchsorted([1, 3], 2)) == 1 and jg.searchsorted([], [1.0]).numpy().tolist() == [0]
+    rows = np.sort(rng.normal(size=(2, 3, 9)), -1)
+    inner = rng.normal(size=(2, 3, 4, 2))
+    want = [[np.searchsorted(rows[i, k], inner[i, k], side) for k in range(3)] for i in range(2)]
+    np.testing.assert_array_equal(jg.searchsorted(rows, inner, side=side).numpy(), want)
     with pytest.raises(ValueError, match="side must be 'left' or 'right', got 'middle'"):
         jg.searchsorted(x, 1.0, side="middle")
     with pytest.raises(ValueError, match=r"sorted elements of one dimension, got shape \(2, 2\)"):

@@ -14,7 +14,7 @@ from jitgrad.core.dtypes import CODES
 from jitgrad.core.form import form
 from jitgrad.core.primitive import BY_NAME, OPS, TABLE, Kind, Primitive
 from jitgrad.core.record import dispatch, tensor
-from jitgrad.core.recorder import Recorder
+from jitgrad.core.recorder import Body, Recorder
 from jitgrad.execute import oracle
 from jitgrad.execute.cpu.plans import plan_of
 from jitgrad.transform.higher import CALL, with_results
@@ -238,6 +238,14 @@ def test_calls(rng):
     unbatched = recorded(lambda y, x, w: y + called(inner, x, w)[0], *(aval(FLOAT, s) for s in ((3,), (3,), ())))
     many, _ = vmap(unbatched, (True, False, False), 4)
     assert [made.params["program"] for made, _, _ in many.rows() if made.prim is CALL] == [inner]
+
+
+def test_nothing_is_recorded_around():
+    program = recorded(lambda x: jg.exp(x) + 1.0, aval(FLOAT, (3,)))
+    with Body() as body, jg.GradientTape() as tape:
+        body.input(aval(FLOAT, (3,)))
+        vmap(program, (True,), 6)
+    assert body.rows == [] and len(body.avals) == 1 and tape.watched_variables() == ()
 
 
 # ---- random numbers ------------------------------------------------------------------------------

@@ -122,6 +122,8 @@ def top_k(x: Any, k: int, axis: int = -1) -> tuple[Any, Any]:
 def searchsorted(x1: Any, x2: Any, side: str = "left", sorter: Any = None) -> Any:
     """Indices (int64) at which elements of ``x2`` go into the sorted ``x1`` (one dimension): before their equals, or
     behind them with ``side="right"``. NaN is greatest. ``sorter`` is an order that sorts ``x1``. Has no gradient.
+
+    Where ``x1`` is rows of sorted elements, ``x2`` begins with the same leading axes: each row gets its own.
     """
     if side not in ("left", "right"):
         raise user_error(ValueError, f"searchsorted: side must be 'left' or 'right', got {side!r}")
