@@ -46,6 +46,9 @@ class Backend(Protocol):
     def recordings(self, change: int) -> None:
         """So many more threads' recordings see Variables from now on."""
 
+    def tapes(self) -> int:
+        """How many tapes of this thread record."""
+
     def suspend(self) -> Sequence[Any]:
         """Stop the tapes of this thread; which they were."""
 

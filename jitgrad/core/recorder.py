@@ -75,6 +75,7 @@ class Recorder(Recording):
     """
 
     _aside: Sequence[Any] = ()
+    _tapes = 0                     # that were open before; rows are for those opened inside
 
     def __enter__(self) -> Any:
         self._aside = backend.current().suspend()
@@ -125,7 +126,8 @@ class Recorder(Recording):
         self.rows.append((made, ids, first))
         dry = backend.current().dry
         outs = tuple(dry(a, self._value(a), self) for a in made.outs)
-        backend.current().noted(made, operands, outs)
+        if backend.current().tapes() > self._tapes:
+            backend.current().noted(made, operands, outs)
         return outs[0] if len(outs) == 1 else outs
 
     def program(self, results: Sequence[Any]) -> Program:
@@ -137,14 +139,22 @@ class Recorder(Recording):
 class Body(Recorder):
     """Records a function that users wrote: everything from around it becomes an input, and Variables change in here
     only, so that the Program is a function of its operands and can run any number of times.
+
+    What it computes from concrete Tensors alone runs at once, and tapes from around record that.
     """
+
+    def __enter__(self) -> Any:
+        self._tapes = backend.current().tapes()
+        return Recording.__enter__(self)
+
+    def __exit__(self, *error: object) -> None:
+        Recording.__exit__(self, *error)
 
     def __init__(self) -> None:
         super().__init__()
         self.captured: list[Any] = []                        # Tensors from around, for the inputs after the own ones
         self.variables: dict[int, tuple[Any, Any]] = {}      # id -> Variable, the Tensor it holds in here
         self.assigned: dict[int, Any] = {}                   # id -> Variable, in the order of first assignments
-        self.read_as: dict[int, Any] = {}                    # id of a captured Tensor -> the Variable that held it
 
     def _foreign(self, t: Any) -> int:
         if t._data == 0 and t._owner not in _stack.items:
@@ -159,20 +169,13 @@ class Body(Recorder):
     def read(self, variable: Any) -> Any:
         held = self.variables.get(id(variable))
         if held is None:
-            value = super().read(variable)
-            held = self.variables[id(variable)] = (variable, self.take(value))
-            self.read_as[id(value)] = variable
+            held = self.variables[id(variable)] = (variable, self.take(super().read(variable)))
         return held[1]
 
     def assign(self, variable: Any, value: Any) -> None:
         self.read(variable)                                  # what it held before is part of what happens
         self.variables[id(variable)] = (variable, value)
         self.assigned[id(variable)] = variable
-
-    def operands(self) -> list[Any]:
-        """The Tensors for the captured inputs; tapes from around see that Variables are read."""
-        read = backend.current().read
-        return [read(self.read_as[id(t)]) if id(t) in self.read_as else t for t in self.captured]
 
     def program(self, results: Sequence[Any]) -> Program:
         ids = [-1 if r is None else self.number(r) for r in results]

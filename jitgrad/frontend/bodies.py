@@ -8,11 +8,9 @@ from typing import Any
 
 from jitgrad.core import nest
 from jitgrad.core.aval import AVALS, Aval
-from jitgrad.core.form import form
 from jitgrad.core.program import Program
-from jitgrad.core.record import dispatch, tensor
+from jitgrad.core.record import tensor
 from jitgrad.core.recorder import Body
-from jitgrad.transform.higher import CALL
 
 _programs: dict[tuple[bytes, ...], Program] = {}
 _lock = threading.Lock()
@@ -33,7 +31,7 @@ class Recorded:
 
     ``results`` are the Tensors among the leaves of what it returned (numbers became Tensors; None stays None and has
     no result), then what the Variables hold that it ``assigned``. Inputs of the Program are the arguments, then what
-    the function took from around it: ``operands()`` gives those.
+    the function took from around it: ``captured``.
     """
 
     def __init__(self, f: Callable[..., Any], structure: Any, avals: Sequence[Aval]) -> None:
@@ -48,7 +46,7 @@ class Recorded:
         self.body = body
         self.results = results
         self.assigned = list(body.assigned.values())
-        self.operands = body.operands
+        self.captured = body.captured
 
     @property
     def avals(self) -> list[Aval]:
@@ -56,7 +54,7 @@ class Recorded:
         return [AVALS[t._aval] for t in self.results]
 
     def program(self) -> Program:
-        """The Program; it decides what is taken from around, so ask for `operands` afterwards."""
+        """The Program; it decides what is taken from around, so ask for ``captured`` afterwards."""
         return interned(self.body.program(self.results))
 
     def rebuilt(self, values: Sequence[Any]) -> Any:
@@ -64,9 +62,3 @@ class Recorded:
         given = iter(values)
         return nest.rebuild(self._structure, [next(given) if there else None for there in self._present])
 
-
-def called(program: Program, operands: Sequence[Any]) -> list[Any]:
-    """The results of a Program, as one `call` row where something records."""
-    made = form(CALL, [AVALS[t._aval] for t in operands], {"program": program})
-    outs = dispatch(made, operands) if made.outs else ()
-    return list(outs) if isinstance(outs, tuple) else [outs]

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core import nest
+from jitgrad.core import backend, nest
 from jitgrad.core.aval import AVALS, Aval
 from jitgrad.core.errors import user_error
-from jitgrad.core.form import FORMS, Form, form
+from jitgrad.core.form import Form, form
 from jitgrad.core.primitive import BY_NAME, Kind, define
-from jitgrad.core.record import tensor
+from jitgrad.core.record import dispatch, tensor
+from jitgrad.core.recorder import active
 from jitgrad.execute.cpu import layout, library
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.types import Tensor, Variable
+from jitgrad.frontend.cuts import cut_row
 from jitgrad.frontend.log import aside
 from jitgrad.ops import composite
 from jitgrad.ops.batching import Batch
@@ -86,41 +88,36 @@ def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
         leaves, structure = nest.flatten(args)
         leaves = [tensor(x) if type(x) is Variable or isinstance(x, _NUMBERS) else x for x in leaves]
         operands = [x for x in leaves if type(x) is Tensor]
-        with _aside() as inner:
+        with _variables_read() as read:
             answer = f(*nest.rebuild(structure, leaves), **kwargs)
             if not (isinstance(answer, tuple) and len(answer) == 2 and callable(answer[1])):
                 raise user_error(TypeError, f"custom_gradient: {f.__name__} must return (y, grad_fn)")
             results, out_structure = nest.flatten(answer[0])
-            outs = tuple(_own(results, operands, inner))
+            values = [tensor(y) for y in results]
             given = kwargs.values()
-            variables = [v for v in machine.tape_variables(inner) if not any(v is x for x in given)]
+            variables = [v for v in read() if not any(v is x for x in given)]
         if variables and not _takes_variables(answer[1]):
             raise user_error(TypeError, f"custom_gradient: the gradient function of {f.__name__} must accept the "
                                         f"keyword argument 'variables', since the function uses variables: "
                                         f"{', '.join(v.name for v in variables)}")
-        everything = (*operands, *(machine.variable_read(v) for v in variables))
-        made = _cut_form(tuple(AVALS[t._aval] for t in everything), tuple(AVALS[t._aval] for t in outs))
-        rule = _rule(f.__name__, answer[1], len(operands), variables)
-        machine.append_cut(made.address, everything, outs, rule)
-        return nest.rebuild(out_structure, list(outs))
+        operands += [backend.current().read(v) for v in variables]
+        rule = _rule(f.__name__, answer[1], len(values), len(operands) - len(variables), variables)
+        return nest.rebuild(out_structure, _cut([*values, *operands], len(values), rule))
     return decorated
 
 
-def _own(results: Sequence[Any], operands: Sequence[Any], inner: Any) -> Iterator[Any]:
-    """The results as Tensors that no tape knows yet. What the function made is taken as it is, for the gradient
-    function may hold it too."""
-    fresh: set[int] | None = None
-    met = {id(x) for x in operands}
-    for y in results:
-        t = tensor(y)
-        if t._tracked and id(t) not in met:
-            if fresh is None:
-                fresh = {id(o) for row in machine.log_rows(inner) for o in row[1 + len(FORMS[row[0]].avals):]}
-            known = id(t) not in fresh
-        else:
-            known = id(t) in met
-        met.add(id(t))
-        yield composite.identity(t) if known else t
+def _cut(operands: list[Any], count: int, rule: Callable[..., list[Any]]) -> list[Any]:
+    """The first ``count`` operands again, as Tensors of their own whose gradient the rule says."""
+    if any(t._data == 0 for t in operands):
+        outs = dispatch(*cut_row(operands, count, rule))
+        return list(outs) if isinstance(outs, tuple) else [outs]
+    if not machine.get_state(layout.S_RECORDERS):
+        return operands[:count]
+    with aside():
+        copies = [composite.identity(t) for t in operands[:count]]
+    made = _cut_form(tuple(AVALS[t._aval] for t in operands), tuple(AVALS[t._aval] for t in copies))
+    machine.append_cut(made.address, tuple(operands), tuple(copies), rule)
+    return copies
 
 
 def _takes_variables(grad_fn: Callable[..., Any]) -> bool:
@@ -131,7 +128,8 @@ def _takes_variables(grad_fn: Callable[..., Any]) -> bool:
     return any(p.name == "variables" or p.kind is p.VAR_KEYWORD for p in taken)
 
 
-def _rule(name: str, grad_fn: Callable[..., Any], count: int, variables: Sequence[Any]) -> Callable[..., list[Any]]:
+def _rule(name: str, grad_fn: Callable[..., Any], values: int, count: int,
+          variables: Sequence[Any]) -> Callable[..., list[Any]]:
     def rule(*dy: Any) -> list[Any]:
         if variables:
             given, for_variables = grad_fn(*dy, variables=list(variables))
@@ -145,22 +143,22 @@ def _rule(name: str, grad_fn: Callable[..., Any], count: int, variables: Sequenc
         if len(for_variables) != len(variables):
             raise user_error(ValueError, f"custom_gradient: the gradient function of {name} must return a gradient for "
                                          f"each of {len(variables)} variables, but returned {len(for_variables)}")
-        return [None if g is None else tensor(g) for g in (*leaves, *for_variables)]
+        return [None] * values + [None if g is None else tensor(g) for g in (*leaves, *for_variables)]
     return rule
 
 
 @contextmanager
-def _aside() -> Iterator[Any]:
-    """Run a block that the open tapes do not record; yields the tape that records it in their place."""
-    with aside() as open_tapes:
-        inner = machine.Tape()
-        if open_tapes:
-            machine.tape_start(inner)
-        try:
-            yield inner
-        finally:
-            machine.tape_release(inner)
-            machine.tape_stop(inner)
+def _variables_read() -> Iterator[Callable[[], list[Any]]]:
+    """What is yielded tells which trainable Variables the block has read, if anything records it."""
+    tape = machine.Tape()
+    watching = bool(machine.get_state(layout.S_RECORDERS) or active())
+    if watching:
+        machine.tape_start(tape)
+    try:
+        yield lambda: machine.tape_variables(tape) if watching else []
+    finally:
+        machine.tape_release(tape)
+        machine.tape_stop(tape)
 
 
 def stop_gradient(x: Any) -> Any:

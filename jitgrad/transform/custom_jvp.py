@@ -11,9 +11,11 @@ from jitgrad.core.form import form
 from jitgrad.core.primitive import BY_NAME, Kind, define
 from jitgrad.core.program import Program
 from jitgrad.core.record import dispatch, replay
+from jitgrad.ops.batching import Batch, spread
 from jitgrad.transform.higher import no_reference, results_of
 from jitgrad.transform.residuals import with_results
 from jitgrad.transform.tangent import transposed, zero_like
+from jitgrad.transform.vmap import whole
 
 
 def custom_jvp(program: Program, rule: Program, operands: Sequence[Any]) -> tuple[Any, ...]:
@@ -68,9 +70,14 @@ def _vjp(g: Any, ans: Any, *operands: Any, program: Program, rule: Program) -> l
     return [found.get(k) for k in range(len(operands))]
 
 
+def _batch(batched: Sequence[bool], size: int, *operands: Any, program: Program, rule: Program) -> Batch:
+    outs = custom_jvp(whole(program, size), whole(rule, size), spread(batched, size, *operands))
+    return outs, (True,) * len(outs)
+
+
 def _body() -> None:
     """Run a Program whose derivatives are those of another."""
 
 
-define(_body, name="custom_jvp", kind=Kind.HIGHER, vjp=_vjp, jvp=_jvp, aval=_aval, ref=no_reference, samples=None,
+define(_body, name="custom_jvp", kind=Kind.HIGHER, vjp=_vjp, jvp=_jvp, batch=_batch, aval=_aval, ref=no_reference, samples=None,
        operands=("*xs",), params=("program", "rule"), domains=("any",))

@@ -46,16 +46,16 @@ def _parse() -> Any:
     return backend.current().compiled(parse)
 
 
-def recorded(words: np.ndarray, values: Sequence[Any]) -> tuple[Program, list[int]]:
-    """The walked rows as a Program over ``values``, and the words after the rows."""
+def recorded(words: np.ndarray, avals: Sequence[int]) -> tuple[Program, list[int]]:
+    """The walked rows as a Program over values of these avals, and the words after the rows."""
     n = len(words)
     row_form, first, operands, row_out, leaves = (np.zeros(n + 1, _int) for _ in range(5))
     made = np.zeros(5, _int)
     _parse()(words, COLUMNS.inputs, COLUMNS.outputs, row_form, first, operands, row_out, leaves, made)
     rows, n_operands, fresh, n_leaves, at = made.tolist()
-    inputs = np.concatenate([leaves[:n_leaves], np.arange(fresh, len(values))])
+    inputs = np.concatenate([leaves[:n_leaves], np.arange(fresh, len(avals))])
     program = Program(attr=row_form[:rows], first_out=row_out[:rows], first_operand=first[: rows + 1],
-                      operands=operands[:n_operands], avals=np.array([t._aval for t in values], _int),
+                      operands=operands[:n_operands], avals=np.array(avals, _int),
                       inputs=inputs, constants={}, results=np.zeros(0, _int))
     return program, words[at:].tolist()
 
@@ -63,11 +63,12 @@ def recorded(words: np.ndarray, values: Sequence[Any]) -> tuple[Program, list[in
 def leaves_of(words: np.ndarray, values: Sequence[Any], n_targets: int, with_seeds: bool, n_sources: int,
               ) -> tuple[list[tuple[int, int]], list[list[int]]]:
     """Per target its value and its seed's (-1 for none); per source the values at which it enters."""
-    return _ends(recorded(words, values)[1], n_targets, with_seeds, n_sources)
+    return ends_of(recorded(words, [t._aval for t in values])[1], n_targets, with_seeds, n_sources)
 
 
-def _ends(rest: list[int], n_targets: int, with_seeds: bool, n_sources: int,
-          ) -> tuple[list[tuple[int, int]], list[list[int]]]:
+def ends_of(rest: list[int], n_targets: int, with_seeds: bool, n_sources: int,
+            ) -> tuple[list[tuple[int, int]], list[list[int]]]:
+    """What `leaves_of` says, from the words after the rows."""
     at, ends = 0, []
     for _ in range(n_targets):
         ends.append((rest[at], rest[at + 1] - 1 if with_seeds else -1))
@@ -84,8 +85,8 @@ def _ends(rest: list[int], n_targets: int, with_seeds: bool, n_sources: int,
 def backward_of(words: np.ndarray, values: Sequence[Any], n_targets: int, with_seeds: bool, n_sources: int,
                 ) -> tuple[Program, list[int]]:
     """The backward Program of a walk: one result per source; and which values are its inputs."""
-    program, rest = recorded(words, values)
-    ends, groups = _ends(rest, n_targets, with_seeds, n_sources)
+    program, rest = recorded(words, [t._aval for t in values])
+    ends, groups = ends_of(rest, n_targets, with_seeds, n_sources)
     leaves = list(dict.fromkeys(v for group in groups for v in group))
     back, saved = pullback(program, [t for t, _ in ends if t >= 0], [s for t, s in ends if t >= 0], leaves)
     place = {leaf: i for i, leaf in enumerate(leaves)}

@@ -6,13 +6,14 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from jitgrad import ops
 from jitgrad.core import backend
 from jitgrad.core.aval import AVALS, MAX_DIMENSIONS, Aval, aval
 from jitgrad.core.errors import user_error
 from jitgrad.core.form import Form, form
 from jitgrad.core.primitive import Kind
 from jitgrad.core.program import Program
-from jitgrad.core.record import dispatch
+from jitgrad.core.record import dispatch, replay
 from jitgrad.core.recorder import Recorder
 from jitgrad.ops.batching import Batch, behind, spread
 
@@ -54,6 +55,18 @@ def _vmapped(program: Program, batched: tuple[bool, ...], size: int) -> tuple[Pr
             has.update(v for v, flag in zip(outs, batches, strict=True) if flag)
         results = program.results.tolist()
         return recorder.program([values.get(v) for v in results]), tuple(v in has for v in results)
+
+
+@functools.lru_cache(maxsize=512)
+def whole(program: Program, size: int) -> Program:
+    """The Program for ``size`` examples, all of whose inputs and results have a batch axis."""
+    inner, flags = vmap(program, [True] * len(program.inputs), size)
+    if all(flag or v < 0 for flag, v in zip(flags, program.results.tolist(), strict=True)):
+        return inner
+    with Recorder() as recorder:
+        found = replay(inner, [recorder.input(inner.aval(v)) for v in inner.inputs.tolist()])
+        return recorder.program([t if flag or t is None else ops.broadcast_to(t, (size, *t.shape))
+                                 for t, flag in zip(found, flags, strict=True)])
 
 
 def draws(made: Form) -> bool:

@@ -137,6 +137,9 @@ class Machine:
     def recordings(self, change: int) -> None:
         types.set_state(layout.S_RECORDINGS, types.get_state(layout.S_RECORDINGS) + change)
 
+    def tapes(self) -> int:
+        return len(types.open_tapes(types.thread_log())) if types.get_state(layout.S_RECORDERS) else 0
+
     def suspend(self) -> Sequence[Any]:
         if not types.get_state(layout.S_RECORDERS):
             return ()
