@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jitgrad.core import backend
+from jitgrad.core.errors import user_error
 
 
 def flatten(nest: Any) -> tuple[list[Any], Any]:
@@ -30,3 +31,14 @@ def named(nest: Any, name: str) -> list[tuple[str, Any]]:
     import optree
     accessors, leaves, _ = optree.tree_flatten_with_accessor(nest, none_is_leaf=True)
     return [(accessor.codify(name), leaf) for accessor, leaf in zip(accessors, leaves, strict=True)]
+
+
+def spread(prefix: Any, nest: Any, what: str) -> list[Any]:
+    """For each leaf of a nest what a nest of its outer levels says there: one value may stand for all."""
+    import optree
+    try:
+        out: list[Any] = optree.broadcast_prefix(prefix, nest, none_is_leaf=True)
+    except ValueError as error:
+        raise user_error(ValueError, f"{what} {prefix!r} does not fit the structure of what it is for: {error}"
+                         ) from None
+    return out

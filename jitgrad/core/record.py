@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad.core import backend, dtypes
-from jitgrad.core.aval import AVALS, Aval, aval
+from jitgrad.core.aval import AVALS, aval
 from jitgrad.core.errors import user_call, user_error
 from jitgrad.core.form import Form, form
 from jitgrad.core.number import Number

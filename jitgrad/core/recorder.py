@@ -177,10 +177,14 @@ class Body(Recorder):
         self.variables[id(variable)] = (variable, value)
         self.assigned[id(variable)] = variable
 
-    def program(self, results: Sequence[Any]) -> Program:
+    def program(self, results: Sequence[Any], inputs: Sequence[Any] | None = None) -> Program:
+        """The Program from the own inputs, then the captured Tensors; or from these ``inputs``, all of them in any
+        order and maybe others, which nothing reads.
+        """
         ids = [-1 if r is None else self.number(r) for r in results]
-        inputs = [*self.inputs, *(self._known[id(t)] for t in self.captured)]
-        return Program.build(self.rows, self.avals, inputs, self.constants, ids)
+        order = [*self.inputs, *(self._known[id(t)] for t in self.captured)] if inputs is None else \
+            [self.number(t) for t in inputs]
+        return Program.build(self.rows, self.avals, order, self.constants, ids)
 
 
 def recorder_for(t: Any) -> Recorder:

@@ -2,63 +2,88 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jitgrad.core import nest
+from jitgrad.core import backend, nest
 from jitgrad.core.aval import AVALS, Aval
 from jitgrad.core.program import Program
 from jitgrad.core.record import tensor
-from jitgrad.core.recorder import Body
-
-_programs: dict[tuple[bytes, ...], Program] = {}
-_lock = threading.Lock()
-
-
-def interned(program: Program) -> Program:
-    """The one Program of its structure: rows of equal Programs are of one form, so that repetition costs no memory."""
-    if program.constants:
-        return program
-    key = tuple(c.tobytes() for c in (program.attr, program.first_out, program.first_operand, program.operands,
-                                      program.avals, program.inputs, program.results))
-    with _lock:
-        return _programs.setdefault(key, program)
+from jitgrad.core.recorder import Body, active
+from jitgrad.transform.control import shared
 
 
 class Recorded:
     """``f(*args)`` recorded dry, for ``args`` a nest of Tensors of some avals.
 
     ``results`` are the Tensors among the leaves of what it returned (numbers became Tensors; None stays None and has
-    no result), then what the Variables hold that it ``assigned``. Inputs of the Program are the arguments, then what
-    the function took from around it: ``captured``.
+    no result). ``inputs`` are the arguments, ``captured`` what the function took from around it.
     """
 
-    def __init__(self, f: Callable[..., Any], structure: Any, avals: Sequence[Aval]) -> None:
+    def __init__(self, f: Callable[..., Any], structure: Any, avals: Sequence[Aval],
+                 like: Sequence[Aval] | None = None) -> None:
+        """``like``: avals whose dtypes Python numbers get that are returned in these places."""
         with Body() as body:
-            inputs = [body.input(a) for a in avals]
-            answer = f(*nest.rebuild(structure, list(inputs)))
-            leaves, self._structure = nest.flatten(answer)
-            self._present = [x is not None for x in leaves]
-            results = [tensor(x) for x in leaves if x is not None]
-            self.count = len(results)
-            results += [body.variables[key][1] for key in body.assigned]
+            self.inputs = [body.input(a) for a in avals]
+            self.answer = f(*nest.rebuild(structure, list(self.inputs)))
+            self.leaves, self.structure = nest.flatten(self.answer)
+            dtypes = [None] * len(self.leaves) if like is None or len(like) != len(self.leaves) else [
+                a.code if type(x) in (bool, int, float) else None for x, a in zip(self.leaves, like, strict=True)]
+            self.results = [tensor(x, code) for x, code in zip(self.leaves, dtypes, strict=True) if x is not None]
         self.body = body
-        self.results = results
-        self.assigned = list(body.assigned.values())
-        self.captured = body.captured
 
     @property
-    def avals(self) -> list[Aval]:
-        """Of the results."""
-        return [AVALS[t._aval] for t in self.results]
+    def assigned(self) -> dict[int, Any]:
+        """The Variables that it assigned, by id."""
+        return self.body.assigned
 
-    def program(self) -> Program:
-        """The Program; it decides what is taken from around, so ask for ``captured`` afterwards."""
-        return interned(self.body.program(self.results))
+    def value(self, variable: Any) -> Any:
+        """What a Variable holds in the end."""
+        held = self.body.variables.get(id(variable))
+        return present(variable) if held is None else held[1]
+
+    @property
+    def captured(self) -> list[Any]:
+        """Complete once `close` has said what the results are."""
+        return self.body.captured
+
+    def close(self, results: Sequence[Any]) -> None:
+        """These are the results, which may take more from around."""
+        self.results = list(results)
+        for t in self.results:
+            self.body.number(t)
+
+    def program(self, inputs: Sequence[Any]) -> Program:
+        """The Program of the results from these inputs: own ones and captured ones, all in any order, maybe others."""
+        return shared(self.body.program(self.results, inputs))
 
     def rebuilt(self, values: Sequence[Any]) -> Any:
         """The nest that the function returned, with these Tensors."""
         given = iter(values)
-        return nest.rebuild(self._structure, [next(given) if there else None for there in self._present])
+        return nest.rebuild(self.structure, [None if x is None else next(given) for x in self.leaves])
 
+
+def present(variable: Any) -> Any:
+    """What a Variable holds for the innermost recording; no tape takes note."""
+    recording = active()
+    return recording.read(variable) if recording else variable._value
+
+
+def hold(variables: Sequence[Any], values: Sequence[Any]) -> None:
+    """Assign what a row said the Variables hold after it."""
+    for variable, value in zip(variables, values, strict=True):
+        recording = active()
+        if recording:
+            recording.assign(variable, value)
+        else:
+            backend.current().assign_now(variable, value)
+
+
+def union(*lists: Sequence[Any]) -> list[Any]:
+    """Tensors (or Variables) of all lists, each once."""
+    return list({id(t): t for items in lists for t in items}.values())
+
+
+def avals_of(tensors: Sequence[Any]) -> list[Aval]:
+    """Their avals."""
+    return [AVALS[t._aval] for t in tensors]

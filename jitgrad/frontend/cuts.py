@@ -12,7 +12,7 @@ from jitgrad.core.form import FORMS, Form
 from jitgrad.core.program import Program
 from jitgrad.core.recorder import Body
 from jitgrad.execute.cpu import types as machine
-from jitgrad.frontend.bodies import interned
+from jitgrad.transform.control import shared
 from jitgrad.transform.custom_vjp import custom_form
 from jitgrad.transform.signature import leaves_of
 
@@ -26,7 +26,7 @@ def cut_row(operands: Sequence[Any], count: int, rule: Rule) -> tuple[Form, list
     """
     with Body() as body:
         results = rule(*(body.input(AVALS[t._aval]) for t in operands[:count]))
-        program = interned(body.program(results[count:]))
+        program = shared(body.program(results[count:]))
     given = [*operands, *body.captured]
     return custom_form([AVALS[t._aval] for t in given], count, len(operands) - count, program), given
 
