@@ -13,7 +13,9 @@ from jitgrad.core.recorder import Recorder
 from jitgrad.execute import oracle
 from jitgrad.execute.cpu.plans import plan_of
 from jitgrad.transform import control
+from jitgrad.transform.jvp import jvp
 from jitgrad.transform.vjp import vjp
+from jitgrad.transform.vmap import vmap
 from programs import random_body
 
 F = CODES[np.dtype("float64")]
@@ -48,34 +50,74 @@ def agree(got, want, tolerance=1e-11):
             np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
 
 
-def floats(values):
-    return [k for k, v in enumerate(values) if np.asarray(v).dtype.kind == "f"]
+def floats(arrays):
+    return [k for k, a in enumerate(arrays) if a.dtype.kind == "f"]
 
 
-def check(program, arrays, rng, order=2):
-    """The machine against the oracle, and each order's vjp against differences of what it is the vjp of."""
-    arrays = [np.asarray(a) for a in arrays]
-    got, want = run(program, arrays), oracle.run(program, arrays)
-    agree(got, want)
-    if order == 0:
-        return
-    sources = floats(arrays)
-    back = vjp(program, sources)
-    live = [r for r in want if r is not None]
-    seeds = [rng.normal(size=r.shape).astype(r.dtype) if r.dtype.kind == "f" else np.zeros_like(r) for r in live]
-    pulled = run(back, [*arrays, *seeds])
-    directions = {k: rng.normal(size=arrays[k].shape) for k in sources}
-    step = 1e-6
-
-    def at(e):
+def slope(program, arrays, directions, step=1e-6):
+    """Differences of the results along a direction, by the oracle."""
+    ends = []
+    for e in (step, -step):
         moved = [a + e * directions[k] if k in directions else a for k, a in enumerate(arrays)]
-        return [r for r in oracle.run(program, moved) if r is not None]
-    slope = sum(float(((hi - lo) * g).sum()) / (2 * step) for hi, lo, g in zip(at(step), at(-step), seeds, strict=True)
-                if g.dtype.kind == "f")
-    along = sum(float((ct * directions[k]).sum()) for k, ct in zip(sources, pulled, strict=True) if ct is not None)
-    size = sum(float(abs(ct * directions[k]).sum()) for k, ct in zip(sources, pulled, strict=True) if ct is not None)
-    assert abs(slope - along) <= 2e-6 * (1 + size), (slope, along)
-    check(back, [*arrays, *seeds], rng, order - 1)
+        ends.append(oracle.run(program, moved))
+    return [None if x is None or x.dtype.kind != "f" else (x - y) / (2 * step) for x, y in zip(*ends, strict=True)]
+
+
+def like(array, rng):
+    return rng.normal(size=array.shape) if array.dtype.kind == "f" else np.zeros_like(array)
+
+
+def pulled(program, arrays, rng):
+    """The vjp and operands for it, compared with differences."""
+    sources = floats(arrays)
+    seeds = [like(r, rng) for r in oracle.run(program, arrays) if r is not None]
+    back = vjp(program, sources)
+    got = run(back, [*arrays, *seeds])
+    directions = {k: like(arrays[k], rng) for k in sources}
+    want = sum(float((d * g).sum()) for d, g in zip(
+        [d for d, r in zip(slope(program, arrays, directions), program.results, strict=True) if r >= 0], seeds,
+        strict=True) if d is not None)
+    terms = [ct * directions[k] for k, ct in zip(sources, got, strict=True) if ct is not None]
+    assert abs(want - sum(t.sum() for t in terms)) <= 3e-6 * (1 + sum(abs(t).sum() for t in terms))
+    return back, [*arrays, *seeds]
+
+
+def pushed(program, arrays, rng):
+    """The jvp and operands for it, compared with differences."""
+    sources = floats(arrays)
+    directions = {k: like(arrays[k], rng) for k in sources}
+    both = jvp(program, sources)
+    given = [*arrays, *directions.values()]
+    got, n = run(both, given), len(program.results)
+    agree(got[:n], oracle.run(program, arrays))
+    for t, d in zip(got[n:], slope(program, arrays, directions), strict=True):
+        if t is None:
+            assert d is None or not d.any()
+        else:
+            np.testing.assert_allclose(t, d, rtol=3e-6, atol=3e-6 * (1 + np.abs(t).max(initial=0)))
+    return both, given
+
+
+def batched(program, arrays, rng, size=3):
+    """The vmap over some operands, compared with one example after the other. Examples differ, booleans too."""
+    flags = [a.dtype.kind != "i" and bool(rng.integers(3)) for a in arrays]
+    many = [np.stack([a * rng.uniform(0.8, 1.25) if a.dtype.kind == "f" else a if e else ~a for e in range(size)])
+            if flag else a for a, flag in zip(arrays, flags, strict=True)]
+    wide, out = vmap(program, flags, size)
+    got = run(wide, many)
+    for e in range(size):
+        one = oracle.run(program, [a[e] if flag else a for a, flag in zip(many, flags, strict=True)])
+        agree([None if t is None else t[e] if has else t for t, has in zip(got, out, strict=True)], one)
+    return wide, many
+
+
+def check(program, arrays, rng, order=2, transforms=(pulled,)):
+    """The machine against the oracle, and each transform of the Program, to an order."""
+    arrays = [np.asarray(a) for a in arrays]
+    program.verify()
+    agree(run(program, arrays), oracle.run(program, arrays))
+    for transform in transforms if order else ():
+        check(*transform(program, arrays, rng), rng, order - 1, transforms)
 
 
 # ---- each entry, plainly ---------------------------------------------------------------------------
@@ -152,7 +194,7 @@ def test_a_loop_that_makes_its_carry_anew_hands_it_on_where_it_does_not_run():
     for n in (0, 2):
         below = recorded(lambda x, i, n=n: i < n, (), aval(1, ()))
         for program, given in (
-                (program_of(lambda ts: control.while_loop(ts, below, anew, 0)[:1], [2.0, np.int32(0)]),
+                (program_of(lambda ts, below=below: control.while_loop(ts, below, anew, 0)[:1], [2.0, np.int32(0)]),
                  [np.float64(2.0), np.int32(0)]),
                 (program_of(lambda ts, n=n: control.scan(ts, anew, 0, 2, n)[:1], [2.0, np.int32(0)]),
                  [np.float64(2.0), np.int32(0)])):
@@ -229,3 +271,48 @@ def test_hundreds_of_operands(rng):
 
 def control_eager(body, arrays):
     return [t.numpy() for t in control.scan([tensor(a) for a in arrays], body, 0, len(arrays), 3)]
+
+
+# ---- transforms of transforms ----------------------------------------------------------------------
+
+EVERY = (pulled, pushed, batched)
+
+
+def recurrent(ts):
+    """A net over time, as scan: consts, carry, xs, ys, and an integer that counts."""
+    body = recorded(lambda w, h, n, x: (jg.tanh(w @ h + x), n + 1, h * x), (2, 2), (2,), aval(1, ()), (2,))
+    return control.scan(ts, body, 1, 2, 3, True)
+
+
+def root(ts):
+    """Newton's method until it converges, to a number of steps that differs from example to example."""
+    far = recorded(lambda a, x: jg.abs(x * x - a) > 1e-3, (), ())
+    step = recorded(lambda a, x: 0.5 * (x + a / x), (), ())
+    return control.while_loop(ts, far, step, 1)
+
+
+def either(ts):
+    yes = recorded(lambda x, y: (jg.sin(x) * y, y), (3,), ())
+    no = recorded(lambda x, y: (x * x, jg.constant(np.float64(2.0))), (3,), ())
+    return control.cond(ts[0], ts[1:], yes, no)
+
+
+SAMPLES = {
+    "scan": (recurrent, [np.array([[0.5, -0.3], [0.2, 0.7]]), np.array([0.3, -0.4]), np.int32(0),
+                         np.array([[0.1, 0.5], [-0.6, 0.2], [0.4, 0.9]])]),
+    "while": (root, [np.float64(7.0), np.float64(1.3)]),
+    "cond": (either, [np.bool_(True), np.array([0.2, 0.5, -0.8]), np.float64(1.3)]),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_transform_of_every_transform(name, rng):
+    function, arrays = SAMPLES[name]
+    check(program_of(function, arrays), arrays, rng, 2, EVERY)
+
+
+@pytest.mark.parametrize("outer", ["scan", "while", "cond"])
+@pytest.mark.parametrize("inner", ["scan", "while", "cond"])
+def test_transforms_of_nests(inner, outer, rng):
+    step = recorded(lambda c, x: jg.sin(x) * c + 0.1 * x * x, (), (2,))
+    check(nest(outer, 3, nest(inner, 2, step, (2,)), (2,)), [np.float64(1.1), np.array([0.4, 0.7])], rng, 2, EVERY)

@@ -14,7 +14,7 @@ from jitgrad.core.program import Program
 from jitgrad.execute.cpu import library, plans
 from jitgrad.execute.cpu.types import NATIVE
 from jitgrad.plan.memory import ALIGN
-from jitgrad.transform.control.steps import Step, with_results
+from jitgrad.transform.control.steps import Step, needed_for
 from jitgrad.transform.control.whiles import Stage, firsts, steps_of
 from jitgrad.transform.higher import inlined
 
@@ -132,7 +132,7 @@ class _Laid:
         results = [results[r] for r in moving] + results[step.carry:]
         self.flag = len(inputs) + len(results)
         self.first_const = self.flag + (condition is not None)
-        self.part = _part(with_results(step.body, results), len(inputs), self.first_const)
+        self.part = _part(needed_for(step.body, results), len(inputs), self.first_const)
         self.pointers, self.condition = list(self.part.pointers), None
         if condition is not None:
             self.condition = _part(condition, self.flag, self.first_const + len(self.pointers))

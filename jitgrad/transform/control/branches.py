@@ -12,9 +12,13 @@ from jitgrad.core.aval import Aval
 from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import Kind, define
 from jitgrad.core.program import Program
-from jitgrad.core.recorder import Recorder
-from jitgrad.transform.control.steps import bind, emit, is_float, results_of, zeros
+from jitgrad.core.recorder import Recorder, recorder_for
+from jitgrad.ops.batching import Batch
+from jitgrad.transform.control.steps import any_draws, bind, chosen, emit, is_float, results_of, widened, zeros
+from jitgrad.transform.jvp import jvp
+from jitgrad.transform.residuals import with_results
 from jitgrad.transform.vjp import vjp
+from jitgrad.transform.vmap import vmap
 
 
 def cond(pred: Any, operands: Sequence[Any], yes: Program, no: Program) -> tuple[Any, ...]:
@@ -56,18 +60,11 @@ def _pulled(yes: Program, no: Program, want: tuple[int, ...],
             live: tuple[int, ...]) -> tuple[list[int], Program, Program]:
     """Which operands have cotangents, and the branches (operands, cotangents of results) -> those cotangents."""
     want = tuple(k for k in want if is_float(yes.aval(int(yes.inputs[k]))))
-    backs = [_backward(program, want, live) for program in (yes, no)]
+    backs = [vjp(with_results(program, [int(program.results[i]) for i in live]), want) for program in (yes, no)]
     both = [max(pair) >= 0 for pair in zip(*(back.results.tolist() for back in backs), strict=True)]
     kept = [i for i, any_ in enumerate(both) if any_]
     made = [_filled(back, kept, [yes.aval(int(yes.inputs[want[i]])) for i in kept]) for back in backs]
     return [want[i] for i in kept], made[0], made[1]
-
-
-def _backward(program: Program, want: Sequence[int], live: Sequence[int]) -> Program:
-    seeded = Program(attr=program.attr, first_out=program.first_out, first_operand=program.first_operand,
-                     operands=program.operands, avals=program.avals, inputs=program.inputs,
-                     constants=program.constants, results=program.results[list(live)])
-    return vjp(seeded, want)
 
 
 def _filled(program: Program, kept: Sequence[int], like: Sequence[Aval]) -> Program:
@@ -79,9 +76,55 @@ def _filled(program: Program, kept: Sequence[int], like: Sequence[Aval]) -> Prog
                              for i, a in zip(kept, like, strict=True)])
 
 
+def _jvp(ts: Sequence[Any], ans: Any, pred: Any, *operands: Any, yes: Program, no: Program) -> Any:
+    given = tuple(k for k, t in enumerate(ts[1:]) if t is not None)
+    kept, push_yes, push_no = _pushed(yes, no, given)
+    out: list[Any] = [None] * len(yes.results)
+    if kept:
+        known = [*operands, *(ts[1 + k] for k in given)]
+        for r, t in zip(kept, cond(pred, known, push_yes, push_no), strict=True):
+            out[r] = t
+    return tuple(out) if isinstance(ans, tuple) else out[0]
+
+
+@functools.lru_cache(maxsize=512)
+def _pushed(yes: Program, no: Program, given: tuple[int, ...]) -> tuple[list[int], Program, Program]:
+    """Which results have tangents, and the branches (operands, their tangents) -> those tangents."""
+    n = len(yes.results)
+    both = [with_results(made, made.results[n:].tolist()) for made in (jvp(yes, given), jvp(no, given))]
+    kept = [r for r in range(n) if max(made.results[r] for made in both) >= 0]
+    like = [yes.aval(int(yes.results[r])) for r in kept]
+    return kept, _filled(both[0], kept, like), _filled(both[1], kept, like)
+
+
+def _batch(batched: Sequence[bool], size: int, pred: Any, *operands: Any, yes: Program, no: Program) -> Batch:
+    made = [vmap(program, batched[1:], size) for program in (yes, no)]
+    if batched[0]:
+        recorder = recorder_for(pred)
+        every = (True,) * len(yes.results)
+        both = [emit(recorder, _spread(program, flags, every, size), operands) for program, flags in made]
+        return tuple(chosen(pred, x, y) for x, y in zip(*both, strict=True)), every
+    flags = tuple(map(max, *(flags for _, flags in made)))
+    return cond(pred, operands, *(_spread(program, has, flags, size) for program, has in made)), flags
+
+
+def _spread(program: Program, batched: Sequence[bool], wanted: Sequence[bool], size: int) -> Program:
+    """The Program with a batch axis on all results that are to have one."""
+    with Recorder() as recorder:
+        given = [recorder.input(program.aval(v)) for v in program.inputs.tolist()]
+        out = emit(recorder, program, given)
+        return recorder.program([widened(t, size) if want and not has else t
+                                 for t, has, want in zip(out, batched, wanted, strict=True)])
+
+
+def _draws(yes: Program, no: Program) -> bool:
+    return any_draws(yes, no)
+
+
 def _cond() -> None:
     """Run one of two Programs, as a bool says."""
 
 
 define(_cond, name="cond", kind=Kind.HIGHER, vjp=_vjp, aval=_aval, ref=_ref, samples=None,
-       operands=("*xs",), params=("yes", "no"), domains=("any",), partial=True, runner="control")
+       operands=("*xs",), params=("yes", "no"), domains=("any",), partial=True, jvp=_jvp, batch=_batch, draws=_draws,
+       runner="control")

@@ -12,7 +12,21 @@ from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import Kind, define
 from jitgrad.core.program import Program
 from jitgrad.core.recorder import recorder_for
-from jitgrad.transform.control.steps import Adjoint, Step, adjoint, bind, is_float, keeping, results_of, zeros
+from jitgrad.ops.batching import Batch, moved
+from jitgrad.transform.control.steps import (
+    Adjoint,
+    Step,
+    adjoint,
+    any_draws,
+    batched,
+    bind,
+    dual,
+    is_float,
+    keeping,
+    results_of,
+    widened,
+    zeros,
+)
 
 
 def scan(operands: Sequence[Any], body: Program, consts: int, carry: int, length: int,
@@ -89,10 +103,49 @@ def _kept(step: Step, back: Adjoint, answers: Sequence[Any], operands: Sequence[
     return [answers[step.carry + k] for k in at]
 
 
+def _jvp(ts: Sequence[Any], ans: Any, *operands: Any, body: Program, consts: int, carry: int, length: int,
+         reverse: bool) -> Any:
+    step = Step(body, consts, carry)
+    made = dual(step, tuple(k for k, t in enumerate(ts) if t is not None))
+    recorder = recorder_for(next(t for t in ts if t is not None))
+    moving = [zeros(recorder, step.result(r)) if ts[consts + r] is None else ts[consts + r] for r in made.carry]
+    given = [*operands[:consts], *(t for t in ts[:consts] if t is not None), *operands[consts: step.first_x], *moving,
+             *operands[step.first_x:], *(t for t in ts[step.first_x:] if t is not None)]
+    pushed = scan(given, made.step.body, made.step.consts, made.step.carry, length, reverse)
+    out: list[Any] = [None] * len(body.results)
+    for i, r in enumerate(made.carry):
+        out[r] = pushed[carry + i]
+    for i, y in enumerate(made.ys):
+        out[carry + y] = pushed[made.step.carry + step.ys + i]
+    return tuple(out) if isinstance(ans, tuple) else out[0]
+
+
+def _batch(flags: Sequence[bool], size: int, *operands: Any, body: Program, consts: int, carry: int, length: int,
+           reverse: bool) -> Batch:
+    step = Step(body, consts, carry)
+    made, moving, left = batched(step, tuple(flags), size)
+    given = list(operands)
+    for r, has in enumerate(moving):
+        if has and not flags[consts + r]:
+            given[consts + r] = widened(given[consts + r], size)
+    for k in range(step.first_x, len(given)):
+        if flags[k]:
+            given[k] = moved(given[k], 0, 1)             # the axis that is gone along stands in front
+    out = list(scan(given, made, consts, carry, length, reverse))
+    for y, has in enumerate(left):
+        if has:
+            out[carry + y] = moved(out[carry + y], 1, 0)
+    return tuple(out), (*moving, *left)
+
+
+def _draws(body: Program, **params: Any) -> bool:
+    return any_draws(body)
+
+
 def _scan() -> None:
     """Run a Program a number of times, each on what the run before it left."""
 
 
 define(_scan, name="scan", kind=Kind.HIGHER, vjp=_vjp, aval=_aval, ref=_ref, samples=None,
        operands=("*xs",), params=("body", "consts", "carry", "length", "reverse"), domains=("any",), partial=True,
-       runner="control")
+       jvp=_jvp, batch=_batch, draws=_draws, runner="control")

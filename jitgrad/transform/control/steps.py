@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jitgrad import ops
 from jitgrad.core import backend
 from jitgrad.core.aval import AVALS, Aval, aval
 from jitgrad.core.form import form
@@ -19,8 +20,12 @@ from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
 from jitgrad.core.record import dispatch
 from jitgrad.core.recorder import Recorder
+from jitgrad.ops.batching import behind
+from jitgrad.transform.jvp import jvp
 from jitgrad.transform.prune import pruned
+from jitgrad.transform.residuals import with_results
 from jitgrad.transform.vjp import pullback
+from jitgrad.transform.vmap import draws, vmap
 
 
 class Step(NamedTuple):
@@ -94,12 +99,9 @@ def results_of(program: Program) -> tuple[Aval, ...]:
     return tuple(program.aval(v) for v in program.results.tolist())
 
 
-def with_results(program: Program, results: Sequence[int]) -> Program:
-    """The same rows, as far as they are needed, with other results."""
-    changed = Program(attr=program.attr, first_out=program.first_out, first_operand=program.first_operand,
-                      operands=program.operands, avals=program.avals, inputs=program.inputs,
-                      constants=program.constants, results=np.array(results, np.int32), lines=program.lines)
-    return pruned(changed, keep_inputs=True)
+def needed_for(program: Program, results: Sequence[int]) -> Program:
+    """The Program with other results, and without the rows that these do not need."""
+    return pruned(with_results(program, results), keep_inputs=True)
 
 
 def reached(program: Program, sources: Iterable[int]) -> set[int]:
@@ -213,4 +215,81 @@ def keeping(step: Step, kept: Sequence[int]) -> tuple[Step, list[int]]:
 
 @functools.lru_cache(maxsize=512)
 def _with_ys(step: Step, ys: tuple[int, ...]) -> Step:
-    return Step(with_results(step.body, [*step.body.results.tolist()[: step.carry], *ys]), step.consts, step.carry)
+    return Step(needed_for(step.body, [*step.body.results.tolist()[: step.carry], *ys]), step.consts, step.carry)
+
+
+# ---- forward mode ----------------------------------------------------------------------------------
+
+class Dual(NamedTuple):
+    """A step on values and tangents: each group (consts, carry, xs, ys) is followed by the tangents of some of it."""
+
+    step: Step
+    carry: tuple[int, ...]
+    ys: tuple[int, ...]
+
+
+@functools.lru_cache(maxsize=512)
+def dual(step: Step, given: tuple[int, ...]) -> Dual:
+    """The step where the inputs ``given`` (positions) have tangents, and what of the carry has some in the end."""
+    given = tuple(k for k in given if is_float(step.input(k)))
+    n = len(step.body.results)
+    while True:
+        both = jvp(step.body, given)
+        live = [r for r in range(n) if both.results[n + r] >= 0]
+        more = [step.consts + r for r in live if r < step.carry and step.consts + r not in given]
+        if not more:
+            break
+        given = tuple(sorted([*given, *more]))
+    recorder = Recorder()
+    values: dict[int, Any] = {}
+    tangents: dict[int, Any] = {}
+    for first, last in ((0, step.consts), (step.consts, step.first_x), (step.first_x, len(step.body.inputs))):
+        values.update((k, recorder.input(step.input(k))) for k in range(first, last))
+        tangents.update((k, recorder.input(step.input(k))) for k in given if first <= k < last)
+    out = emit(recorder, both, [*(values[k] for k in range(len(values))), *(tangents[k] for k in given)])
+    carry = tuple(k - step.consts for k in given if step.consts <= k < step.first_x)
+    ys = tuple(r - step.carry for r in live if r >= step.carry)
+    moved = [zeros(recorder, step.result(r)) if out[n + r] is None else out[n + r] for r in carry]
+    results = [*out[: step.carry], *moved, *out[step.carry: n], *(out[n + step.carry + y] for y in ys)]
+    consts = step.consts + sum(k < step.consts for k in given)
+    return Dual(Step(recorder.program(results), consts, step.carry + len(carry)), carry, ys)
+
+
+# ---- batches ---------------------------------------------------------------------------------------
+
+@functools.lru_cache(maxsize=512)
+def batched(step: Step, flags: tuple[bool, ...], size: int) -> tuple[Program, tuple[bool, ...], tuple[bool, ...]]:
+    """The step's body for ``size`` examples where these inputs have a batch axis; which of the carry and which ys have
+    one in the end."""
+    moving = list(flags)
+    while True:
+        body, out = vmap(step.body, moving, size)
+        more = [step.consts + r for r in range(step.carry) if out[r] and not moving[step.consts + r]]
+        if not more:
+            break
+        for k in more:
+            moving[k] = True
+    carry = tuple(moving[step.consts: step.first_x])
+    with Recorder() as recorder:
+        given = [recorder.input(body.aval(v)) for v in body.inputs.tolist()]
+        made = emit(recorder, body, given)
+        for r in range(step.carry):
+            if carry[r] and not out[r]:
+                made[r] = widened(made[r], size)
+        return recorder.program(made), carry, tuple(out[step.carry:])
+
+
+def widened(x: Any, size: int) -> Any:
+    """A Tensor once for each example."""
+    return ops.broadcast_to(x, (size, *x.shape))
+
+
+def chosen(pred: Any, x: Any, y: Any) -> Any:
+    """For each example ``x`` or ``y``, as its ``pred`` says."""
+    return ops.where(behind(pred, len(x.shape) - 1), x, y)
+
+
+@functools.lru_cache(maxsize=512)
+def any_draws(*programs: Program) -> bool:
+    """Whether rows of these draw random numbers."""
+    return any(draws(made) for program in programs for made, _, _ in program.rows())

@@ -16,13 +16,31 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core.aval import Aval, aval
-from jitgrad.core.dtypes import INT32
+from jitgrad.core.aval import AVALS, Aval, aval
+from jitgrad.core.dtypes import BOOL, INT32
 from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import Kind, define
 from jitgrad.core.program import Program
 from jitgrad.core.recorder import Recorder, recorder_for
-from jitgrad.transform.control.steps import Step, active, added, adjoint, bind, emit, keeping, results_of, zeros
+from jitgrad.ops.batching import Batch
+from jitgrad.transform.control.steps import (
+    Dual,
+    Step,
+    active,
+    added,
+    adjoint,
+    any_draws,
+    batched,
+    bind,
+    chosen,
+    dual,
+    emit,
+    keeping,
+    results_of,
+    widened,
+    zeros,
+)
+from jitgrad.transform.vmap import vmap
 
 
 class Stage(NamedTuple):
@@ -181,9 +199,141 @@ def _summed(step: Step, counts: Sequence[int]) -> Program:
     return recorder.program(emit(recorder, step.body, given))
 
 
+# ---- forward mode ----------------------------------------------------------------------------------
+
+def _jvp(ts: Sequence[Any], ans: Any, *operands: Any, condition: Program, stages: tuple[Stage, ...],
+         consts: int) -> Any:
+    given = tuple(k for k, t in enumerate(ts) if t is not None)
+    pairs, carries, wider = _pushed(condition, stages, consts, given)
+    recorder = recorder_for(next(t for t in ts if t is not None))
+    first = firsts(stages)
+    known = [*operands[:consts], *(t for t in ts[:consts] if t is not None)]
+    common = len(known)
+    for s, live in enumerate(carries):
+        known += operands[consts + first[s]: consts + first[s + 1]]
+        for r in live:
+            k = consts + first[s] + r
+            known.append(zeros(recorder, AVALS[operands[k]._aval]) if ts[k] is None else ts[k])
+    made = staged(known, wider, pairs, common)
+    out: list[Any] = [None] * (first[-1] + 1)
+    at = 0
+    for s, live in enumerate(carries):
+        at += stages[s].carry
+        for r in live:
+            out[first[s] + r] = made[at]
+            at += 1
+    return tuple(out) if isinstance(ans, tuple) else out[0]
+
+
+@functools.lru_cache(maxsize=512)
+def _pushed(condition: Program, stages: tuple[Stage, ...], consts: int,
+            given: tuple[int, ...]) -> tuple[tuple[Stage, ...], list[tuple[int, ...]], Program]:
+    """The stages on values and tangents, which of their carries have tangents, and the condition beside those."""
+    first, common = firsts(stages), [k for k in given if k < consts]
+    made: list[Stage] = []
+    duals: list[Dual] = []
+    for s, (stage, step) in enumerate(zip(stages, steps_of(stages, consts), strict=True)):
+        start = first[s]
+        moving = [k - start for k in given if consts <= k - start < step.first_x]
+        read = [i for i, (t, y) in enumerate(stage.reads) if y in duals[t].ys]
+        pair = dual(step, (*common, *moving, *(step.first_x + i for i in read)))
+        tangents = [(t, Step(stages[t].body, consts, stages[t].carry).ys + duals[t].ys.index(y))
+                    for t, y in (stage.reads[i] for i in read)]
+        made.append(Stage(pair.step.body, pair.step.carry, (*stage.reads, *tangents), stage.reverse))
+        duals.append(pair)
+    recorder = Recorder()
+    step = duals[0].step
+    values = [recorder.input(step.input(k)) for k in range(step.first_x)]
+    wider = recorder.program(emit(recorder, condition, [
+        *values[:consts], *values[step.consts: step.consts + stages[0].carry]]))
+    return tuple(made), [pair.carry for pair in duals], wider
+
+
+# ---- batches ---------------------------------------------------------------------------------------
+
+def _batch(flags: Sequence[bool], size: int, *operands: Any, condition: Program, stages: tuple[Stage, ...],
+           consts: int) -> Batch:
+    made, moving, wider, masked = _batched(condition, stages, consts, tuple(flags), size)
+    given = list(operands)
+    for k, has in enumerate(moving, consts):
+        if has and not flags[k]:
+            given[k] = widened(given[k], size)
+    if not masked:
+        return staged(given, wider, made, consts), (*moving, False)
+    counted = consts + stages[0].carry
+    start = zeros(recorder_for(operands[0]), aval(INT32, (size,)))
+    out = list(staged([*given[:counted], start, *given[counted:]], wider, made, consts))
+    out[-1] = out.pop(stages[0].carry)
+    return tuple(out), (*moving, True)
+
+
+@functools.lru_cache(maxsize=512)
+def _batched(condition: Program, stages: tuple[Stage, ...], consts: int, flags: tuple[bool, ...],
+             size: int) -> tuple[tuple[Stage, ...], tuple[bool, ...], Program, bool]:
+    """The stages for all examples, which entries of their carries have a batch axis, the condition, and whether that
+    differs from example to example.
+
+    If so, all go on until the last is done: those that are done stay as they are, and the first stage counts for each.
+    """
+    steps, first = steps_of(stages, consts), firsts(stages)
+    common = flags[:consts]
+    _, moving, _ = batched(steps[0], flags[: steps[0].first_x], size)
+    each, (masked,) = vmap(condition, (*common, *moving), size)
+    made: list[Stage] = []
+    carries: list[bool] = []
+    left: list[tuple[bool, ...]] = []
+    for s, (stage, step) in enumerate(zip(stages, steps, strict=True)):
+        mine = (True,) * stage.carry if masked else flags[consts + first[s]: consts + first[s + 1]]
+        body, moving, ys = batched(step, (*common, *mine, *(left[t][y] for t, y in stage.reads)), size)
+        if masked:
+            whole = Step(body, consts, stage.carry)
+            made.append(_masked_first(whole, each, size) if s == 0 else Stage(
+                _masked(whole, size), stage.carry, (*stage.reads, (0, steps[0].ys)), stage.reverse))
+        else:
+            made.append(stage._replace(body=body))
+        carries += moving
+        left.append(ys)
+    return tuple(made), tuple(carries), _whole(each, size) if masked else each, masked
+
+
+def _whole(each: Program, size: int) -> Program:
+    """Whether any example goes on; the last entry of the carry counts its iterations."""
+    with Recorder() as recorder:
+        given = [recorder.input(each.aval(v)) for v in each.inputs.tolist()]
+        recorder.input(aval(INT32, (size,)))
+        (goes_on,) = emit(recorder, each, given)
+        return recorder.program([ops.reshape(ops.reduce_max(goes_on, axes=(0,)), ())])
+
+
+def _masked_first(step: Step, each: Program, size: int) -> Stage:
+    with Recorder() as recorder:
+        given = [recorder.input(step.input(k)) for k in range(step.first_x)]
+        count = recorder.input(aval(INT32, (size,)))
+        (goes_on,) = emit(recorder, each, given)
+        out = emit(recorder, step.body, given)
+        carry = [chosen(goes_on, x, y) for x, y in zip(out, given[step.consts:], strict=False)]
+        carry.append(count + ops.cast(goes_on, dtype="int32"))
+        return Stage(recorder.program([*carry, *out[step.carry:], goes_on]), step.carry + 1)
+
+
+def _masked(step: Step, size: int) -> Program:
+    with Recorder() as recorder:
+        given = [recorder.input(step.input(k)) for k in range(len(step.body.inputs))]
+        goes_on = recorder.input(aval(BOOL, (size,)))
+        out = emit(recorder, step.body, given)
+        carry = [chosen(goes_on, x, y) for x, y in
+                 zip(out[: step.carry], given[step.consts: step.first_x], strict=True)]
+        return recorder.program([*carry, *out[step.carry:]])
+
+
+def _draws(condition: Program, stages: tuple[Stage, ...], consts: int) -> bool:
+    return any_draws(condition, *(stage.body for stage in stages))
+
+
 def _while_loop() -> None:
     """Run a Program as long as another says so."""
 
 
 define(_while_loop, name="while_loop", kind=Kind.HIGHER, vjp=_vjp, aval=_aval, ref=_ref, samples=None,
-       operands=("*xs",), params=("condition", "stages", "consts"), domains=("any",), partial=True, runner="control")
+       operands=("*xs",), params=("condition", "stages", "consts"), domains=("any",), partial=True,
+       jvp=_jvp, batch=_batch, draws=_draws, runner="control")
