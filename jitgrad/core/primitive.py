@@ -79,6 +79,7 @@ class Primitive:
     #                                      batch axes stand in front. By default what the kind says
     draws: Callable[..., bool] | None = None  # params -> whether a row draws random numbers, which differ from example
     #                                      to example though no operand does; its rule is asked with nothing batched
+    exact: tuple[Callable[..., Any], ...] = ()     # rewrites that keep every bit: see core/exact.py
     linear: Linear = Linear.NO
     init: Any = None                     # of a reduction or scan: number, or dtype -> number
     words: Callable[..., Any] | None = None   # of an own kernel: the integers its body gets

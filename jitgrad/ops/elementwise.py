@@ -10,6 +10,7 @@ from jitgrad import ops
 from jitgrad.core import dtypes
 from jitgrad.core.aval import Aval, aval
 from jitgrad.core.errors import user_error
+from jitgrad.core.exact import another, idempotent, itself, joined, neutral, same, undone
 from jitgrad.core.primitive import EDGES, Linear, elementwise, uniform
 from jitgrad.ops import maths, scalar
 from jitgrad.ops.scalar import INF, NAN
@@ -18,21 +19,21 @@ MULTIPLIED = 8                 # integer powers of floats beyond this are not ma
 
 
 @elementwise(symbol="+", ref=np.add, samples=uniform((3, 4), (4,)), at=EDGES, linear=Linear.EACH,
-             vjp=lambda g, ans, x, y: (g, g))
+             vjp=lambda g, ans, x, y: (g, g), exact=(neutral(-0.0, -0.0),))
 def add(x, y):
     """Sum ``x + y``."""
     return x + y
 
 
 @elementwise(symbol="-", ref=np.subtract, samples=uniform((3, 4), (4,)), at=EDGES, linear=Linear.EACH,
-             vjp=lambda g, ans, x, y: (g, -g))
+             vjp=lambda g, ans, x, y: (g, -g), exact=(neutral(0.0),))
 def subtract(x, y):
     """Difference ``x - y``."""
     return x - y
 
 
 @elementwise(symbol="*", ref=np.multiply, samples=uniform((3, 1), (3, 4)), at=EDGES, linear=Linear.MULTI,
-             vjp=lambda g, ans, x, y: (g * y, g * x))
+             vjp=lambda g, ans, x, y: (g * y, g * x), exact=(neutral(1, 1), another("square", lambda x, y: x is y)))
 def multiply(x, y):
     """Product ``x * y``."""
     return x * y
@@ -45,7 +46,7 @@ def _quotient_rule(g: Any, x: Any, y: Any) -> tuple[Any, Any]:
 
 
 @elementwise(symbol="/", domain="float", ref=np.divide, samples=uniform((3, 4), (3, 4), low=0.5), at=EDGES,
-             vjp=lambda g, ans, x, y: _quotient_rule(g, x, y))
+             vjp=lambda g, ans, x, y: _quotient_rule(g, x, y), exact=(neutral(1),))
 def divide(x, y):
     """Quotient ``x / y``; integers become the default float."""
     return x / y
@@ -81,7 +82,8 @@ def _power_aval(x: Aval, *, n: int) -> Aval:
 
 
 @elementwise(ref=lambda x, *, n: np.power(x, float(n) if n < 0 else n), samples=_integer_powers, ulp=2.0,
-             aval=_power_aval, at=EDGES, vjp=lambda g, ans, x, *, n: (_power_rule(g, x, n),))
+             aval=_power_aval, at=EDGES, vjp=lambda g, ans, x, *, n: (_power_rule(g, x, n),),
+             exact=(itself(lambda x, n: n == 1), another("square", lambda x, n: n == 2)))
 def integer_power(x, *, n):
     """``x`` to a fixed integer power: by repeated multiplication up to 8 (and of integers), else as `power`."""
     if x.dtype.kind == "f" and not -MULTIPLIED <= n <= MULTIPLIED:
@@ -130,19 +132,21 @@ def _power_rule(g: Any, x: Any, n: int) -> Any:
 
 
 @elementwise(symbol="neg", ref=np.negative, samples=uniform((5,)), at=EDGES, linear=Linear.EACH,
-             vjp=lambda g, ans, x: (-g,))
+             vjp=lambda g, ans, x: (-g,), exact=(undone,))
 def negative(x):
     """``-x``"""
     return -x
 
 
-@elementwise(ref=np.positive, samples=uniform((5,)), at=EDGES, linear=Linear.EACH, vjp=lambda g, ans, x: (g,))
+@elementwise(ref=np.positive, samples=uniform((5,)), at=EDGES, linear=Linear.EACH, vjp=lambda g, ans, x: (g,),
+             exact=(itself(),))
 def positive(x):
     """``x`` itself."""
     return x
 
 
-@elementwise(symbol="abs", ref=np.abs, samples=uniform((3, 4)), at=EDGES, vjp=lambda g, ans, x: (g * ops.sign(x),))
+@elementwise(symbol="abs", ref=np.abs, samples=uniform((3, 4)), at=EDGES, vjp=lambda g, ans, x: (g * ops.sign(x),),
+             exact=(idempotent,))
 def abs(x):
     """Absolute value; its derivative at 0 is 0."""
     if x.dtype.kind == "f":
@@ -150,7 +154,7 @@ def abs(x):
     return scalar.where(x < 0, -x, x)
 
 
-@elementwise(ref=np.sign, samples=uniform((3, 4)), at=EDGES, vjp=None)
+@elementwise(ref=np.sign, samples=uniform((3, 4)), at=EDGES, vjp=None, exact=(idempotent,))
 def sign(x):
     """-1, 0 or 1; NaN stays."""
     return scalar.where(x > 0, 1, scalar.where(x < 0, -1, scalar.where(x == 0, 0, x)))
@@ -184,21 +188,21 @@ def xdivy(x, y):
 
 
 @elementwise(ref=np.maximum, samples=uniform((3, 4), (4,)), at=EDGES,
-             vjp=lambda g, ans, x, y: (ops.where(x >= y, g, 0), ops.where(x >= y, 0, g)))
+             vjp=lambda g, ans, x, y: (ops.where(x >= y, g, 0), ops.where(x >= y, 0, g)), exact=(same,))
 def maximum(x, y):
     """The greater of two; NaN if either is. A tie's gradient goes wholly to the first."""
     return scalar.where((x >= y) | (x != x), x, y) if x.dtype.kind == "f" else scalar.where(x >= y, x, y)
 
 
 @elementwise(ref=np.minimum, samples=uniform((3, 4), (4,)), at=EDGES,
-             vjp=lambda g, ans, x, y: (ops.where(x <= y, g, 0), ops.where(x <= y, 0, g)))
+             vjp=lambda g, ans, x, y: (ops.where(x <= y, g, 0), ops.where(x <= y, 0, g)), exact=(same,))
 def minimum(x, y):
     """The lesser of two; NaN if either is. A tie's gradient goes wholly to the first."""
     return scalar.where((x <= y) | (x != x), x, y) if x.dtype.kind == "f" else scalar.where(x <= y, x, y)
 
 
 @elementwise(ref=lambda x: np.where(x <= 0, np.zeros((), x.dtype), x), samples=uniform((3, 4)), at=EDGES,
-             vjp=lambda g, ans, x: (ops.gate(g, x),))
+             vjp=lambda g, ans, x: (ops.gate(g, x),), exact=(idempotent,))
 def relu(x):
     """``x`` where it is positive, else 0; gradient 0 at 0, NaN stays NaN."""
     return scalar.where(x <= 0, 0, x)
@@ -226,6 +230,11 @@ def _cast_aval(x: Aval, *, dtype: str) -> Aval:
     return aval(dtypes.code_of(dtype), x.shape)
 
 
+def _holds(wide: np.dtype[Any], x: np.dtype[Any]) -> bool:
+    """Every number of a dtype is one of another; NumPy calls int64 to float64 safe, too."""
+    return np.can_cast(x, wide, "safe") and not (x == dtypes.int64 and wide == dtypes.float64)
+
+
 def _cast_ref(x: Any, *, dtype: str) -> Any:
     with np.errstate(invalid="ignore"):
         return np.asarray(x).astype(dtype)
@@ -234,7 +243,9 @@ def _cast_ref(x: Any, *, dtype: str) -> Any:
 @elementwise(domain="any", aval=_cast_aval, ref=_cast_ref, samples=uniform((3, 4), dtype="float64"),
              linear=Linear.EACH,
              vjp=lambda g, ans, x, *, dtype: (
-                 ops.cast(g, dtype=x.dtype.name) if x.dtype.kind == "f" and ans.dtype.kind == "f" else None,))
+                 ops.cast(g, dtype=x.dtype.name) if x.dtype.kind == "f" and ans.dtype.kind == "f" else None,),
+             exact=(itself(lambda x, dtype: x.dtype == dtype),
+                    joined(lambda x, inner, outer: outer if _holds(np.dtype(inner["dtype"]), x.dtype) else None)))
 def cast(x, *, dtype):
     """The same values in another dtype. Floats are cut towards zero; out of an integer's range they saturate, NaN is 0.
     """

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
+from jitgrad.core.exact import chosen, neutral, same, undone
 from jitgrad.core.primitive import EDGES, elementwise
 from jitgrad.ops import scalar
 
@@ -63,55 +64,60 @@ def _choices(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, 
 
 @elementwise(domain=("bool", "any", "any"), ref=np.where, samples=_choices,
              vjp=lambda g, ans, c, x, y: (None, ops.where(c, g, 0), ops.where(c, 0, g)),
-             jvp=lambda ts, ans, c, x, y: ops.where(c, *(0 if t is None else t for t in ts[1:])))
+             jvp=lambda ts, ans, c, x, y: ops.where(c, *(0 if t is None else t for t in ts[1:])),
+             exact=(chosen,))
 def where(condition, x, y):
     """``x`` where the condition holds, else ``y``. The gradient of what was not chosen is 0, never NaN."""
     return scalar.where(condition, x, y)
 
 
-@elementwise(symbol="&", domain="logical", vjp=None, ref=operator.and_, samples=_bools(2))
+@elementwise(symbol="&", domain="logical", vjp=None, ref=operator.and_, samples=_bools(2),
+             exact=(same, neutral(-1, -1)))
 def bitwise_and(x, y):
     """Bitwise and of integers, logical and of booleans."""
     return x & y
 
 
-@elementwise(symbol="|", domain="logical", vjp=None, ref=operator.or_, samples=_bools(2))
+@elementwise(symbol="|", domain="logical", vjp=None, ref=operator.or_, samples=_bools(2),
+             exact=(same, neutral(0, 0)))
 def bitwise_or(x, y):
     """Bitwise or of integers, logical or of booleans."""
     return x | y
 
 
-@elementwise(symbol="^", domain="logical", vjp=None, ref=operator.xor, samples=_bools(2))
+@elementwise(symbol="^", domain="logical", vjp=None, ref=operator.xor, samples=_bools(2),
+             exact=(neutral(0, 0),))
 def bitwise_xor(x, y):
     """Bitwise exclusive or of integers, logical of booleans."""
     return x ^ y
 
 
-@elementwise(symbol="~", domain="logical", vjp=None, ref=operator.invert, samples=_bools(1))
+@elementwise(symbol="~", domain="logical", vjp=None, ref=operator.invert, samples=_bools(1),
+             exact=(undone,))
 def bitwise_invert(x):
     """Bitwise complement of integers, logical not of booleans."""
     return ~x
 
 
-@elementwise(domain="bool", vjp=None, ref=np.logical_and, samples=_bools(2))
+@elementwise(domain="bool", vjp=None, ref=np.logical_and, samples=_bools(2), exact=(same, neutral(1, 1)))
 def logical_and(x, y):
     """True where both are; numbers count as True unless 0."""
     return x & y
 
 
-@elementwise(domain="bool", vjp=None, ref=np.logical_or, samples=_bools(2))
+@elementwise(domain="bool", vjp=None, ref=np.logical_or, samples=_bools(2), exact=(same, neutral(0, 0)))
 def logical_or(x, y):
     """True where one of them is or both are; numbers count as True unless 0."""
     return x | y
 
 
-@elementwise(domain="bool", vjp=None, ref=np.logical_xor, samples=_bools(2))
+@elementwise(domain="bool", vjp=None, ref=np.logical_xor, samples=_bools(2), exact=(neutral(0, 0),))
 def logical_xor(x, y):
     """True where exactly one of them is; numbers count as True unless 0."""
     return x ^ y
 
 
-@elementwise(domain="bool", vjp=None, ref=np.logical_not, samples=_bools(1))
+@elementwise(domain="bool", vjp=None, ref=np.logical_not, samples=_bools(1), exact=(undone,))
 def logical_not(x):
     """True where ``x`` is False; numbers count as True unless 0."""
     return ~x
@@ -129,13 +135,14 @@ def _left(x: Any, y: Any) -> Any:
     return np.where(y < _width(x), x << np.minimum(y, _width(x) - 1), 0)
 
 
-@elementwise(domain="integer", vjp=None, ref=_left, samples=_shifts)
+@elementwise(domain="integer", vjp=None, ref=_left, samples=_shifts, exact=(neutral(0),))
 def bitwise_left_shift(x, y):
     """``x`` with its bits ``y`` places up, zeros below; 0 where ``y`` is negative or the dtype's width or more."""
     return scalar.where(scalar.ult(y, _width(x)), x << (y & (_width(x) - 1)), 0)
 
 
-@elementwise(domain="integer", vjp=None, ref=lambda x, y: x >> np.minimum(y, _width(x) - 1), samples=_shifts)
+@elementwise(domain="integer", vjp=None, ref=lambda x, y: x >> np.minimum(y, _width(x) - 1), samples=_shifts,
+             exact=(neutral(0),))
 def bitwise_right_shift(x, y):
     """``x / 2**y`` rounded down; where ``y`` is negative or the dtype's width or more, only the sign is left."""
     last = _width(x) - 1

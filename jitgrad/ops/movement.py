@@ -10,6 +10,7 @@ import numpy as np
 from jitgrad import ops
 from jitgrad.core.aval import Aval, aval
 from jitgrad.core.errors import user_error
+from jitgrad.core.exact import joined
 from jitgrad.core.primitive import (
     Index,
     Kind,
@@ -28,7 +29,8 @@ from jitgrad.ops.batching import behind, spread
 @movement(ref=lambda x, *, shape: np.reshape(x, shape),
           samples=several(uniform((3, 4), shape=(2, 6)), uniform((), shape=(1, 1))),
           vjp=lambda g, ans, x, *, shape: (ops.reshape(g, shape=x.shape),),
-          batch=lambda batched, size, x, *, shape: ((ops.reshape(x, (size, *shape)),), (True,)))
+          batch=lambda batched, size, x, *, shape: ((ops.reshape(x, (size, *shape)),), (True,)),
+          exact=(joined(lambda x, inner, outer: outer),))
 def reshape(x, *, shape):
     """The same elements in row-major order under another shape: a view."""
     if math.prod(shape) != x.size:
@@ -38,7 +40,8 @@ def reshape(x, *, shape):
 
 @movement(ref=lambda x, *, axes: np.transpose(x, axes), samples=uniform((3, 4, 2), axes=(2, 0, 1)),
           vjp=lambda g, ans, x, *, axes: (ops.permute_dims(g, axes=_inverse(axes)),),
-          batch=lambda batched, size, x, *, axes: ((ops.permute_dims(x, (0, *(a + 1 for a in axes))),), (True,)))
+          batch=lambda batched, size, x, *, axes: ((ops.permute_dims(x, (0, *(a + 1 for a in axes))),), (True,)),
+          exact=(joined(lambda x, inner, outer: {"axes": tuple(inner["axes"][a] for a in outer["axes"])}),))
 def permute_dims(x, *, axes):
     """Axes in another order: axis i of the result is axis ``axes[i]`` of ``x``."""
     if sorted(axes) != list(range(x.ndim)):
@@ -60,7 +63,8 @@ def _broadcast_vjp(g: Any, ans: Any, x: Any, *, shape: tuple[int, ...]) -> tuple
           samples=several(uniform((3, 1), shape=(3, 4)), uniform((), shape=(2, 2)), uniform((3, 1), shape=(2, 3, 1))),
           vjp=_broadcast_vjp,
           batch=lambda batched, size, x, *, shape: (
-              (ops.broadcast_to(behind(x, len(shape)), (size, *shape)),), (True,)))
+              (ops.broadcast_to(behind(x, len(shape)), (size, *shape)),), (True,)),
+          exact=(joined(lambda x, inner, outer: outer),))
 def broadcast_to(x, *, shape):
     """``x`` repeated along new axes in front and along its axes of length 1."""
     lead = len(shape) - x.ndim
@@ -102,10 +106,16 @@ def _span_slices(spans: Spans) -> tuple[slice, ...]:
     return tuple(out)
 
 
+def _spans_of_spans(inner: Spans, outer: Spans) -> Spans:
+    return tuple((f + first * step, count, step * by)
+                 for (f, _, step), (first, count, by) in zip(inner, outer, strict=True))
+
+
 @movement(name="slice", ref=lambda x, *, spans: x[_span_slices(spans)],
           samples=several(uniform((5, 4), spans=((1, 2, 2), (3, 4, -1))), uniform((5,), spans=((0, 0, 1),))),
           vjp=lambda g, ans, x, *, spans: (ops.embed(g, shape=x.shape, spans=spans),),
-          batch=lambda batched, size, x, *, spans: ((ops.slice(x, ((0, size, 1), *spans)),), (True,)))
+          batch=lambda batched, size, x, *, spans: ((ops.slice(x, ((0, size, 1), *spans)),), (True,)),
+          exact=(joined(lambda x, inner, outer: {"spans": _spans_of_spans(inner["spans"], outer["spans"])}),))
 def take_slice(x, *, spans):
     """Regular slices: per axis the first element, the count and the step."""
     return _span_index(x.shape, spans)

@@ -10,6 +10,7 @@ import numpy as np
 from jitgrad import ops
 from jitgrad.core import dtypes
 from jitgrad.core.aval import Aval, aval
+from jitgrad.core.exact import itself
 from jitgrad.core.primitive import Kind, Linear, kernel, reduction, several, uniform
 from jitgrad.ops import scalar
 
@@ -22,6 +23,11 @@ def _greatest(dtype: np.dtype[Any]) -> float:
     return float("inf") if dtype.kind == "f" else 1 if dtype.kind == "b" else int(np.iinfo(dtype).max)
 
 
+def _of_one(x: Aval, axes: tuple[int, ...]) -> bool:
+    """Each result is of one element."""
+    return all(x.shape[a] == 1 for a in axes)
+
+
 def _share_ties(g: Any, ans: Any, x: Any, *, axes: tuple[int, ...]) -> tuple[Any]:
     hit = ops.cast(x == ans, dtype=x.dtype.name)
     return (ops.where(x == ans, g / ops.reduce_sum(hit, axes=axes), 0),)
@@ -29,7 +35,8 @@ def _share_ties(g: Any, ans: Any, x: Any, *, axes: tuple[int, ...]) -> tuple[Any
 
 @reduction(init=0, linear=Linear.EACH, ref=lambda x, *, axes: np.sum(x, axes, keepdims=True), ulp=4.0,
            samples=several(uniform((3, 4, 2), axes=(1, 2)), uniform((3, 4), axes=(0,)), uniform((3,), axes=())),
-           vjp=lambda g, ans, x, *, axes: (ops.broadcast_to(g, shape=x.shape),))
+           vjp=lambda g, ans, x, *, axes: (ops.broadcast_to(g, shape=x.shape),),
+           exact=(itself(lambda x, axes: x.dtype.kind == "i" and _of_one(x, axes)),))     # 0 + -0.0 is 0.0
 def reduce_sum(acc, x):
     """Sum over axes: along the last in chunks of 4,096 with 32 accumulators each, along others in blocks of 64 with 8
     elements at a time. The sums of chunks and blocks meet in sequence, in float64. Where they are float64 themselves,
@@ -39,7 +46,8 @@ def reduce_sum(acc, x):
 
 
 @reduction(init=_least, domain="any", ref=lambda x, *, axes: np.max(x, axes, keepdims=True), ulp=0.0,
-           samples=several(uniform((3, 4), axes=(1,)), uniform((3, 4), axes=(0,))), vjp=_share_ties)
+           samples=several(uniform((3, 4), axes=(1,)), uniform((3, 4), axes=(0,))), vjp=_share_ties,
+           exact=(itself(_of_one),))
 def reduce_max(acc, x):
     """Greatest over axes; NaN wins, ties share the gradient equally."""
     if x.dtype.kind == "b":
@@ -48,7 +56,8 @@ def reduce_max(acc, x):
 
 
 @reduction(init=_greatest, domain="any", ref=lambda x, *, axes: np.min(x, axes, keepdims=True), ulp=0.0,
-           samples=several(uniform((3, 4), axes=(1,)), uniform((3, 4), axes=(0,))), vjp=_share_ties)
+           samples=several(uniform((3, 4), axes=(1,)), uniform((3, 4), axes=(0,))), vjp=_share_ties,
+           exact=(itself(_of_one),))
 def reduce_min(acc, x):
     """Least over axes; NaN wins, ties share the gradient equally."""
     if x.dtype.kind == "b":
@@ -74,7 +83,7 @@ def _with_zeros(rng: np.random.Generator) -> list[Any]:
 
 @reduction(init=1, ref=lambda x, *, axes: np.prod(x, axes, keepdims=True), ulp=4.0, vjp=_prod_vjp,
            samples=several(uniform((3, 4, 2), axes=(1, 2)), uniform((3, 4), axes=(0,)), uniform((3,), axes=()),
-                           _with_zeros))
+                           _with_zeros), exact=(itself(_of_one),))
 def reduce_prod(acc, x):
     """Product over axes, in the order of `reduce_sum`: n factors round n times, about sqrt(n) / 2 ulp in all.
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
+from jitgrad.core.exact import idempotent
 from jitgrad.core.primitive import EDGES, elementwise, uniform
 from jitgrad.ops import maths, scalar
 from jitgrad.ops.scalar import INF, NAN
@@ -15,25 +16,29 @@ HALVES = (*EDGES, 0.5, -0.5, 1.5, 2.5, -2.5, 4503599627370497.5, 1e300)
 DIVIDED = (*EDGES, 3.0, -3.0, 0.1, 1e30, -7e-12)
 
 
-@elementwise(vjp=None, ref=np.floor, samples=uniform((3, 4), low=-9.0, high=9.0), at=HALVES)
+@elementwise(vjp=None, ref=np.floor, samples=uniform((3, 4), low=-9.0, high=9.0), at=HALVES,
+             exact=(idempotent,))
 def floor(x):
     """Greatest whole number not above ``x``; integers stay."""
     return scalar.floor(x) if x.dtype.kind == "f" else x
 
 
-@elementwise(vjp=None, ref=np.ceil, samples=uniform((3, 4), low=-9.0, high=9.0), at=HALVES)
+@elementwise(vjp=None, ref=np.ceil, samples=uniform((3, 4), low=-9.0, high=9.0), at=HALVES,
+             exact=(idempotent,))
 def ceil(x):
     """Least whole number not below ``x``; integers stay."""
     return scalar.ceil(x) if x.dtype.kind == "f" else x
 
 
-@elementwise(vjp=None, ref=np.trunc, samples=uniform((3, 4), low=-9.0, high=9.0), at=HALVES)
+@elementwise(vjp=None, ref=np.trunc, samples=uniform((3, 4), low=-9.0, high=9.0), at=HALVES,
+             exact=(idempotent,))
 def trunc(x):
     """``x`` without its fraction; integers stay."""
     return scalar.trunc(x) if x.dtype.kind == "f" else x
 
 
-@elementwise(vjp=None, ref=np.rint, samples=uniform((3, 4), low=-9.0, high=9.0), at=HALVES)
+@elementwise(vjp=None, ref=np.rint, samples=uniform((3, 4), low=-9.0, high=9.0), at=HALVES,
+             exact=(idempotent,))
 def round(x):
     """Nearest whole number, halves to the even one; integers stay."""
     return scalar.rint(x) if x.dtype.kind == "f" else x

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from jitgrad.core.aval import AVALS, Aval
-from jitgrad.core.form import Form, form
+from jitgrad.core.form import FORMS, form
 from jitgrad.core.primitive import BY_NAME, TABLE, Kind, Primitive, define
 from jitgrad.core.program import Program
 from jitgrad.core.record import dispatch
 from jitgrad.ops.batching import Batch
 from jitgrad.transform.jvp import pushforward
 from jitgrad.transform.residuals import completed, with_results
+from jitgrad.transform.rows import Rows
 from jitgrad.transform.vjp import pullback
 from jitgrad.transform.vmap import draws, vmap
 
@@ -116,35 +117,40 @@ CALL = BY_NAME["call"]
 
 def inlined(program: Program) -> Program:
     """The Program with every row that runs a Program replaced by that Program's rows, to the last level."""
-    if not any(runs_program(TABLE[op]) for op in np.flatnonzero(np.bincount(program.op))):
-        return program
-    avals: list[Aval] = []
-    rows: list[tuple[Form, tuple[int, ...], int]] = []
-    constants: dict[int, Any] = {}
-    number: dict[int, int] = {}
+    held = any(runs_program(TABLE[op]) for op in np.flatnonzero(np.bincount(program.op)))
+    return rewritten(program, Rows()) if held else program
 
-    def new(value: Aval) -> int:
-        avals.append(value)
-        return len(avals) - 1
 
-    def copy(inner: Program, known: dict[int, int]) -> None:
-        for v, t in inner.constants.items():
-            known[v] = new(inner.aval(v))
-            constants[known[v]] = t
-        for made, operands, outs in inner.rows():
-            given = tuple(known[v] for v in operands)
-            if runs_program(made.prim):
-                called = made.params["program"]
-                deeper = dict(zip(called.inputs.tolist(), given, strict=True))
-                copy(called, deeper)
-                known.update(zip(outs, (deeper[v] for v in called.results.tolist()), strict=True))
-            else:
-                known.update(zip(outs, [new(a) for a in made.outs], strict=True))
-                rows.append((made, given, known[outs[0]] if outs else 0))
-
+def rewritten(program: Program, rows: Rows) -> Program:
+    """All rows given anew to ``rows``, in the place of a row that runs a Program its rows; inputs are the first values.
+    """
+    known = [-1] * len(program.avals)
     for v in program.inputs.tolist():
-        number[v] = new(program.aval(v))
-    inputs = list(number.values())
-    copy(program, number)
-    return Program.build(rows, avals, inputs, constants,
-                         [number[v] if v >= 0 else -1 for v in program.results.tolist()])
+        known[v] = rows.value(int(program.avals[v]))
+    _walk(program, known, rows, "")
+    return rows.program(len(program.inputs), [known[v] if v >= 0 else -1 for v in program.results.tolist()])
+
+
+def _walk(program: Program, known: list[int], rows: Rows, line: str) -> None:
+    """``known``: from the Program's values to those of ``rows``."""
+    for v, t in program.constants.items():
+        known[v] = rows.constant(t)
+    first, operands, outs = program.first_operand.tolist(), program.operands.tolist(), program.first_out.tolist()
+    for r, f in enumerate(program.attr.tolist()):
+        ids = tuple([known[v] for v in operands[first[r]: first[r + 1]]])
+        if program.lines:
+            line = program.lines[r]
+        made = FORMS[f]
+        out = outs[r]
+        if runs_program(made.prim):
+            called = made.params["program"]
+            deeper = [-1] * len(called.avals)
+            for v, i in zip(called.inputs.tolist(), ids, strict=True):
+                deeper[v] = i
+            _walk(called, deeper, rows, line)
+            for k, v in enumerate(called.results.tolist()):
+                known[out + k] = deeper[v]
+        else:
+            new = rows.row(f, ids, line)
+            for k in range(len(made.outs)):
+                known[out + k] = new + k

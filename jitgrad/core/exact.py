@@ -1,0 +1,99 @@
+"""Rewrites that keep every bit, for the `exact=` of entries.
+
+A rule looks at a form once and returns None, or a check for its rows: ``check(known, ids)`` says what a row on the
+values ``ids`` is equal to: a value's id, another row as (form id, operand ids), or None. What is equal may have a
+smaller shape that broadcasts to the row's. ``known.bits`` has the bytes of an element for values all of whose
+elements are one known number, ``known.made`` per value the row that makes it, or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jitgrad.core.aval import Aval
+from jitgrad.core.form import FORMS, Form, form
+from jitgrad.core.primitive import BY_NAME
+
+Row = tuple[int, tuple[int, ...]]
+Check = Callable[[Any, tuple[int, ...]], int | Row | None]
+Rule = Callable[[Form], Check | None]
+
+
+def element(number: Any, dtype: np.dtype[Any]) -> bytes:
+    """The bytes of a number in a dtype: those of 0.0 and -0.0 differ."""
+    return np.asarray(number).astype(dtype).tobytes()
+
+
+def itself(when: Callable[..., bool] = lambda *avals, **params: True) -> Rule:
+    """``op(x)`` is x, for the avals and params of which ``when`` holds."""
+    def first(known: Any, ids: tuple[int, ...]) -> int:
+        return ids[0]
+    return lambda made: first if when(*made.avals, **made.params) else None
+
+
+def neutral(right: Any = None, left: Any = None) -> Rule:
+    """``x op right`` and ``left op x`` are x; -0.0 stands for 0 of integers, -1 for True."""
+    def rule(made: Form) -> Check:
+        dtype = made.avals[0].dtype
+        on_right, on_left = (b"" if n is None else element(n, dtype) for n in (right, left))
+
+        def check(known: Any, ids: tuple[int, ...]) -> int | None:
+            x, y = ids
+            return x if known.bits.get(y) == on_right else y if known.bits.get(x) == on_left else None
+        return check
+    return rule
+
+
+def same(made: Form) -> Check:
+    """``op(x, x)`` is x."""
+    return lambda known, ids: ids[0] if ids[0] == ids[1] else None
+
+
+def chosen(made: Form) -> Check:
+    """``where(c, x, y)`` with a known c, or with one answer."""
+    def check(known: Any, ids: tuple[int, ...]) -> int | None:
+        c, x, y = ids
+        return x if x == y else {b"\1": x, b"\0": y}.get(known.bits.get(c))
+    return check
+
+
+def another(name: str, when: Callable[..., bool]) -> Rule:
+    """``op(x, x...)`` on one x, for the avals and params of which ``when`` holds, is another entry's ``name(x)``."""
+    def rule(made: Form) -> Check | None:
+        def check(known: Any, ids: tuple[int, ...]) -> Row | None:
+            return (form(BY_NAME[name], made.avals[:1], {}).id, ids[:1]) if len({*ids}) == 1 else None
+        return check if when(*made.avals, **made.params) else None
+    return rule
+
+
+def undone(made: Form) -> Check:
+    """``op(op(x))`` is x."""
+    def check(known: Any, ids: tuple[int, ...]) -> int | None:
+        inner = known.made[ids[0]]
+        return inner[1][0] if inner and inner[0] == made.id else None
+    return check
+
+
+def idempotent(made: Form) -> Check:
+    """``op(op(x))`` is op(x)."""
+    def check(known: Any, ids: tuple[int, ...]) -> int | None:
+        inner = known.made[ids[0]]
+        return ids[0] if inner and inner[0] == made.id else None
+    return check
+
+
+def joined(params: Callable[[Aval, dict[str, Any], dict[str, Any]], dict[str, Any] | None]) -> Rule:
+    """``op(op(x, **p), **q)`` is ``op(x, **params(aval of x, p, q))``, unless that is None."""
+    def rule(made: Form) -> Check:
+        def check(known: Any, ids: tuple[int, ...]) -> Row | None:
+            inner = known.made[ids[0]]
+            if not inner or FORMS[inner[0]].prim is not made.prim:
+                return None
+            first = FORMS[inner[0]]
+            both = params(first.avals[0], first.params, made.params)
+            return None if both is None else (form(made.prim, first.avals, both).id, inner[1])
+        return check
+    return rule
