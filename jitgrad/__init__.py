@@ -14,7 +14,6 @@ _ops.fill()
 globals().update(_ops.public())  # an op for each entry of the table; composites below go by the same names
 
 from jitgrad import linalg as linalg
-from jitgrad import random as random
 from jitgrad.core.dtypes import bool_ as bool_
 from jitgrad.core.dtypes import float32 as float32
 from jitgrad.core.dtypes import float64 as float64
@@ -48,6 +47,8 @@ for _methods, _target in ((_Operations, Tensor), (_TensorMethods, Tensor), (_Ope
                           (_VariableMethods, Variable)):
     _install(_methods, _target)
 _Machine.complete(_VariableMethods)
+
+from jitgrad import random as random  # its generator holds a Variable
 
 
 def __getattr__(name: str) -> _Any:

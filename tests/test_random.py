@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
+import pickle
+import threading
 
 import numpy as np
 import pytest
 from scipy import stats
 
 import jitgrad as jg
+from jitgrad.core.recorder import Body
+from jitgrad.execute.cpu.plans import plan_of
+from jitgrad.ops.random import philox
 
 random = jg.random
 UNLIKELY = 1e-4            # of a p-value; seeds are fixed, so a test that passes once passes always
@@ -32,11 +38,15 @@ KNOWN = [   # kat_vectors of Random123 for philox 4x32 10: counter, key, answer
 
 @pytest.mark.parametrize(("counter", "key", "answer"), KNOWN)
 def test_philox_gives_the_published_answers(counter, key, answer):
-    state = np.array([key[0] | key[1] << 32, counter[2] | counter[3] << 32, counter[0] | counter[1] << 32], np.uint64)
-    words = jg.random_bits(state.view(np.int64), 1, "int32").numpy().view(np.uint32)
+    block, stream, both = (low | high << 32 for low, high in (counter[:2], counter[2:], key))
+    words = philox(both, stream, np.array([block], np.uint64))
     assert words.tolist() == [list(answer)]
-    pairs = jg.random_bits(state.view(np.int64), 1, "int64").numpy().view(np.uint64)
-    assert pairs.tolist() == [[answer[0] << 32 | answer[1], answer[2] << 32 | answer[3]]]
+    place = 4 * (block if block < 2**63 else block - 2**64)
+    if -2**63 <= place < 2**63:                         # of the second half of a stream a place reaches the end
+        state = np.array([both, stream, place % 2**64], np.uint64).view(np.int64)
+        assert jg.random_bits(state, 4, "int32").numpy().view(np.uint32).tolist() == list(answer)
+        wide = jg.random_bits(state, 2, "int64").numpy().view(np.uint64)
+        assert wide.tolist() == [answer[0] << 32 | answer[1], answer[2] << 32 | answer[3]]
 
 
 def test_numbers_stay_what_they_are():
@@ -44,6 +54,9 @@ def test_numbers_stay_what_they_are():
     g = random.Generator(1)
     assert g.bits((3,)).numpy().tolist() == [-471333264, -452325700, -1779293504]
     np.testing.assert_allclose(g.normal((2,), dtype="float64").numpy(), [-0.9462981478543367, 1.9702166327827635], rtol=1e-14)
+    children = random.Generator(1).split(4)
+    assert children[2].bits((3,)).numpy().tolist() == [952255518, -1507087202, 912529902]
+    assert children[3].state == {"key": 15401000388423231813, "stream": 231206679647626961, "place": 0, "children": 0}
 
 
 # ---- distributions -------------------------------------------------------------------------------
@@ -102,6 +115,52 @@ def test_the_same_numbers_in_all_portions(name, dtype):
         parts.append(getattr(g, name)(shape, dtype=dtype).numpy())
         assert parts[-1].shape == shape
     np.testing.assert_array_equal(np.concatenate([p.ravel() for p in parts]), whole)
+
+
+DRAWS = [lambda g: g.bits((3,)), lambda g: g.normal((2, 2), dtype="float64"), lambda g: g.permutation(5),
+         lambda g: g.categorical(np.zeros((2, 3), np.float32)), lambda g: g.integers(-2**63, 2**63, (1,)),
+         lambda g: g.bernoulli(0.5, (7,)), lambda g: g.choice(9, (4,), replace=False), lambda g: g.truncated_normal()]
+
+
+def test_recorded_draws_draw_on():
+    """The state is data: a Program goes on where the last run stopped, and plain draws go on behind it."""
+    g, plain = generator(), generator()
+    g.bits((1,))
+    plain.bits((1,))
+    with Body() as body:
+        results = [draw(g) for draw in DRAWS]
+        plan = plan_of(body.program([*results, body.read(g._state)]))
+    given = body.captured
+    (at,) = [i for i, t in enumerate(given) if t is g._state._value]
+    for _ in range(4):
+        *drawn, given[at] = plan.run(given)
+        for x, draw in zip(drawn, DRAWS, strict=True):
+            np.testing.assert_array_equal(x.numpy(), draw(plain).numpy())
+    assert g.state["place"] == 1              # the recording drew nothing
+
+
+def test_threads_draw_different_numbers():
+    g, drawn = generator(), []
+    start = threading.Barrier(8)
+
+    def draw():
+        start.wait()
+        drawn.extend(g.bits((3,)).numpy() for _ in range(200))
+    threads = [threading.Thread(target=draw) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(np.concatenate(drawn).tolist()) == sorted(generator().bits((8 * 200 * 3,)).numpy().tolist())
+
+
+def test_generators_copy_and_pickle():
+    g = generator()
+    g.bits((3,))
+    for other in (copy.deepcopy(g), pickle.loads(pickle.dumps(g))):
+        assert other.state == g.state
+        other.bits((1,))
+        assert other.state["place"] == 4 and g.state["place"] == 3
 
 
 def test_seeds_and_states():

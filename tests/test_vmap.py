@@ -257,29 +257,29 @@ STATE = np.array([7, 11, 5])
 def test_each_example_draws_its_own_numbers(through_call):
     """Also two batches deep; an example's numbers depend on neither the other examples nor their count."""
     def draw(state):
-        return jg.random_bits(state, 3, "int64")
+        return jg.random_bits(state, 6, "int64")
     program = recorded(draw, aval_of(STATE))
     if through_call:
         program = recorded(lambda state, p=program: called(p, state), aval_of(STATE))
     many, flags = vmap(program, (False,), 4)
     assert flags == (True,)
     (got,) = run(many, [STATE])
-    assert got.shape == (4, 3, 2)
+    assert got.shape == (4, 6)
     assert len(np.unique(got)) == got.size
     np.testing.assert_array_equal(run(vmap(program, (False,), 9)[0], [STATE])[0][:4], got)
     deeper, flags = vmap(many, (False,), 3)
     (both,) = run(deeper, [STATE])
-    assert flags == (True,) and both.shape == (3, 4, 3, 2) and len(np.unique(both)) == both.size
+    assert flags == (True,) and both.shape == (3, 4, 6) and len(np.unique(both)) == both.size
     np.testing.assert_array_equal(oracle.run(deeper, [STATE])[0], both)
-    states = np.array([STATE, [7, 11, 6], [8, 11, 5]])
+    states = np.array([STATE, [7, 11, 9], [8, 11, 5]])
     (mixed,) = run(vmap(many, (True,), 3)[0], [states])
     np.testing.assert_array_equal(mixed[0], got)
-    np.testing.assert_array_equal(mixed[1][:, :2], got[:, 1:])          # a block further in each example's stream
+    np.testing.assert_array_equal(mixed[1][:, :4], got[:, 2:])          # four words further in each example's stream
     assert not np.isin(mixed[2], mixed[:2]).any()
 
 
 def test_numbers_of_examples_are_uniform_and_not_correlated():
-    many, _ = vmap(recorded(lambda state: jg.random_bits(state, 1, "float64"), aval_of(STATE)), (False,), 20000)
+    many, _ = vmap(recorded(lambda state: jg.random_bits(state, 2, "float64"), aval_of(STATE)), (False,), 20000)
     (got,) = run(many, [STATE])
     flat = got.reshape(-1)
     counts = np.histogram(flat, 20, (0, 1))[0]

@@ -23,79 +23,92 @@ WORDS = {"int32": 4, "int64": 2, "float32": 4, "float64": 2}        # elements o
 _DROPPED = {"int32": 0, "int64": 0, "float32": 8, "float64": 11}      # bits that a float has no room for
 
 
-def _bits_aval(state: Aval, *, blocks: int, dtype: str) -> Aval:
-    if state.shape[-1:] != (3,) or state.code != dtypes.INT64:
-        raise user_error(ValueError, "random_bits: the state is three int64 numbers, key, stream and first block, got "
-                                     f"{state!r}")
-    if dtype not in WORDS:
-        raise user_error(TypeError, f"random_bits: makes int32, int64, float32 or float64, not {dtype}")
-    if type(blocks) is not int or blocks < 0:
-        raise user_error(ValueError, f"random_bits: {blocks!r} is no number of blocks")
-    return aval(dtypes.code_of(dtype), (*state.shape[:-1], blocks, WORDS[dtype]))
-
-
-def _bits_ref(state: Any, *, blocks: int, dtype: str) -> Any:
-    out = np.empty((*state.shape[:-1], blocks, WORDS[dtype]), np.longdouble if dtype[0] == "f" else dtype)
-    for row in np.ndindex(state.shape[:-1]):
-        out[row] = _stream_ref(state[row], blocks, dtype)
-    return out
-
-
-def _stream_ref(state: Any, blocks: int, dtype: str) -> Any:
-    """Philox 4x32-10 over whole arrays."""
-    key, stream, first = (int(v) & (2**64 - 1) for v in state)
+def philox(key: int, stream: int, blocks: np.ndarray) -> np.ndarray:
+    """Philox 4x32-10 over whole arrays: four words of 32 bits for each block, given by its number in uint64."""
     mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
-    counter = np.uint64(first) + np.arange(blocks, dtype=np.uint64)
-    c = [counter & mask, counter >> half, *(np.full(blocks, v, np.uint64) for v in (stream & 0xFFFFFFFF, stream >> 32))]
+    c = [blocks & mask, blocks >> half,
+         *(np.full(blocks.shape, v, np.uint64) for v in (stream & 0xFFFFFFFF, stream >> 32))]
     k0, k1 = key & 0xFFFFFFFF, key >> 32
     for _ in range(10):
         p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
         c = [(p1 >> half) ^ c[1] ^ np.uint64(k0), p1 & mask, (p0 >> half) ^ c[3] ^ np.uint64(k1), p0 & mask]
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    words = np.stack(c, 1)
-    if WORDS[dtype] == 2:
-        words = words[:, 0::2] << half | words[:, 1::2]
+    return np.stack(c, -1)
+
+
+def pairs(words: np.ndarray) -> np.ndarray:
+    """Words of 64 bits from those of 32."""
+    wide: np.ndarray = words[..., 0::2] << np.uint64(32) | words[..., 1::2]
+    return wide
+
+
+def _bits_aval(state: Aval, *, size: int, dtype: str) -> Aval:
+    if state.shape[-1:] != (3,) or state.code != dtypes.INT64:
+        raise user_error(ValueError, "random_bits: the state is three int64 numbers, key, stream and place, got "
+                                     f"{state!r}")
+    if dtype not in WORDS:
+        raise user_error(TypeError, f"random_bits: makes int32, int64, float32 or float64, not {dtype}")
+    if type(size) is not int or size < 0:
+        raise user_error(ValueError, f"random_bits: {size!r} is no number of elements")
+    return aval(dtypes.code_of(dtype), (*state.shape[:-1], size))
+
+
+def _bits_ref(state: Any, *, size: int, dtype: str) -> Any:
+    out = np.empty((*state.shape[:-1], size), np.longdouble if dtype[0] == "f" else dtype)
+    for row in np.ndindex(state.shape[:-1]):
+        out[row] = _stream_ref(state[row], size, dtype)
+    return out
+
+
+def _stream_ref(state: Any, size: int, dtype: str) -> Any:
+    key, stream, place = map(int, state)
+    each = WORDS[dtype]
+    first, skipped = divmod(place if each == 4 else (place + 1) // 2, each)
+    blocks = np.uint64(first % 2**64) + np.arange((skipped + size + each - 1) // each, dtype=np.uint64)
+    words = philox(key % 2**64, stream % 2**64, blocks)
+    words = (words if each == 4 else pairs(words)).ravel()[skipped: skipped + size]
     if dtype[0] == "f":
-        kept = 128 // WORDS[dtype] - _DROPPED[dtype]
+        kept = 128 // each - _DROPPED[dtype]
         return (words >> np.uint64(_DROPPED[dtype])).astype(np.longdouble) * np.longdouble(2.0)**-kept
     return words.astype(f"u{dtype}").view(dtype)
 
 
 def _bits_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-    state = rng.integers(-2**63, 2**63, 3)
-    return [((state,), {"blocks": blocks, "dtype": dtype}) for dtype in WORDS for blocks in (9, 1)] + [
-        ((np.array([-1, 5, -2]),), {"blocks": 3, "dtype": "int64"}), ((state,), {"blocks": 0, "dtype": "int32"}),
-        *(((rng.integers(-2**63, 2**63, (2, 3)),), {"blocks": 5, "dtype": dtype}) for dtype in WORDS)]
+    """States at places that begin and end inside of blocks, and before the first one."""
+    states = rng.integers(-2**63, 2**63, (6, 3))
+    states[:, 2] = 0, 1, 2, 3, -2, 2**40 + 1
+    return [((states,), {"size": size, "dtype": dtype}) for dtype in WORDS for size in (37, 2, 0)] + [
+        ((states[place],), {"size": 16, "dtype": "float32"}) for place in (0, 1)]
 
 
-EXAMPLES = 2**63 + 2**62       # blocks from here on make keys and streams of the examples of a batch
+EXAMPLES = -2**63              # places from here on make keys and streams of the examples of a batch: no draw is there
 
 
-def _bits_batch(batched: Sequence[bool], size: int, state: Any, *, blocks: int, dtype: str) -> Batch:
+def _bits_batch(batched: Sequence[bool], count: int, state: Any, *, size: int, dtype: str) -> Batch:
     """A shared state gives each example a key and a stream of its own: a function of theirs and of the example's
     number, whatever the size of the batch. So nested batches are told apart, too.
     """
     if not batched[0]:
         *lead, _ = state.shape
         whole = tuple((0, n, 1) for n in lead)
-        here = ops.broadcast_to(tensor(EXAMPLES - 2**64, dtypes.INT64), (*lead, 1))
+        here = ops.broadcast_to(tensor(EXAMPLES, dtypes.INT64), (*lead, 1))
         common = ops.concat(ops.slice(state, (*whole, (0, 2, 1))), here, len(lead))
-        own = moved(ops.random_bits(common, size, "int64"), len(lead), 0)
-        place = ops.broadcast_to(ops.slice(state, (*whole, (2, 1, 1))), (size, *lead, 1))
+        own = moved(ops.reshape(ops.random_bits(common, 2 * count, "int64"), (*lead, count, 2)), len(lead), 0)
+        place = ops.broadcast_to(ops.slice(state, (*whole, (2, 1, 1))), (count, *lead, 1))
         state = ops.concat(own, place, len(lead) + 1)
-    return (ops.random_bits(state, blocks, dtype),), (True,)
+    return (ops.random_bits(state, size, dtype),), (True,)
 
 
-@kernel(Kind.OPAQUE, vjp=None, ref=_bits_ref, samples=_bits_samples, operands=("state",), params=("blocks", "dtype"),
+@kernel(Kind.OPAQUE, vjp=None, ref=_bits_ref, samples=_bits_samples, operands=("state",), params=("size", "dtype"),
         domain="index", aval=_bits_aval, ulp=0.0, batch=_bits_batch, draws=lambda **params: True,
-        words=lambda state, *, blocks, dtype: (state.size // 3, blocks, WORDS[dtype], _DROPPED[dtype]))
-def random_bits(out, state, states, blocks, words, dropped):
-    """Blocks of 128 random bits by Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
+        words=lambda state, *, size, dtype: (state.size // 3, size, WORDS[dtype], _DROPPED[dtype]))
+def random_bits(out, state, states, size, words, dropped):
+    """Random bits by Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 
-    ``state`` holds the key, the stream and the number of the first block, of 64 bits each: block b of a stream is the
-    cipher of the counter (b, stream) under the key. The result has shape (blocks, 4) in int32, (blocks, 2) in int64.
-    In a float dtype these integers, read as unsigned, make uniform numbers in [0, 1): of their first 24 bits, or 53.
-    Several states, along leading axes, have their blocks along the same axes of the result.
+    ``state`` holds the key, the stream and the place of the first word, 64 bits each. A stream is words of 32 bits;
+    four of them, block b, are the cipher of the counter (b, stream) under the key. int64 takes two words, the first of
+    them an even one. In a float dtype these integers, read as unsigned, make uniform numbers in [0, 1): of their first
+    24 bits, or 53. Several states, along leading axes, have their numbers along the same axes of the result.
     """
     mask = np.uint64(0xFFFFFFFF)
     half = np.uint64(32)
@@ -103,12 +116,21 @@ def random_bits(out, state, states, blocks, words, dropped):
     for row in range(states):
         key = np.uint64(state[3 * row])
         stream = np.uint64(state[3 * row + 1])
-        first = np.uint64(state[3 * row + 2])
-        at = row * blocks * words
-        # the rounds stand twice, since only a loop of one kind of store becomes vectors
+        place = state[3 * row + 2]
+        at = row * size
+        start = place if words == 4 else (place + 1) >> 1
+        first = start >> 2 if words == 4 else start >> 1
+        skipped = start & (words - 1)
+        if skipped > 0 and size > 0:
+            taken = min(words - skipped, size)
+            part_of_block(out, at, skipped, skipped + taken, words, drop, key, stream, np.uint64(first))
+            at += taken
+            first += 1
+        blocks = (row * size + size - at) // words
+        # the rounds stand thrice, since only a loop of one kind of store becomes vectors
         if words == 4:
             for block in range(blocks):
-                counter = first + np.uint64(block)
+                counter = np.uint64(first + block)
                 # bits above the low 32 of a word are left to be anything: products and stores take the low half
                 c0, c1, c2, c3 = counter, counter >> half, stream, stream >> half
                 k0, k1 = key, key >> half
@@ -124,7 +146,7 @@ def random_bits(out, state, states, blocks, words, dropped):
                 out[at + 4 * block + 3] = np.int64((c3 & mask) >> drop)
         else:
             for block in range(blocks):
-                counter = first + np.uint64(block)
+                counter = np.uint64(first + block)
                 c0, c1, c2, c3 = counter, counter >> half, stream, stream >> half
                 k0, k1 = key, key >> half
                 for _ in range(10):
@@ -135,6 +157,10 @@ def random_bits(out, state, states, blocks, words, dropped):
                     k1 += np.uint64(0xBB67AE85)
                 out[at + 2 * block] = np.int64(((c0 << half) | (c1 & mask)) >> drop)
                 out[at + 2 * block + 1] = np.int64(((c2 << half) | (c3 & mask)) >> drop)
+        at += blocks * words
+        rest = row * size + size - at
+        if rest > 0:
+            part_of_block(out, at, 0, rest, words, drop, key, stream, np.uint64(first + blocks))
     if dropped == 8:
         for i in range(out.size):
             out[i] = out[i] * 5.9604644775390625e-08           # 2^-24
@@ -142,6 +168,38 @@ def random_bits(out, state, states, blocks, words, dropped):
         for i in range(out.size):
             out[i] = out[i] * 1.1102230246251565e-16           # 2^-53
     return 0
+
+
+def part_of_block(out, at, begin, end, words, drop, key, stream, counter):
+    """Elements ``begin`` to ``end`` of a block."""
+    mask = np.uint64(0xFFFFFFFF)
+    half = np.uint64(32)
+    c0, c1, c2, c3 = counter, counter >> half, stream, stream >> half
+    k0, k1 = key, key >> half
+    for _ in range(10):
+        p0 = (c0 & mask) * np.uint64(0xD2511F53)
+        p1 = (c2 & mask) * np.uint64(0xCD9E8D57)
+        c0, c1, c2, c3 = (p1 >> half) ^ c1 ^ k0, p1, (p0 >> half) ^ c3 ^ k1, p0
+        k0 += np.uint64(0x9E3779B9)
+        k1 += np.uint64(0xBB67AE85)
+    for k in range(begin, end):
+        if words == 4:
+            word = (c0 if k == 0 else c1 if k == 1 else c2 if k == 2 else c3) & mask
+        else:
+            word = (c0 << half) | (c1 & mask) if k == 0 else (c2 << half) | (c3 & mask)
+        out[at + k - begin] = np.int64(word >> drop)
+
+
+def _steps(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    return [((np.array([[-7, 9, place] for place in range(-3, 4)]), np.array([0, 0, unit]), np.array([count])), {})
+            for unit in (1, 2) for count in (0, 5)]
+
+
+@elementwise(domain="integer", vjp=None, samples=_steps,
+             ref=lambda state, unit, count: np.where(unit > 0, -(-state // np.maximum(unit, 1) - count) * unit, state))
+def random_next(state, unit, count):
+    """The state behind a draw of ``count`` numbers, which take one or two words each: ``unit`` is (0, 0, 1 or 2)."""
+    return scalar.where(unit > 0, ((state + (unit - 1)) & -unit) + unit * count, state)
 
 
 # ---- floats from bits ----------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 from jitgrad.core.record import tensor
 from jitgrad.random.generator import Generator as Generator
+from jitgrad.random.generator import Once
 
 _default = Generator()
 
@@ -24,7 +25,7 @@ def global_generator() -> Generator:
 
 
 def _stream(seed: int | None) -> Generator:
-    return _default if seed is None else Generator(seed)
+    return _default if seed is None else Once(seed)
 
 
 def bits(shape: Any = (), dtype: Any = "int32", seed: int | None = None) -> Any:

@@ -1,7 +1,8 @@
 """A generator: a key, and a counter that each draw advances.
 
 A number depends on the generator's key and stream and on its place there, on nothing else: the numbers are the same in
-whatever shapes and portions they are drawn.
+whatever shapes and portions they are drawn. The three are a Variable, read and assigned by operations, so that what
+was recorded once draws on.
 """
 
 from __future__ import annotations
@@ -17,16 +18,15 @@ import numpy as np
 from jitgrad import ops
 from jitgrad.core import backend
 from jitgrad.core.aval import AVALS, as_length, as_shape, aval, broadcast_shapes, stands_for_int
-from jitgrad.core.dtypes import BOOL, INT32, INT64, NAMES, code_of, default_float, is_float
+from jitgrad.core.dtypes import BOOL, FLOAT32, INT32, INT64, NAMES, code_of, default_float, is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.lock import TABLES
 from jitgrad.core.record import tensor
 from jitgrad.ops import composite
 from jitgrad.ops.axes import axis_index
-from jitgrad.ops.random import TWO_SIGMA
+from jitgrad.ops.random import TWO_SIGMA, WORDS, pairs, philox
 
-_CHILDREN = 2**63              # blocks from here on make the keys of children; draws never get there
-_SINGLE = ("float32", "int32")
+_CHILDREN = 2**63              # blocks from here on make the keys of children; draws never get there, nor can a place
 
 
 class Generator:
@@ -43,21 +43,19 @@ class Generator:
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        self.reset(seed)
+        self._state = backend.current().Variable(_state(_key(seed)), trainable=False, name="random state")
+        self._children = 0                      # generators split off
 
     def reset(self, seed: int | None = None) -> None:
         """Start the stream of ``seed`` again; without a seed, of one from the system's entropy."""
-        try:
-            key = int.from_bytes(os.urandom(8), "little") if seed is None else operator.index(seed)
-        except TypeError:
-            raise user_error(TypeError, f"random: a seed is an int, got {seed!r}") from None
-        self._key, self._stream = key % 2**64, 0
-        self._place = self._children = 0        # 32-bit words drawn, generators split off
+        self._state.assign(_state(_key(seed)))
+        self._children = 0
 
     @property
     def state(self) -> dict[str, int]:
         """Key, stream, place and number of children: set it again, in this or another generator, to draw the same."""
-        return {"key": self._key, "stream": self._stream, "place": self._place, "children": self._children}
+        key, stream, place = self._state.numpy().tolist()
+        return {"key": key % 2**64, "stream": stream % 2**64, "place": place, "children": self._children}
 
     @state.setter
     def state(self, state: dict[str, int]) -> None:
@@ -66,27 +64,23 @@ class Generator:
         except (TypeError, KeyError):
             raise user_error(ValueError, "random: a state is a dict of the ints key, stream, place and children, got "
                                          f"{state!r}") from None
-        self._key, self._stream = found["key"] % 2**64, found["stream"] % 2**64
-        self._place, self._children = found["place"], found["children"]
+        self._state.assign(_state(found["key"], found["stream"], found["place"]))
+        self._children = found["children"]
 
     def split(self, count: int = 2) -> list[Generator]:
         """Generators of their own streams: independent of one another, of this one and of what it draws later."""
         count = as_length(count, "random.split: count")
         with TABLES:
             first, self._children = self._children, self._children + count
-        words = self._blocks(_CHILDREN + first, count, "int64").numpy()
+        blocks = np.uint64(_CHILDREN + first) + np.arange(count, dtype=np.uint64)
         made = []
-        for key, stream in words.tolist():
+        for key, stream in pairs(philox(self.state["key"], self.state["stream"], blocks)).tolist():
             made.append(Generator(key))
-            made[-1]._stream = stream % 2**64
+            made[-1]._state.assign(_state(key, stream))
         return made
 
     def __repr__(self) -> str:
         return f"<Generator {self.state}>"
-
-    def _blocks(self, first: int, count: int, dtype: str) -> Any:
-        words = np.array([self._key, self._stream, first % 2**64], np.uint64)
-        return ops.random_bits(backend.current().tensor(words.view(np.int64), _STATE), count, dtype)
 
     def bits(self, shape: Any = (), dtype: Any = "int32") -> Any:
         """Integers whose bits are all random, int32 or int64."""
@@ -97,18 +91,19 @@ class Generator:
 
     def _bits(self, shape: tuple[int, ...], dtype: str) -> Any:
         """The next words of the stream, in a float dtype as uniform numbers; 64 bits begin at an even one."""
-        words = 1 if dtype in _SINGLE else 2
+        size, shape = _sized(shape, dtype)
+        out = ops.random_bits(self._taken(size, dtype), size, dtype)
+        return out if len(shape) == 1 else ops.reshape(out, shape)
+
+    def _taken(self, size: int, dtype: str) -> Any:
+        """The state from which to draw; the generator goes on behind that draw."""
         with TABLES:
-            start = -(-self._place // words) * words
-            self._place = start + math.prod(shape) * words
-        count, flat, spans, shape = _portion(shape, start % 4 // words, 4 // words)
-        out = self._blocks(start // 4, count, dtype)
-        if spans is not None:
-            out = ops.slice(ops.reshape(out, flat), spans)
-        return ops.reshape(out, shape)
+            state = backend.current().read(self._state)
+            self._state._hold(ops.random_next(state, _UNITS[dtype], size))
+        return state
 
     def _floats(self, op: Any, shape: tuple[int, ...], code: int, *params: Any) -> Any:
-        return op(self._bits(shape, "int32" if NAMES[code] in _SINGLE else "int64"), *params)
+        return op(self._bits(shape, "int32" if code == FLOAT32 else "int64"), *params)
 
     # ---- floats ----------------------------------------------------------------------------------
 
@@ -266,19 +261,37 @@ class Generator:
         return found if whole else ops.gather(a, found, axis)
 
 
-_STATE = aval(INT64, (3,))
+class Once(Generator):
+    """A stream for one call with a seed of its own: no Variable, since nobody draws from it again."""
+
+    def __init__(self, seed: int) -> None:
+        self._next = _state(_key(seed))
+
+    def _taken(self, size: int, dtype: str) -> Any:
+        state, self._next = self._next, ops.random_next(self._next, _UNITS[dtype], size)
+        return state
+
+
+def _key(seed: int | None) -> int:
+    try:
+        return int.from_bytes(os.urandom(8), "little") if seed is None else operator.index(seed)
+    except TypeError:
+        raise user_error(TypeError, f"random: a seed is an int, got {seed!r}") from None
+
+
+def _state(key: int, stream: int = 0, place: int = 0) -> Any:
+    """Key, stream and the 32-bit words drawn as a Tensor; they wrap to 64 bits."""
+    words = np.array([v % 2**64 for v in (key, stream, place)], np.uint64)
+    return backend.current().tensor(words.view(np.int64), aval(INT64, (3,)))
+
+
+_UNITS = {dtype: tensor([0, 0, 4 // each], INT64) for dtype, each in WORDS.items()}       # words of an element
 
 
 @functools.lru_cache(maxsize=4096)
-def _portion(shape: tuple[int, ...], skipped: int, each: int) -> tuple[int, Any, Any, tuple[int, ...]]:
-    """Blocks to draw, their flat shape and the part of it to take (None for all), and the shape.
-
-    Out of a cache, so that the same draw asks the machine with the same objects.
-    """
-    size = math.prod(shape)
-    count = -(-(skipped + size) // each) if size else 0
-    whole = size == count * each
-    return count, (count * each,), None if whole else ((skipped, size, 1),), shape
+def _sized(shape: tuple[int, ...], dtype: str) -> tuple[int, tuple[int, ...]]:
+    """How many elements a draw has, and its shape: out of a cache, so that the machine meets the same objects again."""
+    return aval(code_of(dtype), shape).size, shape
 
 
 # ---- arguments -----------------------------------------------------------------------------------
