@@ -15,7 +15,7 @@ from jitgrad.core.record import tensor
 from tolerance import ulps, wider
 
 _KERNEL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
-ENTRIES = [p for p in TABLE if p.kind is not Kind.HIGHER]
+ENTRIES = [p for p in TABLE if p.kind not in (Kind.HIGHER, Kind.EFFECT)]
 
 
 def data_domains(prim):

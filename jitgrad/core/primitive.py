@@ -33,6 +33,7 @@ class Kind(Enum):
     HIGHER = "higher"              # params hold Programs
 
 
+GUARD_FAILED = 255             # what the kernel of a guard that does not hold returns; no other kernel does
 ACCUMULATING = (Kind.REDUCE, Kind.SCAN, Kind.CONTRACT, Kind.INDEX)     # errors count against the sum of magnitudes
 
 

@@ -48,11 +48,11 @@ class Program:
     @classmethod
     def build(cls, rows: Sequence[tuple[Form, tuple[int, ...], int]], avals: Sequence[Aval], inputs: Sequence[int],
               constants: Mapping[int, Any], results: Sequence[int], lines: Sequence[str] = ()) -> Program:
-        """From rows given as (form, operand ids, first output id)."""
+        """From rows given as (form, operand ids, first output id, which does not matter where there is none)."""
         counts = [len(ids) for _, ids, _ in rows]
         return cls(
             attr=np.array([made.id for made, _, _ in rows], np.int32),
-            first_out=np.array([first for _, _, first in rows], np.int32),
+            first_out=np.array([first if made.outs else 0 for made, _, first in rows], np.int32),
             first_operand=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
             operands=np.array([i for _, ids, _ in rows for i in ids], np.int32),
             avals=np.array([a.id for a in avals], np.int32), inputs=np.array(inputs, np.int32),
@@ -140,11 +140,11 @@ class Program:
         for r, (made, operands, outs) in enumerate(self.rows()):
             params = ", ".join(f"{k}={_brief(v)}" for k, v in made.params.items())
             given = " ".join(map(name, operands)) + (f"  {params}" if params else "")
-            for k, value in enumerate(outs):
-                a = self.aval(value)
+            for k, value in enumerate(outs or (-1,)):
+                kind, size = (repr(self.aval(value)), str(self.aval(value).nbytes)) if outs else ("", "")
                 line = f"  {self.lines[r]}" if self.lines and k == 0 else ""
                 out.append(f"{name(value):>8}  {made.prim.name if k == 0 else '':<16} {given if k == 0 else '':<24} "
-                           f"{a!r:<20} {a.nbytes:>10}{line}")
+                           f"{kind:<20} {size:>10}{line}".rstrip())
         out.append("results: " + " ".join(map(name, self.results.tolist())))
         return "\n".join(out)
 
@@ -160,7 +160,8 @@ class Program:
 
         digest = hashlib.sha256()
         digest.update(json.dumps(self._rows_as_data(), sort_keys=True, default=Program.signature).encode())
-        for column in (self.first_out, self.operands, self.inputs, self.results):
+        first_out = np.where(COLUMNS.outputs.take(self.attr, mode="clip") > 0, self.first_out, 0)
+        for column in (first_out, self.operands, self.inputs, self.results):
             digest.update(column.tobytes())
         for value in sorted(self.constants):
             digest.update(str(value).encode() + self.constants[value].numpy().tobytes())

@@ -8,7 +8,7 @@ from typing import Any
 from jitgrad.core.primitive import OPS, TABLE, Kind
 
 _FILES = ("elementwise", "exponential", "trigonometric", "hyperbolic", "special", "rounding", "logic", "reduce",
-          "movement", "contract", "index", "scan", "sort", "random", "composite")
+          "movement", "contract", "index", "scan", "sort", "random", "effects", "composite")
 
 
 def fill() -> None:
@@ -19,8 +19,8 @@ def fill() -> None:
 
 
 def public() -> dict[str, Any]:
-    """The ops that users may call: all but rows that hold Programs or Python rules."""
-    return {p.name: OPS[p.name] for p in TABLE if p.kind is not Kind.HIGHER}
+    """The ops that users may call: all but rows that hold Programs or Python rules, or that compute nothing."""
+    return {p.name: OPS[p.name] for p in TABLE if p.kind not in (Kind.HIGHER, Kind.EFFECT)}
 
 
 def __getattr__(name: str) -> Any:

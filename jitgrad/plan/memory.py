@@ -66,11 +66,12 @@ def row_code(code, made, kernel, params, n):  # type: ignore[no-untyped-def]
 
 
 def lay_out(sizes, row_form, first, operands, row_out, results, slot, nbytes, kernels, params, views, inputs, outputs,  # type: ignore[no-untyped-def]
-            copy_kernel, copy_params, root, last_use, free_at, free_size, code, made):
+            copy_kernel, copy_params, root, last_use, free_at, free_size, code, ordinals, made):
     """Instructions for rows whose inputs and constants have slots already (NOWHERE elsewhere).
 
     ``views[form]`` is 1 + byte offset for a form that shares its operand's memory, else 0; ``results`` has the value
     and the table slot of each result; ``copy_params[v]`` is the params address to copy value v as bytes.
+    ``ordinals[r]`` becomes the number of row r's instruction, -1 where it has none.
     """
     n_rows, n_values, n_results = sizes[0], sizes[1], sizes[2]
     for v in range(n_values):
@@ -95,12 +96,14 @@ def lay_out(sizes, row_form, first, operands, row_out, results, slot, nbytes, ke
     for r in range(n_rows):
         form, out = row_form[r], row_out[r]
         n_in, n_out = inputs[form], outputs[form]
-        if root[out] != out:
+        ordinals[r] = -1
+        if n_out > 0 and root[out] != out:
             slot[out] = slot[root[out]]
             continue
         for o in range(n_out):
             if slot[out + o] == NOWHERE:
                 slot[out + o] = take(nbytes[out + o], free_at, free_size, made)
+        ordinals[r] = made[1]
         at = row_code(code, made, kernels[form], params[form], n_in + n_out)
         if at < 0:
             return 1

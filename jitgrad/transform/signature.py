@@ -98,7 +98,7 @@ def _gathered(back: Program, groups: list[list[int]]) -> Program:
     if all(len(group) <= 1 for group in groups):
         back.results = np.array([back.results[group[0]] if group else -1 for group in groups], np.int32)
         return back
-    rows = [(f, ids, outs[0]) for f, ids, outs in back.rows()]
+    rows = [(f, ids, outs[0] if outs else 0) for f, ids, outs in back.rows()]
     results: list[int] = []
     avals = [back.aval(v) for v in range(len(back.avals))]
     for group in groups:

@@ -58,7 +58,7 @@ class _Part(NamedTuple):
 
 def _part(program: Program, first_result: int, first_const: int) -> _Part:
     flat = inlined(program)
-    code, count, arena, _ = plans.instructions(flat, first_result, first_const)
+    code, count, arena, *_ = plans.instructions(flat, first_result, first_const)
     tensors = list(flat.constants.values())
     _kept.append((code, tensors))
     return _Part(int(code.ctypes.data), count, arena, [t._data for t in tensors])

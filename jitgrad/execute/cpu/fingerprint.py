@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad import config
-from jitgrad.execute.cpu import cache, llvm
+from jitgrad.execute.cpu import cache, layout, llvm
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _ROOT = os.path.dirname(os.path.dirname(_HERE))
@@ -34,7 +34,8 @@ def _digest(*places: str) -> str:
 @functools.cache
 def natives() -> str:
     """Of the code written in native/, and of what wraps other functions in the same way."""
-    return cache.digest(_digest("execute/cpu/native", "execute/cpu/layout.py"), str(config.numba_kernels()))
+    return cache.digest(_digest("execute/cpu/native", "execute/cpu/layout.py"), str(layout.GUARD_FAILED),
+                        str(config.numba_kernels()))
 
 
 @functools.cache

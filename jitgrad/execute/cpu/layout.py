@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+from jitgrad.core.primitive import GUARD_FAILED as GUARD_FAILED
+
 WORD = 8
 TYPE = 8                       # of any object
 ITEMS = 16                     # of a variable-size object: bytes behind its fixed part
@@ -147,7 +149,9 @@ P_FLAGS = 104
 P_BUSY = 112                   # runs in progress
 P_USED = 120                   # tick of the last run
 P_AVALS = 128                  # of the inputs
-P_BYTES = 136
+P_GUARDS = 136                 # which of its instructions are guards,
+P_GUARD_COUNT = 144            # and how many
+P_BYTES = 152
 
 # The state: one table for the process
 S_TENSOR = 0
@@ -214,6 +218,7 @@ D_ITEM, D_NDIM, D_FORMAT, D_SHAPE = 0, 8, 16, 24
 
 NO_MEMORY = -1                 # status of a kernel or a sweep that gets no memory to work in,
 INTERRUPTED = -2               # of one that a signal handler stopped: its exception is set
+ORDINAL = 8                    # a sweep that a guard stops says GUARD_FAILED + (number of the instruction << ORDINAL)
 
 # What a row that chooses a Program is given (see native/loops.py) ...
 Q_RESULTS, Q_OPERANDS, Q_ROOM, Q_ARENA, Q_CONSTANT_COUNT, Q_CONSTANTS_AT, Q_YES, Q_NO = (0, 8, 16, 24, 32, 40, 48, 64)

@@ -193,6 +193,9 @@ def _kernel_failed(form: int, code: int) -> None:
     if code == layout.NO_MEMORY:
         raise user_error(MemoryError, f"{made.prim.name}: no memory to work in{operands}" if made else
                          "gradient: no memory for the results or intermediate values of the recorded program")
+    if made is None and code & ((1 << layout.ORDINAL) - 1) == layout.GUARD_FAILED:
+        raise user_error(RuntimeError, "a guard of the recorded program does not hold: a value is not the one that was "
+                                       "expected")
     sentence = (made.prim.errors or {}).get(code, "failed") if made else "an operation of the recorded program failed"
     raise user_error(IndexError, f"{made.prim.name}: {sentence}{operands}" if made else sentence)
 

@@ -13,6 +13,7 @@ from jitgrad.core import backend
 from jitgrad.core.aval import nbytes_of
 from jitgrad.core.form import COLUMNS, FORMS, Form, form, grown
 from jitgrad.core.lock import TABLES
+from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
 from jitgrad.core.record import dispatch
 from jitgrad.execute.cpu import layout, library, types
@@ -91,7 +92,9 @@ class Plan:
         self._outs = np.array([*outs, 0], _int)
         self._avals = np.append(flat.avals[flat.inputs], 0).astype(_int)
         self._pointers = np.array([*(t._data for t in self.constants), 0], _int)
-        self._code, count, arena, work = instructions(flat)
+        self._code, count, arena, work, guards = instructions(flat)
+        self.guards = guards                     # instructions that are guards, in order
+        self._guards = np.array([*guards, 0], _int)
         struct = np.zeros(layout.P_BYTES // 8, _int)
         self.struct = struct
         self.address = int(struct.ctypes.data)
@@ -103,6 +106,7 @@ class Plan:
                 (layout.P_INPUT_COUNT, len(inputs)), (layout.P_OUTPUTS, self._outs.ctypes.data),
                 (layout.P_OUTPUT_COUNT, len(results)), (layout.P_CONSTANTS, self._pointers.ctypes.data),
                 (layout.P_CONSTANT_COUNT, len(self.constants)), (layout.P_AVALS, self._avals.ctypes.data),
+                (layout.P_GUARDS, self._guards.ctypes.data), (layout.P_GUARD_COUNT, len(guards)),
                 (layout.P_FLAGS, layout.LONG if work >= library.LONG_ELEMENTS else 0)):
             poke(self.address + word, int(value))
 
@@ -128,8 +132,9 @@ class Plan:
         return [next(live) if v >= 0 else None for v in self.program.results.tolist()]
 
 
-def instructions(flat: Program, first_result: int = -1, first_const: int = -1) -> tuple[np.ndarray, int, int, int]:
-    """Code words, instructions, arena bytes, and a rough count of elements touched.
+def instructions(flat: Program, first_result: int = -1, first_const: int = -1,
+                 ) -> tuple[np.ndarray, int, int, int, list[int]]:
+    """Code words, instructions, arena bytes, a rough count of elements touched, and which instructions are guards.
 
     The table of pointers begins with the inputs; by default the results follow, then the constants.
     """
@@ -152,15 +157,16 @@ def instructions(flat: Program, first_result: int = -1, first_const: int = -1) -
         for v in results[results >= 0].tolist():
             copies[v] = _copy_params(int(sizes[v]))
         room = 3 * n_rows + len(flat.operands) + int(COLUMNS.outputs[attr].sum()) + 5 * len(results) + 1
-        code, made = np.zeros(room, _int), np.zeros(3, _int)
+        code, ordinals, made = np.zeros(room, _int), np.zeros(n_rows + 1, _int), np.zeros(3, _int)
         status = _lay_out()(
             np.array([n_rows, n_values, len(results)], _int), attr, flat.first_operand.astype(_int),
             np.append(flat.operands, 0).astype(_int), flat.first_out.astype(_int), pairs, slot, sizes, _forms.kernels,
             _forms.params, _forms.views, COLUMNS.inputs, COLUMNS.outputs, np.array([NATIVE["move"]], _int), copies,
             np.zeros(n_values + 1, _int), np.zeros(n_values + 1, _int), np.zeros(n_values + 2, _int),
-            np.zeros(n_values + 2, _int), code, made)
+            np.zeros(n_values + 2, _int), code, ordinals, made)
         assert status == memory.DONE
-        return code, int(made[memory.M_COUNT]), int(made[memory.M_ARENA]), int(_forms.work[attr].sum())
+        guards = ordinals[:-1][flat.op == BY_NAME["guard"].code].tolist()
+        return code, int(made[memory.M_COUNT]), int(made[memory.M_ARENA]), int(_forms.work[attr].sum()), guards
 
 
 # ---- the table of plans by signature ---------------------------------------------------------------

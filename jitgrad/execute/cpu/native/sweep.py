@@ -38,10 +38,18 @@ frame_slots = stack(FEW_SLOTS)
 frame_table = stack(SMALL_TABLE)
 
 
+def is_guard(status):
+    """Whether a status is that of a guard."""
+    return status > 0 and status & ((1 << lay.ORDINAL) - 1) == lay.GUARD_FAILED
+
+
 def sweep(code, count, table, arena):
-    """Instructions: kernel, params, n, then n slots: a byte offset into the arena, or -1 - i for table[i]."""
+    """Instructions: kernel, params, n, then n slots: a byte offset into the arena, or -1 - i for table[i].
+
+    The status is that of the kernel that failed; where a guard did, here or in a row that loops, it says in which row.
+    """
     few = frame_slots()
-    for _ in range(count):
+    for i in range(count):
         n = load(code + 16)
         slots = few if n <= FEW_SLOTS else resize(0, 8 * n)
         if slots == 0:
@@ -53,7 +61,7 @@ def sweep(code, count, table, arena):
         if n > FEW_SLOTS:
             release(slots)
         if status != 0:
-            return status
+            return lay.GUARD_FAILED + (i << lay.ORDINAL) if is_guard(status) else status
         code += 24 + 8 * n
     return 0
 
