@@ -153,6 +153,88 @@ P_GUARDS = 136                 # which of its instructions are guards,
 P_GUARD_COUNT = 144            # and how many
 P_BYTES = 152
 
+# A Function: it calls one of its traces, or Python
+N_VECTORCALL = 16
+N_DICT = 24
+N_WEAK = 32
+N_SLOW = 40                    # Python callables: for every call that no trace matches,
+N_FAILED = 48                  # and for one that a guard stopped
+N_HELD = 56                    # holds the traces that follow
+N_HITS = 64                    # calls that a trace answered
+N_COUNT = 72
+N_TRACES = 80                  # addresses of trace structs, the last that matched in front
+MAX_TRACES = 8                 # that a call tries
+N_SIZE = N_TRACES + WORD * MAX_TRACES
+
+# A trace. Offsets into the working memory of a call are in bytes; the table of the plan stands at its start
+E_OBJECT = 0                   # the Python object that holds all that is named here
+E_POSITIONAL = 8
+E_NAMES = 16                   # tuple of keyword names, or 0
+E_ARGUMENTS = 24               # how many in all
+E_RECIPE = 32                  # instructions of four words: an M_ code, then its operands
+E_KEYS = 40                    # how many look at the call,
+E_DATA = 48                    # and how many take data after these
+E_DISTINCT = 56                # offsets of the inputs that are different objects,
+E_DISTINCT_COUNT = 64
+E_SET_MASK = 72                # words of the hash table to find that out, less one; 0 for pairs
+E_PLAN = 80
+E_TAPE_PLAN = 88               # the plan whose runs are recorded, or 0
+E_INPUTS = 96                  # per input an M_ code and a I block
+E_VARIABLES = 104              # (Variable, offset of the input) of each Variable that is read
+E_VARIABLE_COUNT = 112
+E_ASSIGNED = 120               # (Variable, offset of the result, whether others have that too)
+E_ASSIGNED_COUNT = 128
+E_ANSWER = 136                 # postfix instructions of three words: a W_ code, then its operands
+E_ANSWER_COUNT = 144
+E_LINKS = 152                  # how many; then (number of a guard, trace that goes on)
+E_HITS = 160
+E_USED = 168                   # tick of the last run
+E_WORDS = 176                  # of working memory:
+E_OBJECTS = 184                # the inputs as objects,
+E_REGISTERS = 192              # what instructions found, after the arguments,
+E_OWNED = 200                  # which of that a call owns (how many, objects),
+E_SCALARS = 208                # integers as int64,
+E_OUTS = 216                   # results,
+E_FRESH = 224                  # values to assign,
+E_STACK = 232                  # a stack for the answer,
+E_SET = 240                    # the hash table
+E_BYTES = 248
+
+# Codes of a recipe. Operands: offset of a register (src, dst), object, word
+(M_TUPLE, M_LIST,              # src, length, dst of the first item
+ M_DICT,                       # src, tuple of keys, dst of the first value
+ M_IS, M_EQUAL,                # src, object
+ M_FLOAT_KEY, M_INT_KEY,       # src, bits of a float or an integer
+ M_GLOBAL, M_ABSENT,           # dictionary, key, dst
+ M_CELL,                       # cell, -, dst
+ M_ATTR, M_ITEM,               # src, name or key, dst
+ M_WORD,                       # address, value
+ M_TENSOR,                     # src, aval, offset of the input
+ M_ARRAY, M_CAPTURED,          # src or array, I block, offset of the input
+ M_SAME,                       # src, -, offset of an input that is this object
+ M_FLOAT, M_INT,               # src, -, offset of the input
+ M_VARIABLE) = range(20)       # Variable, aval, offset of the input
+
+# Codes of an answer
+(W_RESULT, W_ARGUMENT,         # offset of a result or a register
+ W_CONST,                      # object
+ W_TUPLE, W_LIST,              # how many items
+ W_DICT,                       # how many values, tuple of keys
+ W_CALL) = range(7)            # how many items of a list, what to call with it
+
+# What an input is, as an array and as a Tensor
+I_AVAL, I_BYTES, I_SIZE, I_DTYPE, I_DESCR, I_KIND, I_NDIM, I_DIMS = range(0, 64, 8)
+
+# CPython's and NumPy's own objects, as `types` has found them to be
+SIZE = 16                      # of a tuple, list or dictionary
+TUPLE_ITEMS = tuple.__basicsize__
+LIST_ITEMS = 24
+FLOAT_VALUE = 16
+A_DATA, A_NDIM, A_DIMS, A_DESCR, A_FLAGS = 16, 24, 32, 56, 64
+A_WANTED = 0x101               # aligned and C-contiguous
+DESCR_KIND = 24                # letters of kind, type and byte order, flags, number of the type
+DESCR_MASK = ~(0xFF << 24)     # without the flags
+
 # The state: one table for the process
 S_TENSOR = 0
 S_VARIABLE = 8
@@ -205,7 +287,12 @@ S_POOL_LIMIT = 376             # and at most so many
 S_POOL_TAKEN = 384             # bytes of the block taken last
 S_RECORDINGS = 392             # recordings of all threads that want to see Variables
 S_POLL = 400                   # work left until a long loop looks for a signal
-S_OPS = 408                    # Op objects behind the operator slots, in the order of SYMBOLS
+S_SLOW_CALLS = 408             # not 0: calls of Functions are Python's business
+S_FUNCTION_CALL = 416          # vectorcall of a Function
+S_EXCEPTION = 424              # Exception: what a match lets pass
+S_NDARRAY = 432
+S_DICT = 440
+S_OPS = 448                    # Op objects behind the operator slots, in the order of SYMBOLS
 SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^",
            "neg", "abs", "~", "<", "<=", "==", "!=", ">", ">=")
 FIRST_COMPARISON = SYMBOLS.index("<")

@@ -36,14 +36,19 @@ class _Method(C.Structure):
 
 
 _KEYWORDS, _NOARGS, _O, _FASTCALL = 0x0002, 0x0004, 0x0008, 0x0080
-_DISALLOW_INSTANTIATION, _HAVE_VECTORCALL, _HAVE_GC = 1 << 7, 1 << 11, 1 << 14
+_DISALLOW_INSTANTIATION, _HAVE_VECTORCALL, _HAVE_GC, _METHOD = 1 << 7, 1 << 11, 1 << 14, 1 << 17
 _T_OBJECT_EX, _T_LONGLONG, _T_SSIZE, _READONLY = 16, 17, 19, 1
 # slot numbers of CPython's typeslots.h (stable interface)
-_GET_BUFFER, _CALL, _CLEAR, _DEALLOC, _HASH, _METHODS, _NEW = 1, 50, 51, 52, 59, 64, 65
-_RICHCOMPARE, _TRAVERSE, _MEMBERS, _MATMUL = 67, 71, 72, 75
+_GET_BUFFER, _CALL, _CLEAR, _DEALLOC, _GET, _HASH, _METHODS, _NEW = 1, 50, 51, 52, 54, 59, 64, 65
+_RICHCOMPARE, _TRAVERSE, _MEMBERS, _GETTERS, _MATMUL = 67, 71, 72, 73, 75
 _NUMBER = {"abs": 6, "+": 7, "&": 8, "bool": 9, "float": 11, "//": 12, "index": 13, "int": 26, "~": 27,
            "*": 29, "neg": 30, "|": 31, "**": 33, "%": 34, "-": 36, "/": 37, "^": 38, "@": _MATMUL}
 _UNARY = {"neg", "abs", "~"}
+
+class _Getter(C.Structure):
+    _fields_ = [("name", C.c_char_p), ("get", C.c_void_p), ("set", C.c_void_p), ("doc", C.c_char_p),
+                ("closure", C.c_void_p)]
+
 
 _kept: list[Any] = []          # specs, member tables and method tables live as long as the types
 
@@ -56,6 +61,25 @@ def poke(address: int, value: int) -> None:
     C.c_int64.from_address(address).value = value
 
 
+def _as_expected() -> bool:
+    """Objects of CPython and of NumPy are where the generated code looks for them."""
+    a, b = object(), object()
+    pair, several, named, x = (a, b), [a, b, a], {"a": a, "b": b}, np.zeros((2, 3), np.float32)
+    items, at, descr = peek(id(several) + layout.LIST_ITEMS), id(x), id(x.dtype)
+    letters = C.string_at(descr + layout.DESCR_KIND, 3), C.c_int32.from_address(descr + layout.DESCR_KIND + 4).value
+    return (peek(id(1.5) + layout.TYPE) == id(float)
+            and C.c_double.from_address(id(1.5) + layout.FLOAT_VALUE).value == 1.5
+            and [peek(id(v) + layout.SIZE) for v in (pair, several, named)] == [2, 3, 2]
+            and [peek(id(pair) + layout.TUPLE_ITEMS + 8 * i) for i in range(2)] == [id(a), id(b)]
+            and [peek(items + 8 * i) for i in range(3)] == [id(a), id(b), id(a)]
+            and peek(at + layout.A_DATA) == x.ctypes.data and peek(at + layout.A_DESCR) == descr
+            and C.c_int32.from_address(at + layout.A_NDIM).value == 2
+            and [peek(peek(at + layout.A_DIMS) + 8 * i) for i in range(2)] == [2, 3]
+            and all(C.c_int32.from_address(id(v) + layout.A_FLAGS).value & layout.A_WANTED == wanted
+                    for v, wanted in ((x, 0x101), (x.T, 0x100)))
+            and letters == (b"ff=", x.dtype.num))
+
+
 def _check_interpreter() -> None:
     """The generated code reads CPython objects; refuse an interpreter whose objects look different."""
     problem = None
@@ -65,8 +89,8 @@ def _check_interpreter() -> None:
         problem = "it is a free-threaded build"
     elif C.sizeof(C.c_void_p) != 8 or sys.byteorder != "little":
         problem = "it is not 64-bit little-endian"
-    elif peek(id(1.5) + layout.TYPE) != id(float) or C.c_double.from_address(id(1.5) + 16).value != 1.5:
-        problem = "its objects are laid out differently"
+    elif not _as_expected():
+        problem = "its objects, or NumPy's, are laid out differently"
     if problem:
         raise ImportError(f"jitgrad needs CPython 3.11 to 3.14 with the GIL, 64-bit; {problem}")
 
@@ -192,6 +216,17 @@ OpType = _make(
     [("__vectorcalloffset__", _T_SSIZE, layout.O_VECTORCALL, _READONLY),
      ("__dictoffset__", _T_SSIZE, layout.O_DICT, _READONLY), _weak(layout.O_WEAK)])
 
+_dict = (_Getter * 2)(
+    _Getter(b"__dict__", _address("PyObject_GenericGetDict"), _address("PyObject_GenericSetDict")))
+Function = _make(
+    "jitgrad.Function", layout.N_SIZE, 0, _HAVE_GC | _HAVE_VECTORCALL | _METHOD,
+    {_CALL: _address("PyVectorcall_Call"), _NEW: NATIVE["function_new"], _GET: NATIVE["function_get"],
+     _GETTERS: C.addressof(_dict), _TRAVERSE: NATIVE["function_traverse"], _CLEAR: NATIVE["function_clear"], _DEALLOC: NATIVE["function_dealloc"]},
+    [("__vectorcalloffset__", _T_SSIZE, layout.N_VECTORCALL, _READONLY),
+     ("__dictoffset__", _T_SSIZE, layout.N_DICT, _READONLY), _weak(layout.N_WEAK),
+     ("_slow", _T_OBJECT_EX, layout.N_SLOW, 0), ("_failed", _T_OBJECT_EX, layout.N_FAILED, 0),
+     ("_held", _T_OBJECT_EX, layout.N_HELD, _READONLY), _word("_hits", layout.N_HITS, 0)])
+
 _GRADIENT = """gradient(target, sources, output_gradients=None, unconnected_gradients=UnconnectedGradients.NONE)
 
 The gradient of ``target`` (summed over its elements, and over a nest of targets) in each source.
@@ -236,8 +271,10 @@ key_set = C.CFUNCTYPE(C.c_int64, C.c_int64, C.c_int64)(NATIVE["key_set"])
 
 for _at, _value in ((layout.S_TENSOR, Tensor), (layout.S_VARIABLE, Variable), (layout.S_FLOAT, float),
                     (layout.S_LONG, int),
-                    (layout.S_NONE, None), (layout.S_TUPLE, tuple), (layout.S_LIST, list), (layout.S_TAPE, Tape)):
+                    (layout.S_NONE, None), (layout.S_TUPLE, tuple), (layout.S_LIST, list), (layout.S_TAPE, Tape),
+                    (layout.S_EXCEPTION, Exception), (layout.S_NDARRAY, np.ndarray), (layout.S_DICT, dict)):
     set_state(_at, id(_value))
+set_state(layout.S_FUNCTION_CALL, NATIVE["function_vectorcall"])
 set_state(layout.S_RECORDER_TABLE, _recorders.ctypes.data)
 set_state(layout.S_THREADS, _threads.ctypes.data)
 set_state(layout.S_POOL, _pool.ctypes.data)

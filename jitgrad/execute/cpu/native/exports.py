@@ -9,6 +9,7 @@ BUILTINS = {                     # become builtins of Python, called as (self, a
     "inside": ("tape_variables", "tape_reads", "tape_watches", "open_tapes", "log_rows", "log_row"),
     "sweep": ("plan_run", "fill_rows"),
     "gradient": ("gradient", "connect", "tape_finish"),
+    "functions": ("set_traces",),
 }
 INNER = {                        # slots and methods of types, kernels, functions called by address
     "calls": ("op_vectorcall", "key_set", "slot_binary", "slot_unary", "compare_slot"),
@@ -18,6 +19,8 @@ INNER = {                        # slots and methods of types, kernels, function
     "loops": ("branch", "loop"),
     "tapes": ("tape_new", "tape_enter", "tape_exit", "tape_dealloc", "tape_traverse", "tape_clear"),
     "gradient": ("tape_gradient",),
+    "functions": ("function_new", "function_get", "function_traverse", "function_clear", "function_dealloc"),
+    "replay": ("function_vectorcall",),
 }
 
 

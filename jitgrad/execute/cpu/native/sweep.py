@@ -66,64 +66,88 @@ def sweep(code, count, table, arena):
     return 0
 
 
-def run_plan(plan, given, outs, results):
-    """Compute ``results`` (a new list) from the input Tensors ``given``; ``outs`` gets the Tensors among them.
+def make_results(st, plan, table, outs):
+    """The Tensors of a plan's results, without numbers yet: new references in ``outs``, None where there is none.
 
-    False on an exception. The caller holds the inputs.
+    Their addresses go to the table. False with an exception, and nothing made, where memory is out.
     """
-    st = state()
-    n_in, n_out = load(plan + lay.P_INPUT_COUNT), load(plan + lay.P_OUTPUT_COUNT)
-    n_const = load(plan + lay.P_CONSTANT_COUNT)
-    described = load(plan + lay.P_OUTPUTS)
-    words = n_in + n_out + n_const
-    table = frame_table() if words <= SMALL_TABLE else resize(0, 8 * words)
-    if table == 0:
-        return no_memory() != 0
-    for i in range(n_in):
-        store(table + 8 * i, load(load(given + 8 * i) + lay.T_DATA))
-    made = 0
-    for k in range(n_out):
+    described, n_in = load(plan + lay.P_OUTPUTS), load(plan + lay.P_INPUT_COUNT)
+    for k in range(load(plan + lay.P_OUTPUT_COUNT)):
         out = described + lay.F_OUT_BYTES * k
         o = load(st + lay.S_NONE)
         if load(out) >= 0:
             o = tensor_new(load(out), load(out + 8), load(out + 16), load(out + 24))
             if o == 0:
-                if words > SMALL_TABLE:
-                    release(table)
+                drop(outs, k)
                 error_clear()
                 return failed(-1, lay.NO_MEMORY) != 0
             store(table + 8 * (n_in + k), load(o + lay.T_DATA))
-            store(outs + 8 * made, o)
-            made += 1
         else:
             incref(o)
-        list_set(results, k, o)
-    at = table + 8 * (n_in + n_out)
+        store(outs + 8 * k, o)
+    return True
+
+
+def drop(objects, n):
+    for k in range(n):
+        decref(load(objects + 8 * k))
+
+
+def run_code(st, plan, table):
+    """The sweep over a table that has the inputs and results: its status. The caller holds what a LONG plan reads."""
+    n_in, n_out = load(plan + lay.P_INPUT_COUNT), load(plan + lay.P_OUTPUT_COUNT)
     constants = load(plan + lay.P_CONSTANTS)
-    for k in range(n_const):
-        store(at + 8 * k, load(constants + 8 * k))
+    for k in range(load(plan + lay.P_CONSTANT_COUNT)):
+        store(table + 8 * (n_in + n_out + k), load(constants + 8 * k))
     free_threads = load(plan + lay.P_FLAGS) & lay.LONG != 0
     size = load(plan + lay.P_ARENA)
-    own = free_threads or size > lay.SCRATCH_BYTES
-    block = take_block(st, size + 64) if own else 0
+    if not free_threads and size <= lay.SCRATCH_BYTES:
+        return sweep(load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT), table, load(st + lay.S_SCRATCH))
+    block = take_block(st, size + 64)
+    if block == 0:
+        return lay.NO_MEMORY
     room = load(st + lay.S_POOL_TAKEN)
-    arena = (block + 63) & -64 if own else load(st + lay.S_SCRATCH)
-    status = 0
-    if own and block == 0:
-        status = lay.NO_MEMORY
-    elif free_threads:
-        thread = save_thread()
-        status = sweep(load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT), table, arena)
+    thread = save_thread() if free_threads else 0
+    status = sweep(load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT), table, (block + 63) & -64)
+    if free_threads:
         restore_thread(thread)
-    else:
-        status = sweep(load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT), table, arena)
-    if block != 0:
-        give_block(st, block, room)
+    give_block(st, block, room)
+    return status
+
+
+def compact(plan, outs, tensors):
+    """The Tensors among a plan's results, in a row of their own; how many there are."""
+    made = 0
+    for k in range(load(plan + lay.P_OUTPUT_COUNT)):
+        if load(load(plan + lay.P_OUTPUTS) + lay.F_OUT_BYTES * k) >= 0:
+            store(tensors + 8 * made, load(outs + 8 * k))
+            made += 1
+    return made
+
+
+def run_plan(plan, given, outs):
+    """Compute ``outs``, which gets new references, from the input Tensors ``given``; False on an exception.
+
+    The caller holds the inputs.
+    """
+    st = state()
+    n_in, n_out = load(plan + lay.P_INPUT_COUNT), load(plan + lay.P_OUTPUT_COUNT)
+    words = n_in + n_out + load(plan + lay.P_CONSTANT_COUNT)
+    table = frame_table() if words <= SMALL_TABLE else resize(0, 8 * words)
+    if table == 0:
+        return no_memory() != 0
+    for i in range(n_in):
+        store(table + 8 * i, load(load(given + 8 * i) + lay.T_DATA))
+    fine = make_results(st, plan, table, outs)
+    if fine:
+        status = run_code(st, plan, table)
+        if status != 0:
+            drop(outs, n_out)
+            failed(-1, status)
+            fine = False
     if words > SMALL_TABLE:
         release(table)
-    if status != 0:
-        failed(-1, status)
-    return status == 0
+    return fine
 
 
 def matters(plan, values):
@@ -167,12 +191,12 @@ def run_recorded(plan, values, marks):
         if held:
             incref(o)
     results = list_new(n_out)
-    fine = results != 0 and run_plan(plan, given, outs, results)
-    if fine and marks != 0:
-        made = 0
+    fine = results != 0 and run_plan(plan, given, outs)
+    if fine:
         for k in range(n_out):
-            if load(load(plan + lay.P_OUTPUTS) + lay.F_OUT_BYTES * k) >= 0:
-                made += 1
+            list_set(results, k, load(outs + 8 * k))
+    if fine and marks != 0:
+        made = compact(plan, outs, outs)
         fine = append_row(current_log(st), load(plan + lay.P_CALL), given, n_in, outs, made, 0, marks)
         if not fine and error_occurred() == 0:
             no_memory()

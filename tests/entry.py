@@ -1,0 +1,41 @@
+"""Functions of traces made by hand, for tests of the machine's way in."""
+
+from __future__ import annotations
+
+from jitgrad.core.aval import aval
+from jitgrad.core.dtypes import FLOAT32, FLOAT64, INT64
+from jitgrad.core.record import Recorder
+from jitgrad.execute.cpu import functions, types
+from jitgrad.execute.cpu.plans import Plan
+
+F32, F64, I64 = FLOAT32, FLOAT64, INT64
+
+
+def program(avals, body):
+    """The Program of a function of dry Tensors; avals as (dtype code, shape)."""
+    recorder = Recorder()
+    made = body(*(recorder.input(aval(*a)) for a in avals))
+    return recorder.program(made if isinstance(made, list) else [made])
+
+
+def plan(avals, body):
+    return Plan(program(avals, body), range(len(avals)))
+
+
+def trace(avals, body, recipe, **fields):
+    """By default as many positional arguments as inputs, and the one result as the answer."""
+    fields = {"positional": len(avals), "answer": [("result", 0)], **fields}
+    return functions.Trace(plan(avals, body), recipe, **fields)
+
+
+def function(*traces):
+    """A Function of these traces that says when Python had to act."""
+    f = types.Function()
+    f._slow = lambda *args, **kwargs: ("slow", args, kwargs)
+    f._failed = lambda address, guard, *args, **kwargs: ("failed", address, guard, args, kwargs)
+    functions.install(f, traces)
+    return f
+
+
+def is_slow(answer):
+    return type(answer) is tuple and len(answer) == 3 and answer[0] == "slow"
