@@ -73,12 +73,9 @@ class Trace:
         for row in recipe:
             rows.add(*row)
         inputs.check()
-        steps, depth = self._answer(answer)
-        shared = [k for name, *rest in answer if name == "result" for k in rest[:1]]
-        assigned = []
-        for variable, k in assignments:
-            assigned.append([self._keep(variable), layout.WORD * k, int(k in shared)])
-            shared.append(k)
+        n_out = peek(plan.address + layout.P_OUTPUT_COUNT)
+        steps, depth = self._answer(answer, {"result": n_out, "argument": rows.registers})
+        assigned = self._assigned(assignments, [k for name, k, *_ in answer if name == "result"])
         set_words = 1 << (2 * len(inputs.distinct) - 1).bit_length() if len(inputs.distinct) > _FEW else 0
         words = {
             layout.E_OBJECT: id(self), layout.E_POSITIONAL: positional,
@@ -90,7 +87,7 @@ class Trace:
             layout.E_VARIABLES: self._block(inputs.variables), layout.E_VARIABLE_COUNT: len(inputs.variables),
             layout.E_ASSIGNED: self._block(assigned), layout.E_ASSIGNED_COUNT: len(assigned),
             layout.E_ANSWER: self._block(steps), layout.E_ANSWER_COUNT: len(steps), layout.E_LINKS: self._block([[0]])}
-        n_in, n_out = (peek(plan.address + word) for word in (layout.P_INPUT_COUNT, layout.P_OUTPUT_COUNT))
+        n_in = len(inputs.avals)
         end = n_in + n_out + len(plan.constants)
         for word, size in ((layout.E_OBJECTS, n_in), (layout.E_REGISTERS, rows.registers),
                            (layout.E_OWNED, 1 + rows.owned), (layout.E_SCALARS, n_in), (layout.E_OUTS, n_out),
@@ -123,6 +120,17 @@ class Trace:
         self.tape_plan = plan
         poke(self.address + layout.E_TAPE_PLAN, plan.address)
 
+    def _assigned(self, assignments: Sequence[tuple[Any, int]], returned: list[int]) -> list[list[int]]:
+        """Variable, offset of its result, whether the answer or a Variable before has that result too."""
+        made, taken = self.plan._outs[0:-1:4].tolist(), {*returned}
+        out = []
+        for variable, k in assignments:
+            if not 0 <= k < len(made) or made[k] != variable._value._aval:
+                raise ValueError(f"a trace cannot assign result {k} to {variable!r}")
+            out.append([self._keep(variable), layout.WORD * k, int(k in taken)])
+            taken.add(k)
+        return out
+
     def _keep(self, obj: Any) -> int:
         self._kept.append(obj)
         return id(obj)
@@ -132,18 +140,25 @@ class Trace:
         self._kept.append(block)
         return int(block.ctypes.data)
 
-    def _answer(self, answer: Sequence[Row]) -> tuple[list[list[int]], int]:
+    def _answer(self, answer: Sequence[Row], known: dict[str, int]) -> tuple[list[list[int]], int]:
         """Instructions, and how many items wait at most."""
         steps, depth, most = [], 0, 0
         for name, *rest in answer:
-            words = [layout.WORD * rest[0], 0] if name in ("result", "argument") else [rest[0], 0]
-            if name == "const":
+            words = [rest[0], 0]
+            if name in known:
+                words[0] = layout.WORD * rest[0]
+                if not 0 <= rest[0] < known[name]:
+                    raise ValueError(f"a trace's answer has no {name} {rest[0]}")
+            elif name == "const":
                 words = [self._keep(rest[0]), 0]
             elif name == "dict":
                 words = [len(rest[0]), self._keep(tuple(rest[0]))]
             elif name == "call":
                 words = [rest[1], self._keep(rest[0])]
-            depth += 1 - (0 if name in ("result", "argument", "const") else words[0])
+            taken = 0 if name in known or name == "const" else words[0]
+            if taken > depth:
+                raise ValueError(f"a trace's answer has no {taken} objects for a {name}")
+            depth += 1 - taken
             most = max(most, depth)
             steps.append([_ANSWERS[name], *words])
         if depth != 1:
@@ -163,6 +178,8 @@ class _Inputs:
 
     def take(self, name: str, source: Any, i: int) -> int:
         """Input i comes from there; the second word of its instruction."""
+        if not 0 <= i < len(self.avals):
+            raise ValueError(f"a trace's plan has no input {i}")
         aval = self.avals[i]
         if name in ("float", "int") and aval is not AVALS[FLOAT64 if name == "float" else INT64]:
             raise ValueError(f"a Python {name} is no input of {aval!r}")
@@ -223,7 +240,13 @@ class _Rows:
     def _first(self, name: str, first: Any) -> int:
         if name in ("global", "absent", "cell"):
             return self._keep(first)
-        return int(first) if name == "word" else layout.WORD * int(first)
+        return int(first) if name == "word" else self._register(first)
+
+    def _register(self, number: int) -> int:
+        """Offset of a register that has something by now."""
+        if not 0 <= number < self.registers:
+            raise ValueError(f"a trace's recipe reads register {number} before anything is in it")
+        return layout.WORD * number
 
     def _registers(self, first: int, n: int, *, owned: bool) -> int:
         self.registers = max(self.registers, first + n)
@@ -231,8 +254,8 @@ class _Rows:
         return layout.WORD * first
 
     def _take(self, name: str, source: Any, i: int) -> None:
-        first = self._keep(source) if name in ("variable", "captured") else layout.WORD * source
-        if self._inputs.kinds[i][0] >= 0:
+        first = self._keep(source) if name in ("variable", "captured") else self._register(source)
+        if 0 <= i < len(self._inputs.kinds) and self._inputs.kinds[i][0] >= 0:
             if name not in ("tensor", "array") or self._inputs.kinds[i][0] != _DATA[name]:
                 raise ValueError(f"a trace's recipe names input {i} twice")
             self.data.append([layout.M_SAME, first, 0, layout.WORD * i])

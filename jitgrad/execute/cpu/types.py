@@ -216,12 +216,12 @@ OpType = _make(
     [("__vectorcalloffset__", _T_SSIZE, layout.O_VECTORCALL, _READONLY),
      ("__dictoffset__", _T_SSIZE, layout.O_DICT, _READONLY), _weak(layout.O_WEAK)])
 
-_dict = (_Getter * 2)(
-    _Getter(b"__dict__", _address("PyObject_GenericGetDict"), _address("PyObject_GenericSetDict")))
+_dict = (_Getter * 2)(_Getter(b"__dict__", _address("PyObject_GenericGetDict"), _address("PyObject_GenericSetDict")))
 Function = _make(
     "jitgrad.Function", layout.N_SIZE, 0, _HAVE_GC | _HAVE_VECTORCALL | _METHOD,
     {_CALL: _address("PyVectorcall_Call"), _NEW: NATIVE["function_new"], _GET: NATIVE["function_get"],
-     _GETTERS: C.addressof(_dict), _TRAVERSE: NATIVE["function_traverse"], _CLEAR: NATIVE["function_clear"], _DEALLOC: NATIVE["function_dealloc"]},
+     _GETTERS: C.addressof(_dict), _TRAVERSE: NATIVE["function_traverse"], _CLEAR: NATIVE["function_clear"],
+     _DEALLOC: NATIVE["function_dealloc"]},
     [("__vectorcalloffset__", _T_SSIZE, layout.N_VECTORCALL, _READONLY),
      ("__dictoffset__", _T_SSIZE, layout.N_DICT, _READONLY), _weak(layout.N_WEAK),
      ("_slow", _T_OBJECT_EX, layout.N_SLOW, 0), ("_failed", _T_OBJECT_EX, layout.N_FAILED, 0),

@@ -197,12 +197,12 @@ def replay_alone(st, trace, plan, work):
 
 
 def stopped(plan, status):
-    """A guard failed, or a kernel, which is an exception."""
+    """A guard failed; or a kernel, of which Python has more to say, as nothing was changed; or memory is out."""
     if is_guard(status):
         for i in range(load(plan + lay.P_GUARD_COUNT)):
             if load(load(plan + lay.P_GUARDS) + 8 * i) == status >> lay.ORDINAL:
                 return STOPPED - i
-    return failed(-1, status)
+    return SLOWLY if status > 0 else failed(-1, status)
 
 
 def finish(st, trace, work, outs, apart):
