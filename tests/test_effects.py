@@ -9,12 +9,15 @@ import jitgrad as jg
 from jitgrad import ops
 from jitgrad.core.aval import AVALS, aval
 from jitgrad.core.dtypes import CODES, DTYPES
+from jitgrad.core.form import form
 from jitgrad.core.primitive import BY_NAME, OPS
 from jitgrad.core.program import Program
-from jitgrad.core.record import Recorder, dispatch
+from jitgrad.core.record import dispatch
+from jitgrad.core.recorder import Recorder
 from jitgrad.execute import oracle
 from jitgrad.execute.cpu.layout import GUARD_FAILED
 from jitgrad.execute.cpu.plans import plan_of
+from jitgrad.execute.cpu.types import peek
 from jitgrad.transform.higher import CALL, inlined
 from jitgrad.transform.prune import pruned
 from jitgrad.transform.residuals import with_results
@@ -113,7 +116,6 @@ def test_calls_of_programs_with_guards():
 
 
 def _call_of(program, *operands):
-    from jitgrad.core.form import form
     return form(CALL, [AVALS[t._aval] for t in operands], {"program": program})
 
 
@@ -151,12 +153,9 @@ def test_ordinals_of_guards_count_instructions():
     OPS["guard"](jg.sum(y), jg.constant(0.0, "float64"))
     OPS["guard"](jg.sum(ops.reshape(y + 1.0, (3, 2))), jg.constant(6.0, "float64"))
     plan = plan_of(recorder.program([y]))
-    kernel = {f.prim.name for f, _, _ in plan.program.rows()}
-    assert kernel >= {"guard", "reduce_sum"} and plan.guards == sorted(plan.guards) and len(plan.guards) == 2
+    assert plan.guards == sorted(plan.guards) and len(plan.guards) == 2
     code, at, found = plan._code.tolist(), 0, []
-    from jitgrad.core.form import FORMS
-    from jitgrad.execute.cpu.types import peek
-    address = peek(next(f for f in FORMS if f.prim is GUARD and f.address).address)
+    address = peek(next(f for f, _, _ in plan.program.rows() if f.prim is GUARD).address)
     for i in range(max(plan.guards) + 1):
         found += [i] if code[at] == address else []
         at += 3 + code[at + 2]
