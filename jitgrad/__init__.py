@@ -25,12 +25,29 @@ from jitgrad.core.tensor import TensorMethods as _TensorMethods
 from jitgrad.core.tensor import install as _install
 from jitgrad.core.variable import VariableMethods as _VariableMethods
 from jitgrad.execute.cpu.library import kernels as kernels
+from jitgrad.frontend.batched import hessian as hessian
+from jitgrad.frontend.batched import jacfwd as jacfwd
+from jitgrad.frontend.batched import jacobian as jacobian
+from jitgrad.frontend.batched import jacrev as jacrev
+from jitgrad.frontend.batched import vmap as vmap
+from jitgrad.frontend.control import cond as cond
+from jitgrad.frontend.control import fori_loop as fori_loop
+from jitgrad.frontend.control import scan as scan
+from jitgrad.frontend.control import while_loop as while_loop
 from jitgrad.frontend.custom import custom_gradient as custom_gradient
 from jitgrad.frontend.custom import stop_gradient as stop_gradient
+from jitgrad.frontend.forward import ForwardAccumulator as ForwardAccumulator
+from jitgrad.frontend.forward import jvp as jvp
+from jitgrad.frontend.forward import linearize as linearize
+from jitgrad.frontend.function import function as function
 from jitgrad.frontend.lines import debug_lines as debug_lines
 from jitgrad.frontend.nans import debug_nans as debug_nans
 from jitgrad.frontend.tape import GradientTape as GradientTape
 from jitgrad.frontend.tape import UnconnectedGradients as UnconnectedGradients
+from jitgrad.frontend.transforms import grad as grad
+from jitgrad.frontend.transforms import hvp as hvp
+from jitgrad.frontend.transforms import value_and_grad as value_and_grad
+from jitgrad.frontend.transforms import vjp as vjp
 from jitgrad.ops.along import *
 from jitgrad.ops.composite import *
 from jitgrad.ops.creation import *

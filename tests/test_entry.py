@@ -388,11 +388,11 @@ def test_debugging_and_recording_go_to_python():
     assert not is_slow(f(x))
     with jg.debug_nans():
         assert is_slow(f(x))
-    types.set_state(layout.S_SLOW_CALLS, 1)
+    types.recording_enter()
     try:
         assert is_slow(f(x))
     finally:
-        types.set_state(layout.S_SLOW_CALLS, 0)
+        types.recording_leave()
     assert not is_slow(f(x))
 
 

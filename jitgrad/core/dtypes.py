@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad.core.errors import user_error
+from jitgrad.core.versions import DEFAULTS, changed
 
 BOOL, INT32, INT64, FLOAT32, FLOAT64 = range(5)
 DTYPES = tuple(np.dtype(name) for name in ("bool", "int32", "int64", "float32", "float64"))
@@ -38,7 +39,9 @@ def set_default_dtype(dtype: Any) -> None:
     code = code_of(dtype)
     if code not in (FLOAT32, FLOAT64):
         raise user_error(ValueError, f"set_default_dtype: the default must be float32 or float64, got {NAMES[code]}")
-    _Default.float_code = code
+    if code != _Default.float_code:
+        _Default.float_code = code
+        changed(DEFAULTS)
 
 
 def code_of(dtype: Any) -> int:

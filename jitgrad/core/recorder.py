@@ -31,6 +31,11 @@ def active() -> Recording | None:
     return items[-1] if items else None
 
 
+def depth() -> int:
+    """How many recordings this thread is in."""
+    return len(_stack.items)
+
+
 class Recording:
     """What sees Variables and arrays while its ``with`` block runs."""
 
@@ -57,6 +62,11 @@ class Recording:
             self.outer.assign(variable, value)
         else:
             backend.current().assign_now(variable, value)
+
+    def created(self, variable: Any) -> None:
+        """A Variable was made."""
+        if self.outer:
+            self.outer.created(variable)
 
     def made_of(self, array: Any, made: Any) -> None:
         """A Tensor was made of a NumPy array."""

@@ -50,6 +50,9 @@ class VariableMethods:
         self._flags = TRAINABLE if trainable else 0
         self._serial = next(_serials)
         self.name = "Variable:0" if name is None else str(name)
+        recording = active()
+        if recording:
+            recording.created(self)
         return self
 
     # ---- reading ----

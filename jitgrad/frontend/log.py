@@ -11,6 +11,7 @@ import numpy as np
 
 from jitgrad.core import backend
 from jitgrad.core.lock import TABLES
+from jitgrad.core.recorder import depth
 from jitgrad.execute.cpu import layout, types
 
 _logs: list[np.ndarray] = []         # a thread state that comes again finds its log again
@@ -54,6 +55,9 @@ def _after_fork() -> None:
             types.poke(start + 16 * i, thread)
             types.poke(start + 16 * i + 8, log)
         types.set_state(count, len(own[:1]))
+    types.set_state(layout.S_RECORDINGS, 0)
+    for _ in range(depth()):
+        types.recording_enter()
 
 
 @contextmanager

@@ -285,9 +285,9 @@ S_POOL_COUNT = 360             # how many,
 S_POOL_HELD = 368              # their bytes,
 S_POOL_LIMIT = 376             # and at most so many
 S_POOL_TAKEN = 384             # bytes of the block taken last
-S_RECORDINGS = 392             # recordings of all threads that want to see Variables
+S_RECORDINGS = 392             # recordings that want to see Variables ...
 S_POLL = 400                   # work left until a long loop looks for a signal
-S_SLOW_CALLS = 408             # not 0: calls of Functions are Python's business
+S_RECORDING_TABLE = 408        # ... as thread states: those that count
 S_FUNCTION_CALL = 416          # vectorcall of a Function
 S_EXCEPTION = 424              # Exception: what a match lets pass
 S_NDARRAY = 432
@@ -298,6 +298,7 @@ SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^",
 FIRST_COMPARISON = SYMBOLS.index("<")
 S_BYTES = S_OPS + WORD * len(SYMBOLS)
 SCRATCH_BYTES = 1 << 16
+MOST_RECORDINGS = 4096
 
 # A Py_buffer, and the block that S_DESCRIBE returns the address of: shape and strides follow it
 B_DATA, B_OBJECT, B_BYTES, B_ITEM, B_FLAGS, B_FORMAT, B_SHAPE, B_STRIDES, B_INNER, B_END = range(0, 80, 8)

@@ -135,7 +135,7 @@ class Machine:
         variable._epoch = 0
 
     def recordings(self, change: int) -> None:
-        types.set_state(layout.S_RECORDINGS, types.get_state(layout.S_RECORDINGS) + change)
+        (types.recording_enter if change > 0 else types.recording_leave)()
 
     def tapes(self) -> int:
         return len(types.open_tapes(types.thread_log())) if types.get_state(layout.S_RECORDERS) else 0

@@ -74,15 +74,15 @@ class Plan:
     """A Program ready to run: instructions, arena size, constants, and the struct that the machine reads."""
 
     def __init__(self, program: Program, inputs: Sequence[int], words: bytes = b"", hashed: int = 0,
-                 row: Form | None = None) -> None:
+                 row: Form | None = None, flat: Program | None = None) -> None:
         """``inputs[i]``: which of the caller's values is the Program's i-th input; ``row``: what a run of it is on
-        tapes, a `call` by default.
+        tapes, a `call` by default; ``flat``: a Program of the same inputs and results to run in its place.
         """
         self.program = program
         self.words = words
         self._row = row
         self.inputs = list(inputs)
-        flat = inlined(program)
+        self.flat = flat = inlined(program) if flat is None else flat
         self.constants = list(flat.constants.values())
         self._words = np.frombuffer(words, _int).copy()
         self._inputs = np.array([*inputs, 0], _int)

@@ -103,6 +103,7 @@ _pool = np.zeros(2 * layout.POOL_BLOCKS, np.int64)
 MAX_THREADS = 4096              # thread states that may hold a log at one time
 _recorders = np.zeros(2 * MAX_THREADS, np.int64)
 _threads = np.zeros(2 * MAX_THREADS, np.int64)
+_recordings = np.zeros(layout.MOST_RECORDINGS, np.int64)
 
 
 def set_state(word: int, value: int) -> None:
@@ -277,6 +278,7 @@ for _at, _value in ((layout.S_TENSOR, Tensor), (layout.S_VARIABLE, Variable), (l
 set_state(layout.S_FUNCTION_CALL, NATIVE["function_vectorcall"])
 set_state(layout.S_RECORDER_TABLE, _recorders.ctypes.data)
 set_state(layout.S_THREADS, _threads.ctypes.data)
+set_state(layout.S_RECORDING_TABLE, _recordings.ctypes.data)
 set_state(layout.S_POOL, _pool.ctypes.data)
 set_state(layout.S_POOL_LIMIT, config.pool_bytes())
 set_state(layout.S_SCRATCH, (_scratch.ctypes.data + layout.LINE - 1) & -layout.LINE)

@@ -22,6 +22,7 @@ from jitgrad.execute.cpu.native.raw import (
     store_f32,
     store_f64,
     store_i32,
+    thread_state,
     tuple_get,
     tuple_size,
     vectorcall,
@@ -34,6 +35,7 @@ from jitgrad.execute.cpu.native.tensors import (
     current_log,
     ensure,
     execute,
+    in_recording,
     item_bytes,
     record,
     tensor_new,
@@ -250,7 +252,7 @@ def op_call(op, args, n_positional, names, slow):
         for i in range(first):
             a = load(args + 8 * i)
             kind = load(a + lay.TYPE)
-            if kind == variable and load(st + lay.S_RECORDINGS) == 0:
+            if kind == variable and not in_recording(st):
                 a = note_read(st, a)
                 kind = tensor
             word = key_of(a, kind, literal >> i & 1, st) if a != 0 else 0
@@ -276,6 +278,31 @@ def key_set(key, total):
 
 def op_vectorcall(op, args, flagged, names):
     return op_call(op, args, flagged & 0x7FFFFFFFFFFFFFFF, names, lay.O_SLOW)
+
+
+def recording_enter(unused, args, count):
+    """recording_enter(): this thread is in one more recording."""
+    st = state()
+    n = load(st + lay.S_RECORDINGS)
+    if n == lay.MOST_RECORDINGS:
+        return no_memory()
+    store(load(st + lay.S_RECORDING_TABLE) + 8 * n, thread_state())
+    store(st + lay.S_RECORDINGS, n + 1)
+    incref(load(st + lay.S_NONE))
+    return load(st + lay.S_NONE)
+
+
+def recording_leave(unused, args, count):
+    """recording_leave(): this thread is in one recording less."""
+    st = state()
+    n, table, me = load(st + lay.S_RECORDINGS), load(st + lay.S_RECORDING_TABLE), thread_state()
+    for i in range(n):
+        if load(table + 8 * i) == me:
+            store(table + 8 * i, load(table + 8 * (n - 1)))
+            store(st + lay.S_RECORDINGS, n - 1)
+            break
+    incref(load(st + lay.S_NONE))
+    return load(st + lay.S_NONE)
 
 
 def row_note(unused, args, count):

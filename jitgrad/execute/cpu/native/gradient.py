@@ -26,6 +26,7 @@ from jitgrad.execute.cpu.native.raw import (
 )
 from jitgrad.execute.cpu.native.rows import finished, is_open, meet_all, none, release_rows
 from jitgrad.execute.cpu.native.sweep import matters, run_recorded
+from jitgrad.execute.cpu.native.tensors import in_recording
 from jitgrad.execute.cpu.native.walk import walk
 
 MANY = 128                     # sources beyond this are listed in Python
@@ -144,7 +145,7 @@ def answer(st, obstacle, status):
     plan = find_plan(st)
     if plan == 0:
         return plan
-    if load(st + lay.S_RECORDINGS) != 0 and any_dry(plan, load(st + lay.S_VALUES)):
+    if in_recording(st) and any_dry(plan, load(st + lay.S_VALUES)):
         store(status, lay.DRY)
         return 0
     marks = matters(plan, load(st + lay.S_VALUES))

@@ -25,7 +25,16 @@ from jitgrad.execute.cpu.native.raw import (
     vectorcall,
 )
 from jitgrad.execute.cpu.native.sweep import compact, drop, is_guard, make_results, run_code
-from jitgrad.execute.cpu.native.tensors import FLOAT64, INT64, append_row, current_log, failed, tensor_new, view_new
+from jitgrad.execute.cpu.native.tensors import (
+    FLOAT64,
+    INT64,
+    append_row,
+    current_log,
+    failed,
+    in_recording,
+    tensor_new,
+    view_new,
+)
 
 FRAME = 256                    # words of working memory that the stack has room for
 MOST = 64                      # traces that one call tries
@@ -41,7 +50,7 @@ STOPPED = -16                  # less the number of the guard that failed, among
 def function_vectorcall(f, args, flagged, names):
     st = state()
     n = flagged & 0x7FFFFFFFFFFFFFFF
-    if load(st + lay.S_CHECK) != 0 or load(st + lay.S_SLOW_CALLS) != 0:
+    if load(st + lay.S_CHECK) != 0 or in_recording(st):
         return slowly(st, f, args, flagged, names)
     i = 0
     while i < load(f + lay.N_COUNT):     # a match may run code that changes the traces

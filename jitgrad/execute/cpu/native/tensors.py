@@ -91,6 +91,18 @@ def current_log(st):
     return 0
 
 
+def in_recording(st):
+    """The calling thread is inside a recording, which sees what Variables are read and assigned."""
+    n = load(st + lay.S_RECORDINGS)
+    if n == 0:
+        return False
+    table, me = load(st + lay.S_RECORDING_TABLE), thread_state()
+    for i in range(n):
+        if load(table + 8 * i) == me:
+            return True
+    return False
+
+
 def ensure(log, column, count, capacity, width):
     """Room for ``count`` items of ``width`` bytes in a growing column; False if memory is out."""
     room = load(log + capacity)

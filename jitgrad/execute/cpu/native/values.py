@@ -32,6 +32,7 @@ from jitgrad.execute.cpu.native.tensors import (
     FLOAT64,
     INT32,
     execute,
+    in_recording,
     item_bytes,
     tell,
     tensor_new,
@@ -48,7 +49,7 @@ def held(o):
     st = state()
     t = o
     if load(o + lay.TYPE) == load(st + lay.S_VARIABLE):
-        if load(st + lay.S_RECORDINGS) != 0:
+        if in_recording(st):
             return o                     # Python knows what it holds there
         t = note_read(st, o)
     if t == 0:
@@ -124,8 +125,7 @@ def to_index(o):
 def to_bool(o):
     """nb_bool: 1, 0, or -1 with an exception."""
     st = state()
-    if load(st + lay.S_RECORDINGS) != 0 and (load(o + lay.TYPE) != load(st + lay.S_TENSOR)
-                                             or load(o + lay.T_DTYPE) != BOOL):
+    if in_recording(st) and (load(o + lay.TYPE) != load(st + lay.S_TENSOR) or load(o + lay.T_DTYPE) != BOOL):
         return truth_of(slow_read(o, TO_BOOL))     # a recording may want to know the truth only
     t = held(o)
     if is_scalar(t):
@@ -231,7 +231,7 @@ def assign(variable, delta, operator, general):
     """variable = variable operator delta, at once for a Tensor of its aval that nobody records."""
     st = state()
     value = load(variable + lay.V_VALUE)
-    if value != 0 and load(st + lay.S_RECORDERS) == 0 and load(st + lay.S_RECORDINGS) == 0:
+    if value != 0 and load(st + lay.S_RECORDERS) == 0 and not in_recording(st):
         form = form_for(st, load(st + lay.S_OPS + 8 * operator), value, delta)
         if form != 0 and load(form + lay.F_OUT) == load(value + lay.T_AVAL):
             call = frame_read()

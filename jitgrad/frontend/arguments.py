@@ -1,0 +1,141 @@
+"""What a call of a recorded function is given, as instructions that recognise the like of it, and as what the
+function's own code gets: Tensors for arrays, and Tensors of its own.
+
+An instruction is (name, register, a, b); registers hold the positional arguments, the values of keywords, then what
+instructions take out of containers. The machine runs them (see `execute.cpu.functions`).
+"""
+
+from __future__ import annotations
+
+import enum
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jitgrad.core.dtypes import CODES
+from jitgrad.core.number import number
+from jitgrad.core.record import tensor
+from jitgrad.execute.cpu.types import Tensor, Variable
+from jitgrad.ops import composite
+
+Instruction = tuple[str, int, Any, Any]
+Path = tuple[Any, ...]                     # where an argument stands: position or name, then keys
+_BY_VALUE = (str, bytes, complex, range, slice, frozenset, np.dtype)
+_SINGLE = (bool, type(None), type(Ellipsis), type(NotImplemented), enum.Enum)
+
+
+class Exotic(Exception):
+    """A container that only optree takes apart."""
+
+
+def normal(x: Any) -> Any:
+    """Arguments as the machine takes them: arrays of other layouts, types or byte orders become Tensors.
+
+    The very same object where nothing is to be done.
+    """
+    kind = type(x)
+    if kind is tuple or kind is list:
+        items = [normal(v) for v in x]
+        return x if all(a is b for a, b in zip(items, x, strict=True)) else kind(items)
+    if kind is dict:
+        changed = {key: normal(v) for key, v in x.items()}
+        return x if all(changed[key] is v for key, v in x.items()) else changed
+    if kind is np.ndarray:
+        fits = x.dtype in CODES and x.dtype.isnative and x.flags.c_contiguous and x.flags.aligned
+        return x if fits else tensor(x, what="function")
+    if isinstance(x, np.ndarray | np.generic):
+        return tensor(x, what="function")
+    return x
+
+
+class Arguments:
+    """Reads the arguments of one call. ``data(path, kind)`` says of a Python number whether it is data."""
+
+    def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any], data: Callable[[Path, type], bool]) -> None:
+        self.count = len(args)
+        self.names = tuple(kwargs)
+        self.instructions: list[Instruction] = []
+        self.numbers: dict[Path, Any] = {}           # every Python number met
+        self.inputs: list[Any] = []                  # Tensors that the function's code gets
+        self.paths: list[Path] = []                  # and where those stand
+        self.registers: dict[int, int] = {}          # id of such a Tensor -> register of what it was made of
+        self.objects: list[Any] = []                 # known by identity alone,
+        self.places: dict[int, int] = {}             # and the registers of those, by id
+        self.shapes: dict[Path, int] = {}            # avals of Tensors and arrays
+        self.is_data = data
+        self._inputs_of: dict[int, int] = {}
+        self.used = len(args) + len(kwargs)
+        self.args = [self._take(i, x, (i,)) for i, x in enumerate(args)]
+        self.kwargs = {name: self._take(len(args) + i, x, (name,)) for i, (name, x) in enumerate(kwargs.items())}
+
+    def _more(self, count: int) -> int:
+        self.used += count
+        return self.used - count
+
+    def _take(self, at: int, x: Any, path: Path) -> Any:
+        kind, say = type(x), self.instructions.append
+        if kind is Tensor:
+            return self._input("tensor", at, x, lambda: composite.identity(x), path)
+        if kind is np.ndarray:
+            return self._input("array", at, x, lambda: tensor(x), path)
+        if kind is float or kind is int:
+            return self._number(at, x, path)
+        if kind is tuple or kind is list:
+            first = self._more(len(x))
+            say((kind.__name__, at, len(x), first))
+            return kind([self._take(first + i, v, (*path, i)) for i, v in enumerate(x)])
+        if kind is dict:
+            first = self._more(len(x))
+            say(("dict", at, tuple(x), first))
+            return {key: self._take(first + i, v, (*path, key)) for i, (key, v) in enumerate(x.items())}
+        if isinstance(x, _BY_VALUE):
+            say(("equal", at, x))
+        elif isinstance(x, _SINGLE) or kind is Variable or isinstance(x, type):
+            say(("is", at, x))
+        elif hasattr(kind, "tree_flatten") or isinstance(x, tuple | list | dict):
+            raise Exotic
+        else:
+            say(("is", at, x))
+            self.objects.append(x)
+            self.places[id(x)] = at
+        return x
+
+    def _input(self, name: str, at: int, x: Any, made: Callable[[], Any], path: Path) -> Any:
+        known = self._inputs_of.get(id(x))
+        if known is None:
+            known = self._inputs_of[id(x)] = len(self.inputs)
+            self._more_inputs(made(), path)
+            if name == "tensor":
+                self.registers[id(self.inputs[known])] = at
+        self.instructions.append((name, at, known))
+        self.shapes[path] = self.inputs[known]._aval
+        return self.inputs[known]
+
+    def _more_inputs(self, t: Any, path: Path) -> None:
+        self.inputs.append(t)
+        self.paths.append(path)
+
+    def _number(self, at: int, x: Any, path: Path) -> Any:
+        self.numbers[path] = x
+        name = type(x).__name__
+        fits = type(x) is float or -(2**63) <= x < 2**63
+        if not fits:
+            self.instructions.append(("equal", at, x))
+        elif not self.is_data(path, type(x)):
+            self.instructions.append((f"{name}_key", at, x))
+        else:
+            made = number(x)
+            self.instructions.append((name, at, len(self.inputs)))
+            self._more_inputs(made.tensor, path)
+            return made
+        return x
+
+
+def held_weakly(x: Any) -> Any:
+    """A reference that does not keep an object alive, where it allows that."""
+    try:
+        return weakref.ref(x)
+    except TypeError:
+        return lambda: x

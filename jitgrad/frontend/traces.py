@@ -1,0 +1,246 @@
+"""One recorded way through a function: making it from a call, keeping it, comparing it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jitgrad.core import backend, nest
+from jitgrad.core.aval import AVALS
+from jitgrad.core.dtypes import BOOL, is_float
+from jitgrad.core.number import number
+from jitgrad.core.program import Program
+from jitgrad.core.record import tensor
+from jitgrad.core.versions import VERSIONS
+from jitgrad.execute.cpu.functions import Trace
+from jitgrad.execute.cpu.plans import Plan
+from jitgrad.frontend.answers import Answer, NotRebuilt
+from jitgrad.frontend.arguments import Arguments, normal
+from jitgrad.frontend.checks import Checks
+from jitgrad.frontend.facts import describe, holds
+from jitgrad.frontend.log import aside
+from jitgrad.frontend.tracing import Traced, Tracing
+from jitgrad.frontend.watching import TooManyFacts, Watch
+from jitgrad.transform.residuals import with_residuals
+from jitgrad.transform.simplify import simplify
+
+
+class NotReplayable(Exception):
+    """A call that ran, but that no replay can stand in for; says why."""
+
+    def __init__(self, why: str, answer: Any) -> None:
+        super().__init__(why)
+        self.answer = answer
+
+
+class Call:
+    """A call of a function, recorded as it runs."""
+
+    def __init__(self, f: Callable[..., Any], arguments: Arguments) -> None:
+        self.arguments = arguments
+        self.tracing = Tracing()
+        for t in arguments.inputs:
+            self.tracing.source(t, None)
+        watch = Watch(f)
+        with self.tracing, watch:
+            self.answer = f(*arguments.args, **arguments.kwargs)
+        try:
+            self.facts = watch.facts()
+        except TooManyFacts as error:
+            raise NotReplayable(str(error), self.answer) from None
+        self.versioned = watch.versioned
+
+    @functools.cached_property
+    def entry(self) -> Entry | None:
+        """The trace; None where only this first call could do what it did: it made Variables that stay."""
+        known = {id(x) for x in (*self.arguments.objects, *self.versioned)}
+        try:
+            answer = Answer(self.answer, self.arguments.registers, known)
+        except NotRebuilt as error:
+            raise NotReplayable(f"it returns a {error}, which a replay cannot make again; return Tensors in tuples, "
+                                "lists and dicts", self.answer) from None
+        traced = self.tracing.traced(self.arguments.inputs, answer.leaves)
+        if traced is None:
+            return None
+        if any(normal(a) is not a for a in traced.arrays):
+            raise NotReplayable("it reads a NumPy array that is not contiguous, aligned and of one of the dtypes of "
+                                "Tensors", self.answer)
+        return Entry(self, answer, traced)
+
+
+class Entry:
+    """A trace of a function, ready to run, with what Python knows of it."""
+
+    def __init__(self, call: Call, answer: Answer, traced: Traced) -> None:
+        self.arguments = call.arguments
+        self.facts = call.facts
+        self.versioned = call.versioned
+        self.program = traced.program
+        self.answer = answer
+        self.traced = traced
+        self.plan = _plan(traced.program)
+        self._links: list[tuple[int, Entry]] = []
+        self._guards = [(line, form.avals[0].code == BOOL and form.avals[0].size == 1)
+                        for (form, _, _), line in zip(self.plan.flat.rows(), self.plan.flat.lines, strict=False)
+                        if form.prim.name == "guard"]
+        self._versions = self._present()
+        self._word = VERSIONS.tolist()
+        self.trace = self._trace()
+
+    def _trace(self) -> Trace:
+        arguments, traced = self.arguments, self.traced
+        count = len(arguments.inputs)
+        sources = [("variable", v, count + i) for i, v in enumerate(traced.variables)]
+        sources += [("captured", a, count + len(traced.variables) + i) for i, a in enumerate(traced.arrays)]
+        checks = Checks(arguments.used, arguments.places)
+        checks.add(self.facts)
+        words = [("word", VERSIONS.ctypes.data + 8 * i, v) for i, v in enumerate(self._word)]
+        return Trace(self.plan, [*arguments.instructions, *words, *checks.rows, *sources], positional=arguments.count,
+                     names=arguments.names, answer=self.answer.instructions, assignments=traced.assigned)
+
+    @property
+    def variables(self) -> list[Any]:
+        """The Variables that it reads or assigns."""
+        return list({id(v): v for v in (*self.traced.variables, *(v for v, _ in self.traced.assigned))}.values())
+
+    def inputs(self, numbers: Arguments, call: Arguments, at_first: Mapping[int, Any]) -> list[Any]:
+        """What its plan reads in a call with the Python numbers of another, before Variables were assigned."""
+        given = dict(zip(call.paths, call.inputs, strict=True))
+        data = [number(numbers.numbers[path]).tensor if path in numbers.numbers else given[path]
+                for path in self.arguments.paths]
+        return [*data, *(at_first.get(id(v), v._value) for v in self.traced.variables),
+                *(tensor(a) for a in self.traced.arrays)]
+
+    # ---- what it goes by ----
+
+    def _present(self) -> list[int]:
+        """Versions of the layers and optimizers that the recording met, and of what those hold."""
+        return [v for x in self.versioned for v in x.versions()]
+
+    def refreshed(self) -> bool:
+        """Whether the counters have moved on without a change of what this trace met; then it is good again."""
+        now = VERSIONS.tolist()
+        if now == self._word or now[1:] != self._word[1:] or self._present() != self._versions:
+            return False
+        self._word = now
+        links, tape_plan = self.trace.links, self.trace.tape_plan
+        self.trace = self._trace()
+        self.trace.follow_with(links)
+        if tape_plan is not None:
+            self.trace.record_with(tape_plan)
+        return True
+
+    def guard(self, number: int) -> tuple[str, bool]:
+        """Where Python read the number that a guard checks, and whether it is a truth value."""
+        return self._guards[number] if number < len(self._guards) else ("", False)
+
+    def link(self, guard: int, entries: Sequence[Entry]) -> bool:
+        """Go on with any other trace where a guard fails; whether there are some that were not tried yet."""
+        known = {id(e) for g, e in self._links if g == guard}
+        new = [(guard, e) for e in entries if e is not self and id(e) not in known]
+        self._links += new
+        self._follow()
+        return bool(new)
+
+    def forget(self, gone: Sequence[Entry]) -> None:
+        """Go on with none of these."""
+        self._links = [(g, e) for g, e in self._links if e not in gone]
+        self._follow()
+
+    def _follow(self) -> None:
+        self.trace.follow_with([(g, e.trace) for g, e in self._links])
+
+    def recordable(self) -> bool:
+        """Let tapes see replays as `call` rows, which keep what their gradient reads; whether that is new."""
+        if self.trace.tape_plan is not None:
+            return False
+        program = self.program
+        floats = [i for i, v in enumerate(program.inputs.tolist()) if is_float(program.aval(v).code)]
+        self.trace.record_with(_plan(with_residuals(program, floats)))
+        return True
+
+    # ---- in words ----
+
+    def difference(self, older: Entry, f: Callable[..., Any]) -> str:
+        """What made this recording necessary beside an older one, as far as it is the caller's doing."""
+        old, new = older.arguments, self.arguments
+        for path, x in new.numbers.items():
+            if path in old.numbers and (type(x), x) != (type(old.numbers[path]), old.numbers[path]) and not (
+                    new.is_data(path)):
+                return (f"the argument {_name(f, path)} is a Python number, {old.numbers[path]!r} and then {x!r}, that "
+                        "the function uses as such; pass a Tensor, or mean it to be recorded for each value")
+        for path, a in new.shapes.items():
+            b = old.shapes.get(path)
+            if b is not None and a != b:
+                return f"the argument {_name(f, path)} was {AVALS[b]!r} and then {AVALS[a]!r}"
+        for fact in older.facts:
+            if not holds(fact):
+                return f"{describe(fact)} has changed"
+        for i, (a, b) in enumerate(zip(new.instructions, old.instructions, strict=False)):
+            if a[0] != b[0] or a[0] in ("is", "equal") and a[2] is not b[2]:
+                return f"instruction {i} of its arguments differs: {_brief(b)} and then {_brief(a)}"
+        return ""
+
+
+def agrees(a: Arguments, b: Arguments, but: Sequence[Any]) -> bool:
+    """Whether calls differ in nothing but Python numbers in some places."""
+    if (a.count, a.names, a.shapes) != (b.count, b.names, b.shapes) or len(a.instructions) != len(b.instructions):
+        return False
+    return all(p in but or (type(x), x) == (type(b.numbers.get(p)), b.numbers.get(p)) for p, x in a.numbers.items()
+               if not a.is_data(p, type(x)))
+
+
+def same_for_old_numbers(call: Call, old: Entry, before: Sequence[tuple[Any, Any]]) -> bool:
+    """Whether a call that took numbers as data does, for the numbers of an old trace, what that trace does."""
+    new = call.entry
+    if new is None or [r[0] for r in new.answer.instructions] != [r[0] for r in old.answer.instructions]:
+        return False
+    at_first = {id(v): value for v, value in (*before, *call.tracing.first())}
+    with aside():
+        a, b = (e.plan.run(e.inputs(old.arguments, call.arguments, at_first)) for e in (new, old))
+    if [v for v, _ in new.traced.assigned] != [v for v, _ in old.traced.assigned]:
+        return False
+    return not differs(a, b)
+
+
+def differs(a: Any, b: Any) -> str:
+    """The first leaf in which two nests are not the same, bit for bit; '' if they are."""
+    gots, wants = nest.named(a, "result"), nest.named(b, "result")
+    if [name for name, _ in gots] != [name for name, _ in wants]:
+        return "the structure of the result"
+    for (name, x), (_, y) in zip(gots, wants, strict=True):
+        if type(x) is not type(y):
+            return name
+        if hasattr(x, "_aval") or hasattr(x, "_value") or isinstance(x, np.ndarray):
+            p, q = np.asarray(x), np.asarray(y)
+            if p.dtype != q.dtype or p.shape != q.shape or p.tobytes() != q.tobytes():
+                return name
+        elif x is not y and x != y and not (x != x and y != y):
+            return name
+    return ""
+
+
+def _plan(program: Program) -> Plan:
+    with aside():
+        flat = simplify(program, backend.current().run)
+    return Plan(program, range(len(program.inputs)), flat=flat)
+
+
+def _name(f: Callable[..., Any], path: Sequence[Any]) -> str:
+    """An argument by the name of the parameter that takes it."""
+    first, *rest = path
+    if isinstance(first, int):
+        try:
+            names = list(inspect.signature(f).parameters)
+        except (TypeError, ValueError):
+            names = []
+        first = names[first] if first < len(names) else f"number {first}"
+    return "`" + str(first) + "".join(f"[{key!r}]" for key in rest) + "`"
+
+
+def _brief(instruction: Sequence[Any]) -> str:
+    return " ".join(str(x)[:40] for x in (instruction[0], *instruction[2:]))

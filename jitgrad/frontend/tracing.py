@@ -1,0 +1,239 @@
+"""Recording a function as it runs: every row of the thread, what the rows depend on, and which numbers Python read.
+
+The result is a Program whose inputs are arguments, Variables and NumPy arrays; whose results are those of the function,
+then what it left in Variables; and whose `guard` rows check the numbers that Python went by.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Sequence
+from types import CodeType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jitgrad import ops
+from jitgrad.core import backend
+from jitgrad.core.aval import AVALS, Aval
+from jitgrad.core.errors import in_package
+from jitgrad.core.form import FORMS, Form, form
+from jitgrad.core.primitive import BY_NAME
+from jitgrad.core.program import Program
+from jitgrad.core.recorder import Recording, active
+from jitgrad.execute.cpu import layout
+from jitgrad.execute.cpu import types as machine
+from jitgrad.frontend import lines
+from jitgrad.frontend.cuts import cut_row
+
+
+class Traced(NamedTuple):
+    """What a recording found."""
+
+    program: Program
+    arguments: list[int]          # for each argument Tensor its position among the inputs, -1 if unused
+    variables: list[Any]          # the inputs after those
+    arrays: list[Any]             # and after those
+    results: list[int]            # per result leaf: position among the Program's results
+    assigned: list[tuple[Any, int]]        # Variable, and which result it holds in the end
+    guards: list[str]             # where Python read the number that each guard row checks
+
+
+class Tracing(Recording):
+    """See the module. Enter it, run the function on the Tensors of `argument`, leave it, ask for `traced`."""
+
+    def __init__(self) -> None:
+        self._tape = machine.Tape()
+        self._tape._flags |= layout.K_WHOLE
+        self._frames: list[tuple[CodeType, int]] = []           # where each row was made
+        self._reads: list[tuple[int, Any, tuple[CodeType, int]]] = []    # after so many rows a number was read
+        self._read_ids: set[int] = set()
+        self._sources: dict[int, tuple[Any, Any]] = {}          # id of a Tensor -> the Tensor, what it stands for
+        self._first: dict[int, tuple[Any, Any]] = {}            # id of a Variable -> it, what it held at first
+        self._assigned: dict[int, Any] = {}
+        self._created: list[Any] = []                           # weak references to Variables made on the way
+
+    # ---- while it runs ----
+
+    def __enter__(self) -> Any:
+        super().__enter__()
+        lines.listen(layout.S_ROW_MADE, self._row_made, True)
+        lines.listen(layout.S_WAS_READ, self._was_read, True)
+        machine.tape_start(self._tape)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        machine.tape_stop(self._tape)
+        lines.listen(layout.S_ROW_MADE, self._row_made, False)
+        lines.listen(layout.S_WAS_READ, self._was_read, False)
+        super().__exit__(*error)
+
+    def source(self, t: Any, what: Any) -> Any:
+        """A Tensor that stands for something which a replay reads afresh."""
+        t._tracked |= layout.IN_TRACE
+        self._sources[id(t)] = (t, what)
+        return t
+
+    def read(self, variable: Any) -> Any:
+        value = super().read(variable)
+        if id(variable) not in self._first:
+            self._first[id(variable)] = (variable, value)
+            self.source(value, variable)
+        return value
+
+    def assign(self, variable: Any, value: Any) -> None:
+        if id(variable) not in self._first:
+            self._first[id(variable)] = (variable, variable._value)
+            self.source(variable._value, variable)
+        self._assigned[id(variable)] = variable
+        super().assign(variable, value)
+
+    def created(self, variable: Any) -> None:
+        self._created.append(weakref.ref(variable))
+
+    def made_of(self, array: Any, made: Any) -> None:
+        self.source(made, array)
+
+    def truth(self, t: Any) -> bool | None:
+        if t._tracked & layout.IN_TRACE and AVALS[t._aval].code:
+            return bool(ops.not_equal(t, 0))
+        return None
+
+    def _row_made(self, t: Any) -> None:
+        if active_tracing() is self:
+            self._frames.append(_frame())
+
+    def _was_read(self, t: Any) -> None:
+        if t._tracked & layout.IN_TRACE and id(t) not in self._read_ids and active_tracing() is self:
+            self._read_ids.add(id(t))
+            self._reads.append((len(self._frames), t, _frame()))
+
+    def first(self) -> list[tuple[Any, Any]]:
+        """The Variables that were read or assigned, and what they held before."""
+        return list(self._first.values())
+
+    def roll_back(self) -> None:
+        """Let the Variables hold what they held before."""
+        for variable, value in self._first.values():
+            if variable._value is not value:
+                backend.current().assign_now(variable, value)
+
+    # ---- afterwards ----
+
+    def traced(self, arguments: Sequence[Any], results: Sequence[Any]) -> Traced | None:
+        """The Program of the rows from these argument Tensors to these results.
+
+        None if Variables were made that stay: the next call will find them and make none.
+        """
+        rows = machine.log_rows(self._tape)
+        machine.tape_release(self._tape)
+        local = {id(r()) for r in self._created}
+        held = [(v, v._value) for v in self._assigned.values() if id(v) not in local]
+        self._assigned.clear()
+        self._first = {key: pair for key, pair in self._first.items() if key not in local}
+        self._sources = {key: (t, what) for key, (t, what) in self._sources.items() if id(what) not in local}
+        if any(r() is not None for r in self._created):
+            return None
+        return _Builder(self._sources, arguments).built(rows, self._frames, self._reads, results, held)
+
+
+def active_tracing() -> Tracing | None:
+    """The recording of a function that this thread is in."""
+    found = active()
+    while found is not None and not isinstance(found, Tracing):
+        found = found.outer
+    return found
+
+
+def _frame() -> tuple[CodeType, int]:
+    """Code and line of the innermost frame outside this package."""
+    frame: Any = sys._getframe(2)
+    while in_package(frame.f_code.co_filename) and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code, frame.f_lineno
+
+
+def place(where: tuple[CodeType, int]) -> str:
+    """FILE:LINE of a frame that was noted."""
+    return f"{where[0].co_filename}:{where[1]}"
+
+
+class _Builder:
+    """Numbers the values of recorded rows: what stands for something is an input, what no row made is a constant."""
+
+    def __init__(self, sources: dict[int, tuple[Any, Any]], arguments: Sequence[Any]) -> None:
+        self._sources = sources
+        self._number: dict[int, int] = {}
+        self._avals: list[Aval] = []
+        self._constants: dict[int, Any] = {}
+        self._variables: list[tuple[Any, int]] = []
+        self._arrays: list[tuple[Any, int]] = []
+        self._arguments = list(arguments)
+        for t in arguments:
+            if id(t) not in self._number:
+                self._new(t)
+
+    def _new(self, t: Any) -> int:
+        self._number[id(t)] = len(self._avals)
+        self._avals.append(AVALS[t._aval])
+        return len(self._avals) - 1
+
+    def _id(self, t: Any) -> int:
+        known = self._number.get(id(t))
+        if known is None:
+            known = self._new(t)
+            source = self._sources.get(id(t))
+            if source is None:
+                self._constants[known] = t
+            elif isinstance(source[1], np.ndarray):
+                self._arrays.append((source[1], known))
+            else:
+                self._variables.append((source[1], known))
+        return known
+
+    def built(self, rows: Sequence[Any], frames: Sequence[Any], reads: Sequence[Any], results: Sequence[Any],
+              assigned: Sequence[tuple[Any, Any]]) -> Traced:
+        made: list[tuple[Form, tuple[int, ...], int]] = []
+        where: list[str] = []
+        guards: list[str] = []
+        pending = list(reversed(reads))
+
+        def guard(upto: int) -> None:
+            while pending and pending[-1][0] <= upto:
+                _, t, frame = pending.pop()
+                expected = self._new_constant(t)
+                made.append((form(BY_NAME["guard"], [AVALS[t._aval]] * 2, {}), (self._id(t), expected),
+                             len(self._avals)))
+                where.append(place(frame))
+                guards.append(place(frame))
+
+        for r, (form_id, *refs) in enumerate(rows):
+            guard(r)
+            row = FORMS[form_id]
+            n = len(row.avals)
+            operands, outs = refs[:n], refs[n: n + len(row.outs)]
+            if len(refs) > n + len(row.outs):
+                row, operands = cut_row(operands, len(outs), refs[-1])
+            ids = tuple(map(self._id, operands))
+            first = len(self._avals)
+            for t in outs:
+                self._new(t)
+            made.append((row, ids, first))
+            where.append(place(frames[r]))
+        guard(len(rows))
+        ids = list(map(self._id, results))
+        held = [(v, self._id(value)) for v, value in assigned]
+        inputs = [*dict.fromkeys(self._number[id(t)] for t in self._arguments), *(i for _, i in self._variables),
+                  *(i for _, i in self._arrays)]
+        place_of = {v: i for i, v in enumerate(inputs)}
+        program = Program.build(made, self._avals, inputs, self._constants, [*ids, *(i for _, i in held)], where)
+        return Traced(program, [place_of[self._number[id(t)]] for t in self._arguments],
+                      [v for v, _ in self._variables], [a for a, _ in self._arrays], list(range(len(ids))),
+                      [(v, len(ids) + i) for i, (v, _) in enumerate(held)], guards)
+
+    def _new_constant(self, t: Any) -> int:
+        """The number that Python read, which the guard expects again."""
+        self._avals.append(AVALS[t._aval])
+        self._constants[len(self._avals) - 1] = t
+        return len(self._avals) - 1
