@@ -1,4 +1,4 @@
-"""What a replayed call does beyond its answer: guards and links, assignments, rows on tapes; threads, memory, the end."""
+"""What a replayed call does beyond its answer: guards and links, assignments; threads, memory, the end."""
 
 from __future__ import annotations
 
@@ -15,24 +15,13 @@ import numpy as np
 import pytest
 
 import jitgrad as jg
-from entry import F32, F64, I64, function, is_slow, plan, program, trace
+from entry import DOWN, F32, F64, UP, branch, function, is_slow, plan, program, recorded, trace
 from jitgrad.core.primitive import OPS
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.functions import Trace, install, installed
-from jitgrad.execute.cpu.plans import Plan, plan_of
+from jitgrad.execute.cpu.plans import plan_of
 
 GUARD = OPS["guard"]
-
-
-def branch(sign, scale, recipe, **fields):
-    """x * scale, if the sign of its sum is this."""
-    def body(x):
-        GUARD(jg.sum(x) > 0.0, jg.constant(sign))
-        return x * scale
-    return trace([(F64, (3,))], body, recipe, **fields)
-
-
-UP, DOWN = np.array([1.0, 2.0, 3.0]), np.array([-1.0, 2.0, -3.0])
 ARRAY = [("array", 0, 0)]
 
 
@@ -152,112 +141,6 @@ def test_hundreds_of_variables():
     for _ in range(4):
         assert f() is None
     assert [v.numpy().tolist() for v in vs] == [[16.0 * i, 16.0] for i in range(400)]
-
-
-# ---- tapes ----
-
-def recorded(avals, body, recipe, residuals=None, **fields):
-    """A trace that tapes record; with ``residuals`` the tape's plan has results more."""
-    made = trace(avals, body, recipe, **fields)
-    wider = body if residuals is None else lambda *xs: [*_listed(body(*xs)), *residuals(*xs)]
-    made.record_with(Plan(program(avals, wider), range(len(avals))))
-    return made
-
-
-def _listed(x):
-    return x if isinstance(x, list) else [x]
-
-
-@pytest.mark.parametrize("residuals", (None, lambda x, w: [jg.sin(x), w * 5.0]), ids=("same", "more"))
-def test_gradients_go_through_the_row(residuals):
-    w = jg.Variable([2.0, 3.0])
-    made = recorded([(F32, (2,)), (F32, (2,))], lambda x, w: [jg.sin(x) * w, x * 3.0],
-                    [("tensor", 0, 0), ("variable", w, 1)], residuals, positional=1,
-                    answer=[("result", 0), ("result", 1), ("tuple", 2)])
-    f = function(made)
-    x = jg.constant([0.5, 1.0])
-    with jg.GradientTape() as tape:
-        tape.watch(x)
-        y, z = f(x)
-        total = jg.sum(y * y) + jg.sum(z)
-    dx, dw = tape.gradient(total, [x, w])
-    s, c = np.sin(x.numpy()), np.cos(x.numpy())
-    np.testing.assert_allclose(dx.numpy(), 2 * s * w.numpy()**2 * c + 3, rtol=1e-6)
-    np.testing.assert_allclose(dw.numpy(), 2 * s**2 * w.numpy(), rtol=1e-6)
-    assert tape.watched_variables() == [w] or tape.watched_variables() == (w,)
-    assert f._hits == 1
-
-
-def test_variables_that_a_replay_reads_are_watched_though_nothing_is_differentiable():
-    w, frozen = jg.Variable([2.0, 3.0]), jg.Variable([1.0, 1.0], trainable=False)
-    made = recorded([(F32, (2,)), (F32, (2,))], lambda w, v: (w + v) > 2.0, [("variable", w, 0), ("variable", frozen, 1)],
-                    positional=0)
-    with jg.GradientTape() as tape:
-        function(made)()
-    assert list(tape.watched_variables()) == [w]
-
-
-def test_what_no_tape_follows_leaves_no_row():
-    made = trace([(F32, (2,))], lambda x: x * 2.0, [("tensor", 0, 0)])
-    x, f = jg.constant([1.0, 2.0]), function(made)
-    with jg.GradientTape(persistent=True) as tape:
-        f(x)
-        assert "call" not in tape.show()
-        tape.watch(x)
-        assert is_slow(f(x))                         # no plan to record yet
-        made.record_with(made.plan)
-        y = f(x)
-        assert "call" in tape.show()
-    assert tape.gradient(y, x).numpy().tolist() == [2, 2]
-    assert f._hits == 2
-
-
-def test_arrays_and_numbers_are_operands_too():
-    w, a, b = jg.Variable(2.0, dtype="float64"), np.array([1.0, 2.0]), np.array([3.0, 4.0])
-    made = recorded([(F64, (2,)), (F64, ()), (I64, ()), (F64, ()), (F64, (2,))],
-                    lambda a, x, n, w, b: a * x * jg.astype(n, "float64") * w * w * b,
-                    [("array", 0, 0), ("float", 1, 1), ("int", 2, 2), ("variable", w, 3), ("captured", b, 4)],
-                    positional=3)
-    f = function(made)
-    with jg.GradientTape() as tape:
-        y = f(a, 0.5, 3)
-        a[:] = 100.0                                  # the row has what was there
-        b[:] = 100.0
-    np.testing.assert_allclose(y.numpy(), [18.0, 48.0])
-    np.testing.assert_allclose(tape.gradient(y, w).numpy(), 66.0)
-
-
-def test_assigning_breaks_the_chain_under_a_tape():
-    w = jg.Variable([1.0, 2.0])
-    made = recorded([(F32, (2,)), (F32, (2,))], lambda x, w: [w * x, w * 3.0], [("tensor", 0, 0), ("variable", w, 1)],
-                    positional=1, assignments=[(w, 0)], answer=[("result", 1)])
-    x = jg.constant([3.0, 5.0])
-    with jg.GradientTape(persistent=True) as tape:
-        tape.watch(x)
-        y = function(made)(x)
-        z = w * 1.0
-    assert w.numpy().tolist() == [3, 10]
-    assert tape.gradient(y, w).numpy().tolist() == [3, 3] and tape.gradient(z, x) is None
-    assert tape.gradient(z, w).numpy().tolist() == [1, 1]
-
-
-def test_guards_hold_under_a_tape_too():
-    up, down = branch(True, 2.0, [("tensor", 0, 0)]), branch(False, -1.0, [("tensor", 0, 0)])
-    for made in (up, down):
-        made.record_with(made.plan)
-    f = function(up)
-    up.follow_with([(0, down)])
-    for x, scale in ((UP, 2.0), (DOWN, -1.0)):
-        x = jg.asarray(x)
-        with jg.GradientTape() as tape:
-            tape.watch(x)
-            y = f(x)
-        assert tape.gradient(y, x).numpy().tolist() == [scale] * 3
-    up.follow_with([])
-    with jg.GradientTape() as tape:
-        tape.watch(x)
-        assert f(x)[0] == "failed"
-        assert "call" not in tape.show()
 
 
 # ---- threads, memory, the end ----
@@ -432,9 +315,9 @@ def test_plans_of_walks_share_the_code():
 
 @pytest.mark.skipif("JITGRAD_KERNELS" in os.environ, reason="it is what runs")
 def test_the_numba_build_of_the_entry():
-    code = ("import numpy as np, jitgrad as jg; from entry import *; import test_entry_runs as t; "
+    code = ("import numpy as np, jitgrad as jg; from entry import *; import test_entry_runs as t, test_entry_tapes as u; "
             "t.test_links_are_followed_and_the_last_comes_first(); t.test_assignments_wait_for_every_guard(); "
-            "t.test_what_no_tape_follows_leaves_no_row(); t.test_arrays_and_numbers_are_operands_too()")
+            "u.test_what_no_tape_follows_leaves_no_row(); u.test_arrays_and_numbers_are_operands_too()")
     path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           env={**os.environ, "JITGRAD_KERNELS": "numba", "PYTHONPATH": path})

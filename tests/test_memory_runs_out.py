@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -67,4 +68,77 @@ print("sound")
 
 def test_any_allocation_may_fail():
     done = subprocess.run([sys.executable, "-X", "faulthandler", "-c", PROGRAM], capture_output=True, text=True)
+    assert done.stdout.strip().endswith("sound"), done.stderr[-3000:]
+
+
+REPLAY = """
+import gc, sys, _testcapi
+import numpy as np
+import jitgrad as jg
+from entry import F64, function, is_slow, plan, trace
+from jitgrad.core.primitive import OPS
+
+v, w = jg.Variable([1.0, 2.0, 3.0], dtype="float64"), jg.Variable([0.0, 0.0, 0.0], dtype="float64")
+space, key = {"g": 5}, object()
+
+def make(sign, scale):
+    def body(x, v, s):
+        OPS["guard"](jg.sum(x) > 0.0, jg.constant(sign))
+        return [x * s * scale, v + x, s + 1.0]
+    recipe = [("tuple", 0, 2, 2), ("list", 2, 1, 4), ("dict", 3, ("k",), 5), ("global", space, "g", 6), ("int_key", 6, 5),
+              ("attr", 1, "real", 7), ("item", 0, 0, 8), ("array", 4, 0), ("variable", v, 1), ("float", 1, 2)]
+    made = trace([(F64, (3,)), (F64, (3,)), (F64, ())], body, recipe, positional=2, assignments=[(w, 1)],
+                 answer=[("result", 0), ("argument", 0), ("tuple", 2), ("result", 1), ("dict", ("a",)), ("list", 2)])
+    made.record_with(made.plan)
+    return made
+
+up, down = make(True, 1.0), make(False, -1.0)
+up.follow_with([(0, down)])
+f = function(up)
+x, y = np.array([1.0, 2.0, 3.0]), np.array([-1.0, -2.0, -3.0])
+first, second = ([x], {"k": key}), ([y], {"k": key})
+watched = [v, w, v._value, space, key, x, y, first, second, f, up, down, jg.Tensor, tuple]
+
+def replay(given):
+    with jg.GradientTape() as tape:
+        return f(given, 0.5), f(given, 2.0)
+def alone(given):
+    return f(given, 0.5), f(given, 2.0)
+
+for run in (alone, replay):
+    for given in (first, second):
+        kept = w._value
+        before, failed = None, 0
+        for n in range(-3, 80):
+            w._value = kept
+            if n >= 0:
+                _testcapi.set_nomemory(n, n + 1)
+            try:
+                got = run(given)
+                _testcapi.remove_mem_hooks()
+                for answer, s in zip(got, (0.5, 2.0), strict=True):
+                    if not is_slow(answer):          # an attribute, say, could not be looked up
+                        assert (answer[0][0].numpy() == np.abs(given[0][0]) * s).all(), n
+                        assert (answer[1]["a"].numpy() == v.numpy() + given[0][0]).all(), n
+                del answer, got
+            except MemoryError:
+                failed += 1
+            finally:
+                _testcapi.remove_mem_hooks()
+            w._value = kept
+            if n == -1:
+                gc.collect()
+                before = [sys.getrefcount(o) for o in watched]
+        gc.collect()
+        assert failed > 5, failed
+        after = [sys.getrefcount(o) for o in watched]
+        assert before == after, (before, after)
+print("sound")
+"""
+
+
+def test_any_allocation_of_a_replay_may_fail():
+    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    done = subprocess.run([sys.executable, "-X", "faulthandler", "-c", REPLAY], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": path})
     assert done.stdout.strip().endswith("sound"), done.stderr[-3000:]
