@@ -8,7 +8,7 @@ import jitgrad as jg
 from jitgrad.core.aval import aval
 from jitgrad.core.dtypes import FLOAT32, FLOAT64, INT64
 from jitgrad.core.primitive import OPS
-from jitgrad.core.record import Recorder
+from jitgrad.core.recorder import Recorder
 from jitgrad.execute.cpu import functions, types
 from jitgrad.execute.cpu.plans import Plan
 

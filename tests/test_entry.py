@@ -12,7 +12,7 @@ import jitgrad as jg
 from entry import F32, F64, I64, function, is_slow, plan, program, trace
 from jitgrad.core.aval import aval
 from jitgrad.core.dtypes import CODES
-from jitgrad.core.record import Recorder
+from jitgrad.core.recorder import Recorder
 from jitgrad.execute.cpu import functions, layout, types
 
 KEY = object()

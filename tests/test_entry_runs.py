@@ -20,6 +20,7 @@ from jitgrad.core.primitive import OPS
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.functions import Trace, install, installed
 from jitgrad.execute.cpu.plans import plan_of
+from jitgrad.transform import control
 
 GUARD = OPS["guard"]
 ARRAY = [("array", 0, 0)]
@@ -79,6 +80,25 @@ def test_the_number_of_a_guard_counts_guards():
     assert f(UP).numpy() == 1.0 and f(DOWN)[2] == 0 and f(np.array([2.0, 2.0, 2.0]))[2] == 1
     made.follow_with([(1, other)])
     assert f(DOWN)[2] == 0 and f(np.array([2.0, 2.0, 2.0])).numpy().tolist() == [14, 14, 14]
+
+
+def test_guards_inside_a_choice_stop_too():
+    """They have no number among the plan's guards, so Python goes on; nothing was assigned."""
+    def checked(x):
+        GUARD(jg.max(x), jg.constant(3.0, "float64"))
+        return [x * 2.0]
+    yes, no = program([(F64, (3,))], checked), program([(F64, (3,))], lambda x: [x * -1.0])
+    v = jg.Variable([0.0, 0.0, 0.0], dtype="float64")
+
+    def whole(x):
+        (y,) = control.cond(x[0] > 0.0, [x], yes, no)
+        GUARD(jg.sum(y) > 100.0, jg.constant(False))
+        return [y]
+    made = trace([(F64, (3,))], whole, ARRAY, assignments=[(v, 0)])
+    f = function(made)
+    assert f(UP).numpy().tolist() == [2, 4, 6] and f(DOWN).numpy().tolist() == v.numpy().tolist() == [1, -2, 3]
+    assert is_slow(f(UP + 1.0)) and v.numpy().tolist() == [1, -2, 3]
+    assert f(DOWN * 100.0)[:3] == ("failed", made.address, 0) and v.numpy().tolist() == [1, -2, 3]
 
 
 def test_a_linked_trace_has_to_match():
