@@ -41,11 +41,12 @@ def program_of(core: Any) -> Program:
             if id(t) not in number:
                 inputs.append(new(t))
             ids.append(number[id(t)])
-        first, *_ = [new(t) for t in outs]
-        rows.append((made, tuple(ids), first))
+        rows.append((made, tuple(ids), len(avals)))
+        for t in outs:
+            new(t)
     used = {i for _, ids, _ in rows for i in ids}
     results = [number[id(t)] for _, _, outs in keep for t in outs if number[id(t)] not in used]
-    return Program.build(rows, avals, inputs, {}, results, [lines.made_at(outs[0]) for _, _, outs in keep])
+    return Program.build(rows, avals, inputs, {}, results, [lines.made_at(outs[0]) if outs else "" for _, _, outs in keep])
 
 
 def nbytes(core: Any) -> int:
