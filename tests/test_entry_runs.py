@@ -199,6 +199,30 @@ def test_eight_threads_call_one_function():
     assert wrong == []
 
 
+def test_traces_come_and_go_while_threads_call():
+    f, stop, wrong = function(), threading.Event(), []
+
+    def work():
+        while not stop.is_set():
+            for x, scale in ((UP, 2.0), (DOWN, -1.0)):
+                answer = f(x)
+                if type(answer) is jg.Tensor and answer.numpy().tolist() != (scale * x).tolist():
+                    wrong.append(answer)
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for i in range(300):
+        up, down = branch(True, 2.0, ARRAY), branch(False, -1.0, ARRAY)
+        install(f, ((up, down), (down, up), (up,), ())[i % 4])
+        up.follow_with([(0, down)] * (i % 3))
+        down.follow_with([(0, up)])
+        up.follow_with([])
+    stop.set()
+    for t in threads:
+        t.join()
+    assert wrong == [] and f._hits > 0
+
+
 def test_traces_may_change_while_they_match():
     """Code of the user's that runs in a match replaces what is matched."""
     class Trap:

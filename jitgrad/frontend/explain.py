@@ -46,7 +46,8 @@ def program_of(core: Any) -> Program:
             new(t)
     used = {i for _, ids, _ in rows for i in ids}
     results = [number[id(t)] for _, _, outs in keep for t in outs if number[id(t)] not in used]
-    return Program.build(rows, avals, inputs, {}, results, [lines.made_at(outs[0]) if outs else "" for _, _, outs in keep])
+    made_at = [lines.made_at(outs[0]) if outs else "" for _, _, outs in keep]
+    return Program.build(rows, avals, inputs, {}, results, made_at)
 
 
 def nbytes(core: Any) -> int:

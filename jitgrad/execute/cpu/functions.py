@@ -16,7 +16,7 @@ instructions put there. A **recipe** is a sequence of instructions, all of which
 ``("cell", cell, dst)``                what a closure's cell holds
 ``("attr", src, name, dst)``           an attribute
 ``("item", src, key, dst)``            an item
-``("word", address, value)``           the int64 at an address has this value
+``("word", address, value)``           the int64 at an address, which has to outlive the trace, has this value
 ``("tensor", src, i)``                 a Tensor with elements, of the aval of the plan's input i, which it is
 ``("array", src, i)``                  a NumPy array like that: C-contiguous, aligned, in native byte order
 ``("float", src, i)``, ``("int", ..)`` an exact float or int as float64 or int64; an int that does not fit is no match
