@@ -68,6 +68,13 @@ def test_arrays_and_numbers_are_operands_too():
     np.testing.assert_allclose(tape.gradient(y, w).numpy(), 66.0)
 
 
+def test_the_plan_to_record_has_to_fit():
+    made = trace([(F32, (2,))], lambda x: x * 2.0, [("tensor", 0, 0)])
+    for other in (branch(True, 1.0, [("tensor", 0, 0)]), trace([(F32, (2,))], lambda x: jg.sum(x), [("tensor", 0, 0)])):
+        with pytest.raises(ValueError, match="of its inputs, results and guards"):
+            made.record_with(other.plan)
+
+
 def test_assigning_breaks_the_chain_under_a_tape():
     w = jg.Variable([1.0, 2.0])
     made = recorded([(F32, (2,)), (F32, (2,))], lambda x, w: [w * x, w * 3.0], [("tensor", 0, 0), ("variable", w, 1)],

@@ -115,8 +115,16 @@ class Trace:
         self.links, self._links = [*links], block    # the machine reads where they are at each step
 
     def record_with(self, plan: Plan) -> None:
-        """The plan to run where a tape records: the same results, then values that the backward pass reads."""
+        """The plan to run where a tape records: the same results, then values that the backward pass reads.
+
+        Its guards are those of the trace's plan. Raises ValueError for one of other inputs or results.
+        """
+        results = self.plan._outs[:-1].tolist()
+        if (plan._avals.tolist() != self.plan._avals.tolist() or plan._outs[:-1][:len(results)].tolist() != results
+                or len(plan.guards) != len(self.plan.guards)):
+            raise ValueError("a trace is recorded with a plan of its inputs, results and guards")
         plan.recordable()
+        self._keep(plan)                             # one before may be running, in another thread
         self.tape_plan = plan
         poke(self.address + layout.E_TAPE_PLAN, plan.address)
 
