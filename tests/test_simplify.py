@@ -217,6 +217,10 @@ def test_squares_meet():
 def test_common_rows_are_one():
     assert cut(lambda x: [jg.sin(x), jg.sin(x), jg.sin(x) * jg.cos(x), jg.sin(x) * jg.cos(x)], V) == (8, 3)
     assert cut(lambda x, y: [x + y, y + x], V, V) == (2, 2)           # which NaN wins depends on the order
+    assert cut(lambda x: [x * 2, ops.multiply(2, x)], V) == (2, 1)
+    assert cut(lambda x: [x * np.float32(np.nan), ops.multiply(np.float32(np.nan), x)], V) == (2, 2)
+    assert cut(lambda x, y: [x + y, y + x, x == y, y == x], ((4,), I4), ((4,), I4)) == (4, 2)
+    assert cut(lambda x, y: [x == y, y == x, x < y, y < x], V, V) == (4, 3)
     assert cut(lambda x: [jg.sum(x, 0), jg.sum(x, 1)], M)[1] > 2
 
 

@@ -52,6 +52,20 @@ def same(made: Form) -> Check:
     return lambda known, ids: ids[0] if ids[0] == ids[1] else None
 
 
+def commutes(made: Form) -> Check:
+    """``op(x, y)`` is op(y, x), with what is known last. Of two NaNs the first wins: of floats one must be a number."""
+    dtype = made.outs[0].dtype
+
+    def check(known: Any, ids: tuple[int, ...]) -> Row | None:
+        x, y = ids
+        if (x in known.constants, x) <= (y in known.constants, y):
+            return None
+        if dtype.kind == "f" and (x not in known.bits or np.isnan(np.frombuffer(known.bits[x], dtype)).any()):
+            return None
+        return form(made.prim, made.avals[::-1], made.params).id, (y, x)
+    return check
+
+
 def chosen(made: Form) -> Check:
     """``where(c, x, y)`` with a known c, or with one answer."""
     def check(known: Any, ids: tuple[int, ...]) -> int | None:

@@ -10,7 +10,7 @@ from jitgrad import ops
 from jitgrad.core import dtypes
 from jitgrad.core.aval import Aval, aval
 from jitgrad.core.errors import user_error
-from jitgrad.core.exact import another, idempotent, itself, joined, neutral, same, undone
+from jitgrad.core.exact import another, commutes, idempotent, itself, joined, neutral, same, undone
 from jitgrad.core.primitive import EDGES, Linear, elementwise, uniform
 from jitgrad.ops import maths, scalar
 from jitgrad.ops.scalar import INF, NAN
@@ -19,7 +19,7 @@ MULTIPLIED = 8                 # integer powers of floats beyond this are not ma
 
 
 @elementwise(symbol="+", ref=np.add, samples=uniform((3, 4), (4,)), at=EDGES, linear=Linear.EACH,
-             vjp=lambda g, ans, x, y: (g, g), exact=(neutral(-0.0, -0.0),))
+             vjp=lambda g, ans, x, y: (g, g), exact=(neutral(-0.0, -0.0), commutes))
 def add(x, y):
     """Sum ``x + y``."""
     return x + y
@@ -33,7 +33,8 @@ def subtract(x, y):
 
 
 @elementwise(symbol="*", ref=np.multiply, samples=uniform((3, 1), (3, 4)), at=EDGES, linear=Linear.MULTI,
-             vjp=lambda g, ans, x, y: (g * y, g * x), exact=(neutral(1, 1), another("square", lambda x, y: x is y)))
+             vjp=lambda g, ans, x, y: (g * y, g * x),
+             exact=(neutral(1, 1), another("square", lambda x, y: x is y), commutes))
 def multiply(x, y):
     """Product ``x * y``."""
     return x * y

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core.exact import chosen, neutral, same, undone
+from jitgrad.core.exact import chosen, commutes, neutral, same, undone
 from jitgrad.core.primitive import EDGES, elementwise
 from jitgrad.ops import scalar
 
@@ -22,13 +22,15 @@ def _bools(count: int) -> Any:
     return lambda rng: [(tuple(rng.integers(0, 2, (3, 4)).astype(bool) for _ in range(count)), {})]
 
 
-@elementwise(symbol="==", domain="any", result="bool", vjp=None, ref=np.equal, samples=_pairs, at=EDGES)
+@elementwise(symbol="==", domain="any", result="bool", vjp=None, ref=np.equal, samples=_pairs, at=EDGES,
+             exact=(commutes,))
 def equal(x, y):
     """True where ``x`` equals ``y`` (NaN equals nothing)."""
     return x == y
 
 
-@elementwise(symbol="!=", domain="any", result="bool", vjp=None, ref=np.not_equal, samples=_pairs, at=EDGES)
+@elementwise(symbol="!=", domain="any", result="bool", vjp=None, ref=np.not_equal, samples=_pairs, at=EDGES,
+             exact=(commutes,))
 def not_equal(x, y):
     """True where ``x`` differs from ``y``."""
     return x != y
@@ -72,21 +74,21 @@ def where(condition, x, y):
 
 
 @elementwise(symbol="&", domain="logical", vjp=None, ref=operator.and_, samples=_bools(2),
-             exact=(same, neutral(-1, -1)))
+             exact=(same, neutral(-1, -1), commutes))
 def bitwise_and(x, y):
     """Bitwise and of integers, logical and of booleans."""
     return x & y
 
 
 @elementwise(symbol="|", domain="logical", vjp=None, ref=operator.or_, samples=_bools(2),
-             exact=(same, neutral(0, 0)))
+             exact=(same, neutral(0, 0), commutes))
 def bitwise_or(x, y):
     """Bitwise or of integers, logical or of booleans."""
     return x | y
 
 
 @elementwise(symbol="^", domain="logical", vjp=None, ref=operator.xor, samples=_bools(2),
-             exact=(neutral(0, 0),))
+             exact=(neutral(0, 0), commutes))
 def bitwise_xor(x, y):
     """Bitwise exclusive or of integers, logical of booleans."""
     return x ^ y
@@ -99,19 +101,19 @@ def bitwise_invert(x):
     return ~x
 
 
-@elementwise(domain="bool", vjp=None, ref=np.logical_and, samples=_bools(2), exact=(same, neutral(1, 1)))
+@elementwise(domain="bool", vjp=None, ref=np.logical_and, samples=_bools(2), exact=(same, neutral(1, 1), commutes))
 def logical_and(x, y):
     """True where both are; numbers count as True unless 0."""
     return x & y
 
 
-@elementwise(domain="bool", vjp=None, ref=np.logical_or, samples=_bools(2), exact=(same, neutral(0, 0)))
+@elementwise(domain="bool", vjp=None, ref=np.logical_or, samples=_bools(2), exact=(same, neutral(0, 0), commutes))
 def logical_or(x, y):
     """True where one of them is or both are; numbers count as True unless 0."""
     return x | y
 
 
-@elementwise(domain="bool", vjp=None, ref=np.logical_xor, samples=_bools(2), exact=(neutral(0, 0),))
+@elementwise(domain="bool", vjp=None, ref=np.logical_xor, samples=_bools(2), exact=(neutral(0, 0), commutes))
 def logical_xor(x, y):
     """True where exactly one of them is; numbers count as True unless 0."""
     return x ^ y
