@@ -280,29 +280,24 @@ def test_dead_rows_go_and_inputs_stay():
 
 # ---- effects and Programs within -------------------------------------------------------------------
 
-TOLD = Primitive(name="tell", code=60_000, kind=Kind.EFFECT, body=lambda: None, vjp=None, aval=lambda *xs: (),
-                 ref=lambda *xs: (), samples=None, operands=("*xs",), params=(), domains=("any",))
-
-
-def telling(*avals):
-    return form(TOLD, [aval(3, shape) for shape in avals], {})
-
-
 def test_effects_stay_in_their_order_with_their_operands():
     """Rows without outputs: between the same rows as before, each as often as it was there."""
-    recorder = Recorder()
-    x = recorder.input(aval(3, (4,)))
-    made, y = telling((4,)), recorder.number(jg.sin(x * 1))
-    recorder.rows += [(made, (y,), 0), (made, (y,), 0)]
-    z = recorder.number(jg.cos(x))
-    recorder.rows.append((made, (z,), 0))
-    jg.exp(x)
-    program = recorder.program([x])
-    small = simplify(program, RUN)
-    small.verify()
+    def build(x, sine, cosine):
+        OPS["guard"](jg.sin(x * 1), sine)
+        OPS["guard"](jg.sin(x), sine)
+        OPS["guard"](ops.positive(jg.cos(x)), cosine)
+        jg.exp(x)
+        return x
+    program, x = recorded(build, V, V, V), special(4, F4)
+    small = agreed(program, [x, jg.sin(x).numpy(), jg.cos(x).numpy()])
     assert [(f.prim.name, ids) for f, ids, _ in small.rows()] == [
-        ("sin", (0,)), ("tell", (1,)), ("tell", (1,)), ("cos", (0,)), ("tell", (2,))]
-    assert len(pruned(program)) == 0 and len(pruned(program, keep_effects=True)) == 6
+        ("sin", (0,)), ("guard", (3, 1)), ("guard", (3, 1)), ("cos", (0,)), ("guard", (4, 2))]
+    for wrong in (1, 2):
+        given = [x, jg.sin(x), jg.cos(x)]
+        given[wrong] = given[wrong] + 1
+        with pytest.raises(RuntimeError, match="a guard of the recorded program does not hold"):
+            answers(small, given)
+    assert len(pruned(program)) == 0 and len(pruned(program, keep_effects=True)) == len(program) - 1
 
 
 def called(program, *operands):
@@ -317,12 +312,9 @@ def test_calls_are_opened():
     small = agreed(program, [special(4, F4)])
     assert [f.prim.name for f, _, _ in small.rows()] == ["sin", "multiply", "sin", "multiply"]
     assert len(inlined(program)) == 2 * 4 + 2
-    recorder = Recorder()
-    x = recorder.input(aval(3, (4,)))
-    recorder.rows.append((telling((4,)), (recorder.number(x),), 0))
-    inner = recorder.program([jg.cos(x)])
-    small = simplify(recorded(lambda x: [x, called(inner, x)][:1], V), RUN)
-    assert [f.prim.name for f, _, _ in small.rows()] == ["tell"]
+    checked = recorded(lambda x, y: [jg.cos(x), OPS["guard"](x, y)][:1], V, V)
+    small = agreed(recorded(lambda x: [x, called(checked, x, x)][:1], V), [special(4, F4)])
+    assert [f.prim.name for f, _, _ in small.rows()] == ["guard"]
 
 
 def test_programs_in_params_are_simplified():
