@@ -13,7 +13,7 @@ from entry import F32, F64, I64, function, is_slow, plan, program, trace
 from jitgrad.core.aval import aval
 from jitgrad.core.dtypes import CODES
 from jitgrad.core.recorder import Recorder
-from jitgrad.execute.cpu import functions, layout, types
+from jitgrad.execute.cpu import functions, types
 
 KEY = object()
 

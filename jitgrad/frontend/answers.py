@@ -7,6 +7,7 @@ leaves does.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,10 @@ from jitgrad.execute.cpu.types import Tensor, Variable
 
 Instruction = tuple[Any, ...]
 _FIXED = (bool, int, float, complex, str, bytes, type(None), type, enum.Enum, range, slice, np.dtype, type(Ellipsis))
+
+
+def _itself(x: Any) -> Any:
+    return x
 
 
 class NotRebuilt(Exception):
@@ -73,7 +78,7 @@ class Answer:
             elif isinstance(x, np.ndarray):
                 fixed.append(x.copy)
             elif type(x) is Variable or isinstance(x, (*_FIXED, np.generic)) or id(x) in self._known:
-                fixed.append(lambda x=x: x)
+                fixed.append(functools.partial(_itself, x))
             else:
                 raise NotRebuilt(type(x).__name__)
 

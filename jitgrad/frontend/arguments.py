@@ -20,7 +20,7 @@ from jitgrad.core.record import tensor
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.ops import composite
 
-Instruction = tuple[str, int, Any, Any]
+Instruction = tuple[Any, ...]
 Path = tuple[Any, ...]                     # where an argument stands: position or name, then keys
 _BY_VALUE = (str, bytes, complex, range, slice, frozenset, np.dtype)
 _SINGLE = (bool, type(None), type(Ellipsis), type(NotImplemented), enum.Enum)

@@ -42,7 +42,8 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
         axes = nest.spread((tuple(in_axes) if isinstance(in_axes, list) else in_axes, 0) if kwargs else (in_axes,),
                            (args, kwargs) if kwargs else (args,), "vmap: in_axes")
         given = [tensor(x) for x in leaves]
-        places = [None if a is None else axis_index("vmap: in_axes", a, t.ndim) for t, a in zip(given, axes, strict=True)]
+        places = [None if a is None else axis_index("vmap: in_axes", a, t.ndim)
+                  for t, a in zip(given, axes, strict=True)]
         size = _size(given, places)
         operands = [t if a is None else moved(t, a, 0) for t, a in zip(given, places, strict=True)]
         avals = [AVALS[t._aval] if a is None else _example(t) for t, a in zip(operands, places, strict=True)]

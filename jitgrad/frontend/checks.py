@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jitgrad.frontend.facts import MISSING, Cell, Constant, Expected, Fact, Global, Identical
+from jitgrad.frontend.facts import MISSING, Cell, Constant, Expected, Fact, Global, Members, read, trusted
 from jitgrad.frontend.paths import ATTRIBUTE
 
 Row = tuple[Any, ...]
@@ -21,17 +21,28 @@ class Checks:
         self.registers = first
         self._arguments = arguments
         self._read: dict[Any, int] = {}
-        self._expect: dict[type, Callable[[int, Any], None]] = {Constant: self._constant, Identical: self._identical}
 
     def add(self, facts: Sequence[Fact]) -> None:
         """Check these, too."""
         for fact in facts:
-            at = self._root(fact.root)
+            at = self._end(fact)
+            if at is not None:
+                self._expected(at, fact.expected)
+
+    def _end(self, fact: Fact) -> int | None:
+        """The register that a path leads to; None where nothing needs to be looked at."""
+        at, value = self._root(fact.root), fact.root.value()
+        for step in fact.steps:
             if at is None:
-                continue
-            for step in fact.steps:
-                at = self._once((at, step.kind, step.key), "attr" if step.kind == ATTRIBUTE else "item", at, step.key)
-            self._expected(at, fact.expected)
+                return None
+            found, whole = read(value, step)
+            if not whole:              # a method: the class has it, what the instance would give is new each time
+                if trusted(found) or isinstance(found, classmethod):
+                    return None
+                at = self._object(type(value))
+            at = self._once((at, step.kind, step.key), "attr" if step.kind == ATTRIBUTE else "item", at, step.key)
+            value = found
+        return at
 
     def _once(self, key: Any, *row: Any) -> int:
         found = self._read.get(key)
@@ -57,15 +68,19 @@ class Checks:
         value = root.value()
         if value is MISSING:
             return None                        # gone: nothing reads from it any more
-        if id(value) in self._arguments:
-            return self._arguments[id(value)]
-        held = {"it": value}
-        return self._once((id(value),), "global", held, "it")
+        return self._arguments[id(value)] if id(value) in self._arguments else self._object(value)
+
+    def _object(self, value: Any) -> int:
+        """A register with an object: out of a dictionary of one's own."""
+        return self._once((id(value), ""), "global", {"": value}, "")
 
     def _expected(self, at: int, expected: Expected) -> None:
-        check = self._expect.get(type(expected))
-        if check is not None:
-            check(at, expected)
+        if isinstance(expected, Constant):
+            self._constant(at, expected.value)
+        elif not isinstance(expected, Members):
+            value = expected.ref()
+            if value is not None:
+                self.rows.append(("is", at, value))
         elif expected.kind in (list, tuple):
             first = self._more(len(expected.members))
             self.rows.append((expected.kind.__name__, at, len(expected.members), first))
@@ -84,8 +99,7 @@ class Checks:
         for i, member in enumerate(expected.members):
             self._expected(first + i, member)
 
-    def _constant(self, at: int, expected: Any) -> None:
-        value = expected.value
+    def _constant(self, at: int, value: Any) -> None:
         if type(value) is float:
             self.rows.append(("float_key", at, value))
         elif type(value) is int and value in _INT64:
@@ -94,8 +108,3 @@ class Checks:
             self.rows.append(("is", at, value))
         else:
             self.rows.append(("equal", at, value))
-
-    def _identical(self, at: int, expected: Any) -> None:
-        value = expected.ref()
-        if value is not None:
-            self.rows.append(("is", at, value))

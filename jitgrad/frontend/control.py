@@ -23,7 +23,7 @@ from jitgrad.transform import control
 
 
 def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any], *operands: Any) -> Any:
-    """``true_fun(*operands)`` where ``pred`` holds, else ``false_fun(*operands)``, as one row: no Python number is read.
+    """``true_fun(*operands)`` where ``pred`` holds, else ``false_fun(*operands)``, as one row: Python reads no number.
 
     ``pred``: a bool of shape (); operands are nests of Tensors, Variables, arrays and numbers. Both functions are
     recorded, whichever runs; they must return nests of equal structure, shapes and dtypes, else TypeError.

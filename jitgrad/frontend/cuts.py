@@ -33,7 +33,7 @@ def cut_row(operands: Sequence[Any], count: int, rule: Rule) -> tuple[Form, list
 
 def without_cuts(tape: Any, words: bytes, rows: bytes, values: Sequence[Any], n_targets: int, n_sources: int,
                  ) -> tuple[Program, list[Any], list[int], list[list[int]]]:
-    """A walk's rows as a Program without cuts: with a Tensor for each value, the targets and, per source, the leaves."""
+    """A walk's rows as a Program without cuts; a Tensor for each value, the targets and, per source, the leaves."""
     tensors: list[Any] = []
     avals: list[Aval] = []
     number: dict[int, int] = {}

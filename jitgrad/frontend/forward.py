@@ -22,6 +22,7 @@ from jitgrad.frontend.tape import GradientTape, UnconnectedGradients
 from jitgrad.frontend.transforms import chosen, recording
 from jitgrad.ops import creation
 from jitgrad.transform.jvp import pushforward
+from jitgrad.transform.residuals import with_results
 from jitgrad.transform.signature import ends_of, recorded
 
 
@@ -117,7 +118,6 @@ def _plan(program: Any, ends: Sequence[int], groups: Sequence[Sequence[int]]) ->
     live = [end for end in ends if end >= 0]
     pushed, saved = pushforward(program, live, [v for v, _ in entering])
     found = dict(zip(live, pushed.results.tolist(), strict=True))
-    from jitgrad.transform.residuals import with_results
     pushed = with_results(pushed, [found.get(end, -1) for end in ends])
     return Plan(pushed, range(len(pushed.inputs))), saved, [s for _, s in entering]
 
@@ -168,7 +168,8 @@ class ForwardAccumulator:
         try:
             unconnected = UnconnectedGradients(unconnected_gradients)
         except ValueError:
-            raise user_error(ValueError, f"Unknown value for unconnected_gradients: {unconnected_gradients!r}") from None
+            raise user_error(ValueError, f"Unknown value for unconnected_gradients: {unconnected_gradients!r}"
+                             ) from None
         leaves, structure = nest.flatten(primals)
         known = [i for i, x in enumerate(leaves) if type(x) is Tensor]
         found: list[Any] = [None] * len(leaves)

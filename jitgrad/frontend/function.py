@@ -85,7 +85,7 @@ class _Function:
             return self.function()(*given, **keywords)
         if self.check_every:
             return self._checked(args, kwargs)
-        if machine.get_state(layout.S_RECORDERS) and any([e.recordable() for e in self.entries]):
+        if machine.get_state(layout.S_RECORDERS) and sum(e.recordable() for e in self.entries):
             return self.function()(*args, **kwargs)
         found = self._other(args, kwargs)
         return self._record(args, kwargs) if found is _MISS else found
@@ -269,9 +269,9 @@ class _Function:
         if wrong:
             with self.lock:
                 self._drop(list(self.entries))
-            raise user_error(RuntimeError, f"function {self.name}: a replay and plain Python differ in {wrong}; something "
-                                           "changed that no replay can see (a clock, Python's random numbers, a file, "
-                                           "an attribute set through setattr)")
+            raise user_error(RuntimeError, f"function {self.name}: a replay and plain Python differ in {wrong}; "
+                                           "something changed that no replay can see (a clock, Python's random numbers, "
+                                           "a file, an attribute set through setattr)")
         return answer
 
     def program(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Program:
@@ -345,8 +345,8 @@ def function(f: Callable[..., Any] | None = None, *, on_branch_change: str = "re
     The first call runs as plain Python, and is recorded. Later calls with arguments of the same structure, dtypes,
     shapes and Python values replay it, without Python; where something has changed that the function went by, it is
     recorded again: numbers that Python read from Tensors (a branch taken), names and attributes that it used, the
-    contents of NumPy arrays, layers and optimizers. Variables are read and assigned as in plain Python. What else Python
-    does (printing, clocks, its own random numbers, appending to lists) is done when recorded only.
+    contents of NumPy arrays, layers and optimizers. Variables are read and assigned as in plain Python. What else
+    Python does (printing, clocks, its own random numbers, appending to lists) is done when recorded only.
 
     ``on_branch_change``: "retrace", or "raise" for a RuntimeError where a branch would be taken that was not recorded.
     ``check_every``: compare every n-th replay with plain Python, RuntimeError where they differ; slow, for debugging.

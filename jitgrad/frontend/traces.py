@@ -170,13 +170,12 @@ class Entry:
         old, new = older.arguments, self.arguments
         for path, x in new.numbers.items():
             if path in old.numbers and (type(x), x) != (type(old.numbers[path]), old.numbers[path]) and not (
-                    new.is_data(path)):
+                    new.is_data(path, type(x))):
                 return (f"the argument {_name(f, path)} is a Python number, {old.numbers[path]!r} and then {x!r}, that "
                         "the function uses as such; pass a Tensor, or mean it to be recorded for each value")
-        for path, a in new.shapes.items():
-            b = old.shapes.get(path)
-            if b is not None and a != b:
-                return f"the argument {_name(f, path)} was {AVALS[b]!r} and then {AVALS[a]!r}"
+        for path, shape in new.shapes.items():
+            if old.shapes.get(path, shape) != shape:
+                return (f"the argument {_name(f, path)} was {AVALS[old.shapes[path]]!r} and then {AVALS[shape]!r}")
         for fact in older.facts:
             if not holds(fact):
                 return f"{describe(fact)} has changed"

@@ -222,15 +222,15 @@ class _Builder:
             made.append((row, ids, first))
             where.append(place(frames[r]))
         guard(len(rows))
-        ids = list(map(self._id, results))
+        numbers = list(map(self._id, results))
         held = [(v, self._id(value)) for v, value in assigned]
         inputs = [*dict.fromkeys(self._number[id(t)] for t in self._arguments), *(i for _, i in self._variables),
                   *(i for _, i in self._arrays)]
         place_of = {v: i for i, v in enumerate(inputs)}
-        program = Program.build(made, self._avals, inputs, self._constants, [*ids, *(i for _, i in held)], where)
+        program = Program.build(made, self._avals, inputs, self._constants, [*numbers, *(i for _, i in held)], where)
         return Traced(program, [place_of[self._number[id(t)]] for t in self._arguments],
-                      [v for v, _ in self._variables], [a for a, _ in self._arrays], list(range(len(ids))),
-                      [(v, len(ids) + i) for i, (v, _) in enumerate(held)], guards)
+                      [v for v, _ in self._variables], [a for a, _ in self._arrays], list(range(len(numbers))),
+                      [(v, len(numbers) + i) for i, (v, _) in enumerate(held)], guards)
 
     def _new_constant(self, t: Any) -> int:
         """The number that Python read, which the guard expects again."""

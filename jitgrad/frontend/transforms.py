@@ -113,7 +113,7 @@ def hvp(f: Callable[..., Any], primals: Any, tangents: Any) -> Any:
 # ---- arguments -----------------------------------------------------------------------------------
 
 def chosen(name: str, args: Sequence[Any], argnums: Argnums) -> tuple[list[Any], list[Any], Callable[[Any], Any]]:
-    """Arguments with Tensors of their own at ``argnums``, the leaves there, and how to rebuild a nest of such leaves."""
+    """Arguments with Tensors of their own at ``argnums``, the leaves there, and how to rebuild a nest of the like."""
     single = isinstance(argnums, int)
     places = [argnums] if isinstance(argnums, int) else list(argnums)
     try:

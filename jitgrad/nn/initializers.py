@@ -14,12 +14,13 @@ from jitgrad.core.dtypes import code_of, default_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.nn.names import by_name
+from jitgrad.nn.tracking import Versioned
 from jitgrad.ops import creation
 
 _WITHIN_TWO = 0.87962566103423978       # standard deviation of a normal number cut off at two
 
 
-class Initializer:
+class Initializer(Versioned):
     """Makes a Tensor of a shape and dtype. A subclass says how in `draw`.
 
     With a ``seed`` every call gives the same numbers; without one they come from `jitgrad.random`, which

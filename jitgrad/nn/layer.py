@@ -16,7 +16,7 @@ from jitgrad.core.record import tensor
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.nn import initializers
 from jitgrad.nn.names import fresh, snake
-from jitgrad.nn.tracking import Structure, members, tracked
+from jitgrad.nn.tracking import Structure, Versioned, members, tracked
 
 
 class _Call(threading.local):
@@ -28,7 +28,7 @@ class _Call(threading.local):
 CALL = _Call()
 
 
-class Layer:
+class Layer(Versioned):
     """A function of Tensors that holds Variables. Subclasses define `call`, and `build` where weights need a shape.
 
     >>> import jitgrad as jg
@@ -127,6 +127,7 @@ class Layer:
         made = backend.current().Variable(value, trainable, name)
         self.__dict__.setdefault("_added", []).append(made)
         Structure.version += 1
+        self.moved()
         return made
 
     @property
@@ -227,10 +228,13 @@ class Layer:
             Structure.version += 1
             value = tracked(value)
         object.__setattr__(self, name, value)
+        if name != "_name":
+            self.moved()
 
     def __delattr__(self, name: str) -> None:
         Structure.version += 1
         object.__delattr__(self, name)
+        self.moved()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"

@@ -30,12 +30,13 @@ from jitgrad.nn.distances import poisson as poisson
 from jitgrad.nn.distances import squared_hinge as squared_hinge
 from jitgrad.nn.distances import tversky as tversky
 from jitgrad.nn.names import by_name
+from jitgrad.nn.tracking import Versioned
 from jitgrad.ops import composite
 
 _REDUCTIONS = ("sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "none", None)
 
 
-class Loss:
+class Loss(Versioned):
     """Reduces what a function of ``(y_true, y_pred)`` gives for each sample to one number.
 
     ``reduction``: "sum_over_batch_size" or "mean" (the sum over the number of samples), "sum",

@@ -15,10 +15,11 @@ from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.nn import crossentropies, distances
 from jitgrad.nn.names import fresh, snake
+from jitgrad.nn.tracking import Versioned
 from jitgrad.ops import composite
 
 
-class Metric:
+class Metric(Versioned):
     """A weighted mean of numbers, taken in by `update_state` since the last `reset_state`."""
 
     def __init__(self, name: str | None = None, dtype: Any = None) -> None:

@@ -16,13 +16,14 @@ from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.frontend.tape import GradientTape
 from jitgrad.nn.names import by_name, snake
+from jitgrad.nn.tracking import Versioned
 from jitgrad.nn.update import Update
 from jitgrad.ops import composite
 
 _logger = logging.getLogger("jitgrad")
 
 
-class Optimizer:
+class Optimizer(Versioned):
     """Changes Variables by their gradients. A subclass gives the rule for one variable, in ops, and names its slots.
 
     ``learning_rate`` and ``iterations`` are Variables: reading and assigning them works as in Keras. Of ``clipnorm``
@@ -186,6 +187,7 @@ class Optimizer:
         object.__setattr__(self, name, value)
         if name[0] != "_" and name not in ("learning_rate", "lr"):
             self._updates.clear()                # a rule recorded with the old value
+            self.moved()
 
     def __repr__(self) -> str:
         return (f"<{type(self).__name__} learning_rate={float(self._learning_rate):.6g}, "

@@ -10,7 +10,53 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from jitgrad.core import versions
 from jitgrad.execute.cpu.types import Variable
+from jitgrad.frontend.watching import versioned
+
+
+@versioned
+class Versioned:
+    """What counts its own changes, so that recorded functions see them: each attribute that is set is one."""
+
+    _version = 0
+
+    def moved(self) -> None:
+        """Something of this object has changed."""
+        self.__dict__["_version"] = self._version + 1
+        versions.changed(versions.STRUCTURE)
+
+    def versions(self) -> list[int]:
+        """Numbers that are others when this object, or one that it holds, has changed."""
+        found: dict[int, Any] = {}
+        _meet(self, found)
+        return [n for x in found.values() for n in (id(x), getattr(x, "_version", 0))]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        self.moved()
+
+
+def _meet(x: Versioned, found: dict[int, Any]) -> None:
+    """An object, and what its attributes hold: Variables and other objects that count their changes."""
+    if id(x) not in found:
+        found[id(x)] = x
+        for key, value in vars(x).items():
+            if key not in ("_memo", "_kept", "_updates"):
+                for other in inside(value):
+                    if isinstance(other, Versioned):
+                        _meet(other, found)
+                    else:
+                        found[id(other)] = other
+
+
+def inside(value: Any) -> Iterator[Any]:
+    """The Variables and counting objects in a value: itself, or what lists, tuples and dicts of it hold."""
+    if type(value) is Variable or isinstance(value, Versioned):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for v in value.values() if isinstance(value, dict) else value:
+            yield from inside(v)
 
 
 class Structure:
@@ -22,6 +68,7 @@ class Structure:
 def _moving(method: Callable[..., Any]) -> Callable[..., Any]:
     def changed(self: Any, *args: Any, **kwargs: Any) -> Any:
         Structure.version += 1
+        versions.changed(versions.STRUCTURE)
         out = method(self, *args, **kwargs)
         return self if out is self else out
     changed.__name__ = method.__name__

@@ -79,5 +79,5 @@ def _body() -> None:
     """Run a Program whose derivatives are those of another."""
 
 
-define(_body, name="custom_jvp", kind=Kind.HIGHER, vjp=_vjp, jvp=_jvp, batch=_batch, aval=_aval, ref=no_reference, samples=None,
-       operands=("*xs",), params=("program", "rule"), domains=("any",))
+define(_body, name="custom_jvp", kind=Kind.HIGHER, vjp=_vjp, jvp=_jvp, batch=_batch, aval=_aval, ref=no_reference,
+       samples=None, operands=("*xs",), params=("program", "rule"), domains=("any",))

@@ -146,7 +146,7 @@ class Machine:
         tapes = types.open_tapes(types.thread_log())
         for tape in tapes:
             types.tape_stop(tape)
-        return tapes  # type: ignore[no-any-return]
+        return tapes
 
     def resume(self, tapes: Sequence[Any]) -> None:
         for tape in reversed(tapes):
