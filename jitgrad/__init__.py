@@ -30,12 +30,15 @@ from jitgrad.frontend.batched import jacfwd as jacfwd
 from jitgrad.frontend.batched import jacobian as jacobian
 from jitgrad.frontend.batched import jacrev as jacrev
 from jitgrad.frontend.batched import vmap as vmap
+from jitgrad.frontend.checkpoint import checkpoint as checkpoint
+from jitgrad.frontend.checkpoint import recompute_grad as recompute_grad
 from jitgrad.frontend.control import cond as cond
 from jitgrad.frontend.control import fori_loop as fori_loop
 from jitgrad.frontend.control import scan as scan
 from jitgrad.frontend.control import while_loop as while_loop
 from jitgrad.frontend.custom import custom_gradient as custom_gradient
 from jitgrad.frontend.custom import stop_gradient as stop_gradient
+from jitgrad.frontend.custom_jvp import custom_jvp as custom_jvp
 from jitgrad.frontend.forward import ForwardAccumulator as ForwardAccumulator
 from jitgrad.frontend.forward import jvp as jvp
 from jitgrad.frontend.forward import linearize as linearize

@@ -85,6 +85,7 @@ class Primitive:
     init: Any = None                     # of a reduction or scan: number, or dtype -> number
     words: Callable[..., Any] | None = None   # of an own kernel: the integers its body gets
     scratch: Callable[..., int] | None = None  # of an own kernel: how many int64 words of working memory its body gets
+    opaque: bool = False                 # not to be simplified away, though it changes nothing
     vectors: str = ""                    # module of the machine that may have vector text in the place of the body
     runner: str = ""                     # of a row that holds Programs: module of the machine that makes its kernel
     bits: bool = False                   # an own kernel gets floats as integers of their width

@@ -47,11 +47,17 @@ class Recorded:
         """Complete once `close` has said what the results are."""
         return self.body.captured
 
+    @property
+    def avals(self) -> list[Aval]:
+        """Of the results."""
+        return avals_of(self.results)
+
     def close(self, results: Sequence[Any]) -> None:
-        """These are the results, which may take more from around."""
+        """These are the results, None for none, which may take more from around."""
         self.results = list(results)
         for t in self.results:
-            self.body.number(t)
+            if t is not None:
+                self.body.number(t)
 
     def program(self, inputs: Sequence[Any]) -> Program:
         """The Program of the results from these inputs: own ones and captured ones, all in any order, maybe others."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -101,11 +101,11 @@ class Tracing(Recording):
         return None
 
     def _row_made(self, t: Any) -> None:
-        if active_tracing() is self:
+        if self in tracings():
             self._frames.append(_frame())
 
     def _was_read(self, t: Any) -> None:
-        if t._tracked & layout.IN_TRACE and id(t) not in self._read_ids and active_tracing() is self:
+        if t._tracked & layout.IN_TRACE and id(t) not in self._read_ids and self in tracings():
             self._read_ids.add(id(t))
             self._reads.append((len(self._frames), t, _frame()))
 
@@ -138,12 +138,13 @@ class Tracing(Recording):
         return _Builder(self._sources, arguments).built(rows, self._frames, self._reads, results, held)
 
 
-def active_tracing() -> Tracing | None:
-    """The recording of a function that this thread is in."""
+def tracings() -> Iterator[Tracing]:
+    """The recordings of functions that this thread is in."""
     found = active()
-    while found is not None and not isinstance(found, Tracing):
+    while found is not None:
+        if isinstance(found, Tracing):
+            yield found
         found = found.outer
-    return found
 
 
 def _frame() -> tuple[CodeType, int]:

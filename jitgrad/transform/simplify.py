@@ -181,6 +181,8 @@ def _unspread(made: Form) -> Check:
 
 def _moved(made: Form) -> Check | None:
     """In the same order it is the operand, or a reshape; a scalar moved, or broadcast and moved, is broadcast."""
+    if made.prim.opaque:
+        return None
     x, out, name = made.avals[0], made.outs[0], made.prim.name
     in_order = _in_order(made.prim.body(x, **made.params)) and x.size == out.size
     if in_order and x is out:
