@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -13,6 +18,7 @@ from jitgrad.core.recorder import Recorder
 from jitgrad.execute import oracle
 from jitgrad.execute.cpu.plans import plan_of
 from jitgrad.transform import control
+from jitgrad.transform.higher import called
 from jitgrad.transform.jvp import jvp
 from jitgrad.transform.vjp import vjp
 from jitgrad.transform.vmap import vmap
@@ -121,9 +127,6 @@ def check(program, arrays, rng, order=2, transforms=(pulled,)):
 
 
 # ---- each entry, plainly ---------------------------------------------------------------------------
-
-POWER = recorded(lambda c, x: x * c, (), ())
-
 
 @pytest.mark.parametrize("pred", [True, False])
 def test_cond_runs_the_branch_that_it_is_told_to(pred, rng):
@@ -316,3 +319,152 @@ def test_every_transform_of_every_transform(name, rng):
 def test_transforms_of_nests(inner, outer, rng):
     step = recorded(lambda c, x: jg.sin(x) * c + 0.1 * x * x, (), (2,))
     check(nest(outer, 3, nest(inner, 2, step, (2,)), (2,)), [np.float64(1.1), np.array([0.4, 0.7])], rng, 2, EVERY)
+
+
+# ---- the machine -----------------------------------------------------------------------------------
+
+DOUBLE = recorded(lambda c, x: x * 2.0, (), (2,))
+FOREVER = recorded(lambda x: x > 0.0, ())
+SAME = recorded(lambda x: x * 1.0, ())
+
+
+@pytest.mark.parametrize("loop", [
+    lambda x: control.while_loop([x], FOREVER, SAME, 0), lambda x: control.scan([x], SAME, 0, 1, 1 << 40),
+    lambda x: control.while_loop([x], FOREVER, recorded(lambda x: control.scan([x], SAME, 0, 1, 1000)[0], ()), 0),
+    lambda x: plan_of(program_of(lambda ts: control.while_loop(ts, FOREVER, SAME, 0), [x])).run([x])],
+    ids=["while", "scan", "nested", "plan"])
+def test_ctrl_c_ends_a_long_loop(loop):
+    """Whether the operation runs by itself or in a plan; the exception is that of the handler."""
+    x = tensor(np.float64(1.0))
+    for _ in range(2):
+        timer = threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            loop(x)
+        timer.join()
+
+
+def test_a_handler_that_returns_lets_the_loop_go_on():
+    """It may run operations itself meanwhile."""
+    seen = []
+    before = signal.signal(signal.SIGALRM, lambda *_: seen.append(float(jg.sum(jg.constant(np.ones(300))))))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        count = recorded(lambda i: i + 1, aval(1, ()))
+        below = recorded(lambda i: i < 10_000_000, aval(1, ()))
+        i, n = control.while_loop([tensor(np.int32(0))], below, count, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+    assert int(i) == int(n) == 10_000_000 and len(seen) > 1 and set(seen) == {300.0}
+
+
+def test_loops_run_beside_each_other(rng):
+    """Long ones let go of the GIL; each thread has working memory of its own."""
+    body = recorded(lambda w, h: jg.tanh(w @ h), (6, 6), (6,))
+    below = recorded(lambda w, h, i: i < 20_000, (6, 6), (6,), aval(1, ()))
+    both = recorded(lambda w, h, i: (jg.tanh(w @ h), i + 1), (6, 6), (6,), aval(1, ()))
+    w, h = tensor(rng.normal(size=(6, 6))), tensor(rng.normal(size=6))
+
+    def work(_):
+        return [control.scan([w, h], body, 1, 1, 20_000)[0].numpy(),
+                control.while_loop([w, h, tensor(np.int32(0))], below, both, 1)[0].numpy()]
+    with ThreadPoolExecutor(4) as pool:
+        answers = [a for pair in pool.map(work, range(8)) for a in pair]
+    assert all((a == answers[0]).all() for a in answers)
+
+
+def test_no_memory_to_work_in():
+    # three arrays of 64 TiB are more than a process has addresses for, however much the system promises
+    wide = recorded(lambda x: jg.sum(jg.broadcast_to(x, (1 << 43,)) * jg.broadcast_to(x + 1.0, (1 << 43,))), ())
+    x = tensor(np.float64(1.0))
+    for run_it in (lambda: control.scan([x], wide, 0, 1, 2), lambda: control.while_loop([x], FOREVER, wide, 0),
+                   lambda: control.cond(tensor(np.bool_(True)), [x], wide, SAME)):
+        with pytest.raises(MemoryError, match="no memory to work in"):
+            run_it()
+
+
+def test_a_row_that_fails_says_why():
+    with pytest.raises(IndexError, match="scan: .*out of range"):
+        control.scan([tensor(np.ones(4)), tensor(np.array([0, 1, 9, 2], np.int32))],
+                     recorded(lambda x, i: (jg.take(x, i), i), (4,), aval(1, (4,))), 0, 2, 1)
+
+
+def test_a_tape_records_loops(rng):
+    """Alone and beneath another tape, by operations and by a `call` row."""
+    w = jg.Variable(rng.normal(size=(3, 3)))
+    body = recorded(lambda w, h, x: (jg.tanh(w @ h + x), h), (3, 3), (3,), (3,))
+    xs = jg.constant(rng.normal(size=(4, 3)))
+
+    def by_row(w):
+        return control.scan([w, jg.zeros(3, dtype="float64"), xs], body, 1, 1, 4)[0]
+
+    def by_hand(w):
+        h = jg.zeros(3, dtype="float64")
+        for x in xs:
+            h = jg.tanh(w @ h + x)
+        return h
+    found = []
+    for run_it in (by_row, by_hand):
+        with jg.GradientTape() as outer:
+            with jg.GradientTape() as tape:
+                y = jg.sum(run_it(w.read_value()) ** 2)
+            g = tape.gradient(y, w)
+            size = jg.sum(g * g)
+        found.append([y.numpy(), g.numpy(), outer.gradient(size, w).numpy()])
+    agree(*found)
+
+
+def test_residuals_that_were_stacked_are_read():
+    """A scan that keeps what its derivative reads does not run forward again; the numbers are the same."""
+    body = recorded(lambda c, x: jg.sin(x * c) * c, (), ())
+    kept = control.with_residuals(body, 1, 1, (0, 1))
+    assert len(kept.results) > len(body.results)
+    found = []
+    for step, rows in ((body, 3), (kept, 2)):
+        program = program_of(lambda ts, step=step: [control.scan(ts, step, 1, 1, 5)[0] ** 2], [1.2, 0.7])
+        back = vjp(program, [0, 1])
+        assert sum(made.prim.name == "scan" for made, _, _ in back.rows()) == rows
+        found.append(run(back, [1.2, 0.7, 1.0]))
+    assert found[0] == found[1]
+
+
+def test_calls_within_bodies_and_equal_programs(rng):
+    inner = recorded(lambda x, y: (x * y, x + y), (2,), (2,))
+    body = recorded(lambda x, y: called(inner, [x, y]), (2,), (2,))
+    arrays = list(rng.normal(size=(2, 2)))
+    check(program_of(lambda ts: control.scan(ts, body, 0, 2, 3), arrays), arrays, rng, 2, EVERY)
+    again = recorded(lambda x, y: (x * y, x + y), (2,), (2,))
+    assert again is not inner and control.shared(inner) is control.shared(again)
+    other = recorded(lambda x, y: (x * y, x + 2.0 * y), (2,), (2,))
+    third = recorded(lambda x, y: (x * y, x + 3.0 * y), (2,), (2,))
+    assert len({control.shared(p) for p in (inner, other, third)}) == 3
+
+
+def test_what_programs_with_loops_say(rng):
+    program = nest("while", 3, nest("scan", 2, DOUBLE, (2,)), (2,))
+    shown = program.show()
+    assert "condition of while_loop %" in shown and "stages[0].body of while_loop %" in shown
+    assert "\n        " in shown and "body of scan %" in shown            # two levels
+    same = nest("while", 3, nest("scan", 2, DOUBLE, (2,)), (2,))
+    assert program.signature() == same.signature() != nest("while", 4, DOUBLE, (2,)).signature()
+    with pytest.raises(ValueError, match="while_loop"):
+        program.save("nowhere")
+
+
+def test_bodies_that_do_not_fit():
+    x, i = tensor(np.float64(1.0)), tensor(np.int32(1))
+    with pytest.raises(TypeError, match=r"entry 0 of the carry is float64\[\], the body gives bool"):
+        control.scan([x], FOREVER, 0, 1, 3)
+    with pytest.raises(TypeError, match="operand 0 is int32"):
+        control.scan([i], SAME, 0, 1, 3)
+    with pytest.raises(TypeError, match="must give one bool"):
+        control.while_loop([x], SAME, SAME, 0)
+    with pytest.raises(TypeError, match="while_loop: the body takes"):
+        control.while_loop([x], FOREVER, FOREVER, 0)
+    with pytest.raises(TypeError, match="the branches differ"):
+        control.cond(tensor(np.bool_(True)), [x], SAME, FOREVER)
+    with pytest.raises(TypeError, match="must be a bool"):
+        control.cond(x, [x], SAME, SAME)
+    with pytest.raises(TypeError, match="takes other operands"):
+        control.cond(tensor(np.bool_(True)), [i], SAME, SAME)

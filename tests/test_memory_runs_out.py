@@ -16,6 +16,9 @@ import sys
 import _testcapi
 import numpy as np
 import jitgrad as jg
+from jitgrad.core.aval import aval
+from jitgrad.core.recorder import Recorder
+from jitgrad.transform import control
 
 x, v = jg.asarray(np.linspace(0.5, 1.5, 6)), jg.Variable(np.ones((40, 40)))
 
@@ -43,7 +46,25 @@ def mixed():
         y = x * x
     return [*g, tape.jacobian(y, x)]
 
-for program, last in ((loop, 700), (mixed, 2500)):
+def recorded(function, *avals):
+    recorder = Recorder()
+    return recorder.program(function(*map(recorder.input, avals)))
+
+S, V = aval(4, ()), aval(4, (300,))
+below, grow = recorded(lambda a: [a < 9.0], S), recorded(lambda a: [a * 1.5 + jg.tanh(a)], S)
+body = recorded(lambda a, b, c: [a * c, b * jg.sum(a * a) * 0.01], V, S, V)
+wide, one = jg.asarray(np.linspace(0.5, 1.5, 300)), jg.asarray(np.array(0.1))
+
+def loops():
+    with jg.GradientTape() as tape:
+        tape.watch(wide)
+        tape.watch(one)
+        y, n = control.while_loop([one], below, grow, 0)
+        a, b = control.scan([wide, y, jg.stack([wide] * 3)], body, 0, 2, 3)
+        z = jg.sum(a) + b + control.cond(n > 3, [y], grow, grow)[0]
+    return [z, *tape.gradient(z, [wide, one])]
+
+for program, last in ((loop, 700), (mixed, 2500), (loops, 400)):
     program()
     want = [t.numpy() for t in program()]
     gc.collect()

@@ -151,7 +151,20 @@ with jg.GradientTape() as tape:
     y = jg.tanh(x @ w)
     z = jg.sum(jg.exp(-y * y)[1:, ::-1] + jg.max(y, axis=0))
 dx, dw = tape.gradient(z, [x, w])
-for t in (z, dx, dw):
+from jitgrad.core.recorder import Recorder
+from jitgrad.transform import control
+def recorded(f, *ts):
+    recorder = Recorder()
+    return recorder.program(f(*(recorder.input(jg.core.aval.AVALS[t._aval]) for t in ts)))
+a, b, yes = jg.asarray(np.float64(0.3)), x[:, 0], jg.constant(True)
+with jg.GradientTape() as tape:
+    tape.watch([a, b])
+    c, d = control.scan([a, b], recorded(lambda c, x: [jg.sin(c + x), c * x], a, a), 0, 1, 7, True)
+    e, n = control.while_loop([c], recorded(lambda c: [c < 9.0], a), recorded(lambda c: [c * 1.5 + 0.5], a), 0)
+    f, = control.cond(yes, [e], recorded(lambda e: [jg.exp(-e)], a), recorded(lambda e: [e], a))
+    v = f + jg.sum(d)
+da, db = tape.gradient(v, [a, b])
+for t in (z, dx, dw, v, da, db):
     print(t.numpy().tobytes().hex())
 import sys
 print("numba" in sys.modules)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,7 +126,10 @@ class Program:
     # ---- reading ----
 
     def show(self) -> str:
-        """A table: value, op, operands, params, shape, bytes and, where recorded, the source line."""
+        """A table: value, op, operands, params, shape, bytes and, where recorded, the source line.
+
+        Programs that rows hold stand below it, as tables of their own.
+        """
         def name(value: int) -> str:
             return "-" if value < 0 else f"%{value}"
         out = [f"{'value':>8}  {'op':<16} {'operands':<24} {'type':<20} {'bytes':>10}"]
@@ -146,6 +149,10 @@ class Program:
                 out.append(f"{name(value):>8}  {made.prim.name if k == 0 else '':<16} {given if k == 0 else '':<24} "
                            f"{kind:<20} {size:>10}{line}".rstrip())
         out.append("results: " + " ".join(map(name, self.results.tolist())))
+        for made, _, outs in self.rows():
+            for place, program in programs_in(made.params):
+                where = f"{place} of {made.prim.name} {' '.join(map(name, outs[:1]))}".rstrip()
+                out += [f"{where}:", *(f"    {line}" for line in program.show().splitlines())]
         return "\n".join(out)
 
     def __repr__(self) -> str:
@@ -272,4 +279,16 @@ def _content(t: Any) -> str:
 
 
 def _brief(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_brief, value))})"
     return f"<{len(value)} rows>" if isinstance(value, Program) else str(value)
+
+
+def programs_in(value: Any, place: str = "") -> Iterator[tuple[str, Program]]:
+    """The Programs that a row's params hold, and where each stands there."""
+    if isinstance(value, Program):
+        yield place, value
+    elif isinstance(value, dict | tuple):
+        names = value if isinstance(value, dict) else getattr(value, "_fields", range(len(value)))
+        for name, item in zip(names, value.values() if isinstance(value, dict) else value, strict=True):
+            yield from programs_in(item, f"{place}[{name}]" if isinstance(name, int) else f"{place}.{name}".lstrip("."))

@@ -17,6 +17,7 @@ from jitgrad.core.errors import user_error
 from jitgrad.core.form import FORMS, Form
 from jitgrad.core.lock import TABLES
 from jitgrad.core.primitive import Kind, Primitive, contiguous_strides
+from jitgrad.core.program import programs_in
 from jitgrad.core.recorder import active
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.types import Tensor, Variable, peek, poke
@@ -187,6 +188,12 @@ def _no_rule(form: int, _: int) -> None:
                                   f"(operands {' and '.join(map(repr, made.avals))})")
 
 
+def _sentence(made: Form, code: int) -> str:
+    """What an error code of a form's kernel means; a row that holds Programs fails as a row of theirs does."""
+    inner = (_sentence(row, code) for _, program in programs_in(made.params) for row, _, _ in program.rows())
+    return (made.prim.errors or {}).get(code) or next((s for s in inner if s != "failed"), "failed")
+
+
 def _kernel_failed(form: int, code: int) -> None:
     made = FORMS[form] if form >= 0 else None
     operands = f" (operands {' and '.join(map(repr, made.avals))})" if made else ""
@@ -196,7 +203,7 @@ def _kernel_failed(form: int, code: int) -> None:
     if made is None and code & ((1 << layout.ORDINAL) - 1) == layout.GUARD_FAILED:
         raise user_error(RuntimeError, "a guard of the recorded program does not hold: a value is not the one that was "
                                        "expected")
-    sentence = (made.prim.errors or {}).get(code, "failed") if made else "an operation of the recorded program failed"
+    sentence = _sentence(made, code) if made else "an operation of the recorded program failed"
     raise user_error(IndexError, f"{made.prim.name}: {sentence}{operands}" if made else sentence)
 
 
