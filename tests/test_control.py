@@ -13,6 +13,7 @@ import pytest
 import jitgrad as jg
 from jitgrad.core.aval import aval
 from jitgrad.core.dtypes import CODES
+from jitgrad.core.primitive import OPS
 from jitgrad.core.record import tensor
 from jitgrad.core.recorder import Recorder
 from jitgrad.execute import oracle
@@ -468,3 +469,22 @@ def test_bodies_that_do_not_fit():
         control.cond(x, [x], SAME, SAME)
     with pytest.raises(TypeError, match="takes other operands"):
         control.cond(tensor(np.bool_(True)), [i], SAME, SAME)
+
+
+def test_a_loop_keeps_the_effects_of_its_body():
+    """Also where nothing else is read of it, and where its derivative is taken."""
+    def step(x):
+        OPS["guard"](jg.floor(x), jg.constant(1.0, "float64"))
+        return x + 0.25
+    body = recorded(step, ())
+    for transform in (lambda p: p, lambda p: vjp(p, [0]), lambda p: jvp(p, [0])):
+        for n, holds in ((4, True), (5, False)):
+            program = transform(recorded(lambda x, n=n: (control.scan([x], body, 0, 1, n), x)[1], ()))
+            given = [1.0] * len(program.inputs)
+            if holds:
+                run(program, given)
+            else:
+                with pytest.raises(RuntimeError, match="guard"):
+                    run(program, given)
+    with pytest.raises(RuntimeError, match="guard"):
+        control.scan([tensor(np.float64(1.0))], body, 0, 1, 5)

@@ -14,11 +14,12 @@ from jitgrad.core.aval import AVALS, aval
 from jitgrad.core.dtypes import CODES, DTYPES
 from jitgrad.core.form import form
 from jitgrad.core.primitive import BY_NAME, OPS, TABLE, Kind, Primitive, takes
+from jitgrad.core.program import programs_in
 from jitgrad.core.record import Recorder, dispatch, tensor
 from jitgrad.execute.cpu.plans import plan_of
 from jitgrad.transform import control
 from jitgrad.transform.higher import CALL, inlined
-from jitgrad.transform.prune import programs_in, pruned
+from jitgrad.transform.prune import pruned
 from jitgrad.transform.simplify import simplify
 from jitgrad.transform.vjp import vjp
 from programs import arguments, random_body, random_program
@@ -360,9 +361,8 @@ def rows_within(program):
     """Rows of a Program and of those that its params hold."""
     yield len(program)
     for made, _, _ in program.rows():
-        for param in made.params.values():
-            for inner in programs_in(param):
-                yield from rows_within(inner)
+        for _, inner in programs_in(made.params):
+            yield from rows_within(inner)
 
 
 def test_source_lines_stay_with_their_rows():

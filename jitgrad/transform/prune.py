@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from itertools import compress
-from typing import Any
 
 import numpy as np
 
 from jitgrad.core.form import COLUMNS, FORMS, Form
 from jitgrad.core.primitive import Kind
-from jitgrad.core.program import Program
-
-
-def programs_in(param: Any) -> Iterator[Program]:
-    """The Programs that a param holds, alone or in a tuple."""
-    if isinstance(param, Program):
-        yield param
-    elif isinstance(param, tuple):
-        for item in param:
-            yield from programs_in(item)
+from jitgrad.core.program import Program, programs_in
 
 
 @cache
 def has_effects(made: Form) -> bool:
     """Whether a row of this form does more than make its outputs: itself, or in a Program that it holds."""
-    held = [p for param in made.params.values() for p in programs_in(param)]
+    held = [program for _, program in programs_in(made.params)]
     return made.prim.kind is Kind.EFFECT or any(has_effects(FORMS[f]) for p in held for f in {*p.attr.tolist()})
 
 

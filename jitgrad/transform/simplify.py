@@ -15,9 +15,9 @@ from jitgrad.core.aval import AVALS, Aval, aval, broadcast_shapes
 from jitgrad.core.exact import Check, Row
 from jitgrad.core.form import FORMS, Form, form
 from jitgrad.core.primitive import BY_NAME, Index, Kind, contiguous_strides
-from jitgrad.core.program import Program
+from jitgrad.core.program import Program, programs_in
 from jitgrad.transform.higher import rewritten
-from jitgrad.transform.prune import has_effects, programs_in, pruned
+from jitgrad.transform.prune import has_effects, pruned
 from jitgrad.transform.rows import Rows
 
 SMALL = 4096                   # bytes up to which a constant is read, and may be made where its operands are smaller
@@ -116,7 +116,7 @@ class _Facts:
     def __init__(self, made: Form) -> None:
         kind = made.prim.kind
         self.out = made.outs[0] if len(made.outs) == 1 else None
-        self.holds = any(True for param in made.params.values() for _ in programs_in(param))
+        self.holds = any(True for _ in programs_in(made.params))
         self.pure = not has_effects(made) and (kind is not Kind.HIGHER or self.holds)     # else it has a Python rule
         room = max(SMALL, sum(a.nbytes for a in made.avals))
         self.foldable = (self.pure and kind is not Kind.HIGHER and self.out is not None and not made.prim.errors

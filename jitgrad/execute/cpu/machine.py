@@ -200,7 +200,7 @@ def _kernel_failed(form: int, code: int) -> None:
     if code == layout.NO_MEMORY:
         raise user_error(MemoryError, f"{made.prim.name}: no memory to work in{operands}" if made else
                          "no memory for the results or intermediate values of a recorded program")
-    if made is None and code & ((1 << layout.ORDINAL) - 1) == layout.GUARD_FAILED:
+    if (made is None or made.prim.runner) and code & ((1 << layout.ORDINAL) - 1) == layout.GUARD_FAILED:
         raise user_error(RuntimeError, "a guard of the recorded program does not hold: a value is not the one that was "
                                        "expected")
     sentence = _sentence(made, code) if made else "an operation of the recorded program failed"

@@ -100,8 +100,8 @@ def results_of(program: Program) -> tuple[Aval, ...]:
 
 
 def needed_for(program: Program, results: Sequence[int]) -> Program:
-    """The Program with other results, and without the rows that these do not need."""
-    return pruned(with_results(program, results), keep_inputs=True)
+    """The Program with other results, and without the rows that these do not need; those with an effect stay."""
+    return pruned(with_results(program, results), keep_inputs=True, keep_effects=True)
 
 
 def reached(program: Program, sources: Iterable[int]) -> set[int]:
