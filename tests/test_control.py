@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -14,6 +15,7 @@ import jitgrad as jg
 from jitgrad.core.aval import aval
 from jitgrad.core.dtypes import CODES
 from jitgrad.core.primitive import OPS
+from jitgrad.core.program import programs_in
 from jitgrad.core.record import tensor
 from jitgrad.core.recorder import Recorder
 from jitgrad.execute import oracle
@@ -45,7 +47,16 @@ def program_of(function, arrays):
     return recorded(lambda *ts: tuple(function(list(ts))), *avals_of(arrays))
 
 
+def verify(program):
+    """The grammar, within rows too."""
+    program.verify()
+    for made, _, _ in program.rows():
+        for _, inner in programs_in(made.params):
+            verify(inner)
+
+
 def run(program, arrays):
+    verify(program)
     return [None if t is None else t.numpy() for t in plan_of(program).run([tensor(np.asarray(a)) for a in arrays])]
 
 
@@ -105,9 +116,9 @@ def pushed(program, arrays, rng):
     return both, given
 
 
-def batched(program, arrays, rng, size=3):
+def batched(program, arrays, rng, size=3, flags=None):
     """The vmap over some operands, compared with one example after the other. Examples differ, booleans too."""
-    flags = [a.dtype.kind != "i" and bool(rng.integers(3)) for a in arrays]
+    flags = flags or [a.dtype.kind != "i" and bool(rng.integers(3)) for a in arrays]
     many = [np.stack([a * rng.uniform(0.8, 1.25) if a.dtype.kind == "f" else a if e else ~a for e in range(size)])
             if flag else a for a, flag in zip(arrays, flags, strict=True)]
     wide, out = vmap(program, flags, size)
@@ -121,7 +132,6 @@ def batched(program, arrays, rng, size=3):
 def check(program, arrays, rng, order=2, transforms=(pulled,)):
     """The machine against the oracle, and each transform of the Program, to an order."""
     arrays = [np.asarray(a) for a in arrays]
-    program.verify()
     agree(run(program, arrays), oracle.run(program, arrays))
     for transform in transforms if order else ():
         check(*transform(program, arrays, rng), rng, order - 1, transforms)
@@ -295,6 +305,13 @@ def root(ts):
     return control.while_loop(ts, far, step, 1)
 
 
+def growth(ts):
+    """The limit differs from example to example, what is carried does not at first."""
+    below = recorded(lambda c, x: x < c, (), ())
+    times = recorded(lambda c, x: x * 1.5, (), ())
+    return control.while_loop(ts, below, times, 1)
+
+
 def either(ts):
     yes = recorded(lambda x, y: (jg.sin(x) * y, y), (3,), ())
     no = recorded(lambda x, y: (x * x, jg.constant(np.float64(2.0))), (3,), ())
@@ -313,6 +330,16 @@ SAMPLES = {
 def test_every_transform_of_every_transform(name, rng):
     function, arrays = SAMPLES[name]
     check(program_of(function, arrays), arrays, rng, 2, EVERY)
+
+
+@pytest.mark.parametrize("function", [root, growth, either, recurrent])
+def test_any_operands_may_be_batched(function, rng):
+    arrays = next((a for f, a in SAMPLES.values() if f is function), [np.float64(9.0), np.float64(1.1)])
+    program = program_of(function, arrays)
+    for flags in itertools.product([False, True], repeat=len(arrays)):
+        if not any(flag and a.dtype.kind == "i" for flag, a in zip(flags, arrays, strict=True)):
+            wide, many = batched(program, arrays, rng, 3, list(flags))
+            check(wide, many, rng, 1)
 
 
 @pytest.mark.parametrize("outer", ["scan", "while", "cond"])

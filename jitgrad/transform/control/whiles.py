@@ -279,6 +279,8 @@ def _batched(condition: Program, stages: tuple[Stage, ...], consts: int, flags: 
     common = flags[:consts]
     _, moving, _ = batched(steps[0], flags[: steps[0].first_x], size)
     each, (masked,) = vmap(condition, (*common, *moving), size)
+    if masked:
+        each, _ = vmap(condition, (*common, *(True,) * stages[0].carry), size)
     made: list[Stage] = []
     carries: list[bool] = []
     left: list[tuple[bool, ...]] = []
