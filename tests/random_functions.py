@@ -123,8 +123,8 @@ _SIZES = "CFG['sizes']"
 class Writer:
     """Writes one function body; names in scope by what they hold."""
 
-    def __init__(self, draw: random.Random, helpers: list[str], counters: bool, returns: bool = True) -> None:
-        self.draw, self.helpers, self.counters, self.returns = draw, helpers, counters, returns
+    def __init__(self, draw: random.Random, helpers: list[str], counting: bool, returns: bool = True) -> None:
+        self.draw, self.helpers, self.counting, self.returns = draw, helpers, counting, returns
         self.lines: list[str] = []
         self.depth = 1
         self.made = 0
@@ -336,7 +336,7 @@ class Writer:
                    lambda: f"V0.assign_add({self.number(0)} * jg.sin({self.vector(1)}))",
                    lambda: f"V1.assign(jg.tanh({self.scalar(1)}))",
                    lambda: f"V1.assign_sub({self.number(0)})"]
-        if self.counters:
+        if self.counting:
             options += [lambda: "MODEL.count = getattr(MODEL, 'count', 0) + 1"]
         self.put(self.choose(*options)())
 
@@ -376,7 +376,7 @@ class Writer:
     def statement(self) -> None:
         kinds = [(self.assign, 8), (self.branch, 4), (self.early, 1.5 if self.returns else 0), (self.loop, 2), (self.gradient, 1.5),
                  (self.effect, 1.5), (self.attempt, 1), (self.nested, 1), (self.read, 0.5), (self.raises, 0.4),
-                 (self.count, 0.5 if self.counters else 0)]
+                 (self.count, 0.5 if self.counting else 0)]
         if self.depth > 3:
             kinds = kinds[:1]
         self.draw.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]()
@@ -391,7 +391,7 @@ class Writer:
 
 
 def helper(draw: random.Random, name: str, helpers: list[str]) -> list[str]:
-    writer = Writer(draw, helpers, counters=False, returns=False)
+    writer = Writer(draw, helpers, counting=False, returns=False)
     writer.vectors = ["x"]
     for _ in range(draw.randint(0, 2)):
         writer.statement()
@@ -440,8 +440,8 @@ def pool(draw: random.Random, count: int) -> str:
     return repr([[0.3, -1.2, 0.8, 0.5], [-0.6, 0.4, 1.1, -0.2]][draw.random() < 0.4][:count])
 
 
-def make(seed: int, calls: int = 8, counters: bool = False) -> Case:
-    """The case of a seed. With ``counters`` the function changes what it reads: an attribute, a free variable."""
+def make(seed: int, calls: int = 8, counting: bool = False) -> Case:
+    """The case of a seed. With ``counting`` the function changes what it reads: an attribute, a free variable."""
     draw = random.Random(seed)
     dtype = draw.choice(["float32", "float64"])
     lines = MODULE.format(
@@ -449,7 +449,7 @@ def make(seed: int, calls: int = 8, counters: bool = False) -> Case:
         array=numbers(draw, LENGTH), array_dtype=dtype, given=numbers(draw, LENGTH), dtype=dtype,
         v0=numbers(draw, LENGTH), v1=round(draw.uniform(-1, 1), 2)).splitlines()
     lines += ["", "", *helper(draw, "h0", []), *helper(draw, "h1", ["h0"])]
-    writer = Writer(draw, ["h0", "h1"], counters)
+    writer = Writer(draw, ["h0", "h1"], counting)
     writer.vectors, writer.numbers, writer.integers = ["x", "y", "batch['u']"], ["p", "batch['v'][0]", "model.rate"], ["n"]
     writer.put("y = jg.asarray(y)")
     for _ in range(draw.randint(2, 5)):
@@ -507,6 +507,10 @@ def run(case: Case, path: Path, wrap: Callable[[Any, dict[str, Any]], Any]) -> l
             result: Any = told(function(*given))
         except Exception as error:               # whatever it is, both ways must raise it
             result = type(error), str(error)
-        counted = getattr(namespace["MODEL"], "count", None), namespace["counted"].__closure__[0].cell_contents
-        out.append((result, [told(namespace[name]) for name in STATE], counted))
+        out.append((result, [told(namespace[name]) for name in STATE], counters(namespace)))
     return out
+
+
+def counters(namespace: dict[str, Any]) -> tuple[Any, ...]:
+    """What a case with counters changes in Python's own objects."""
+    return getattr(namespace["MODEL"], "count", None), namespace["counted"].__closure__[0].cell_contents

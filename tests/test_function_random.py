@@ -8,7 +8,7 @@ import jitgrad as jg
 import random_functions
 from jitgrad.frontend.facts import describe, holds
 from jitgrad.frontend.watching import Watch
-from random_functions import load, make, run, told
+from random_functions import counters, load, make, run, told
 
 SEEDS = range(300)
 STATEMENTS = ("if ", "elif ", "else:", "while ", "break", "for i", "for part", "for u", "for w", "return ", "raise ", "try:",
@@ -44,7 +44,8 @@ class Restoring:
 
 
 class Remembering(Restoring):
-    """Compares each call with earlier ones on the same numbers whose Facts all hold: it must do what they did."""
+    """Compares each call with earlier ones on the same numbers whose Facts all hold: it must do what they did, and
+    nothing to Python's own objects."""
 
     def __init__(self, function, namespace):
         super().__init__(function, namespace)
@@ -55,7 +56,7 @@ class Remembering(Restoring):
         kept = args[-1], args[0] if type(args[0]) is jg.Variable else None
         like = [(facts, did) for seen, objects, facts, did in self.calls
                 if seen == before and all(a is b for a, b in zip(objects, kept, strict=True)) and all(map(holds, facts))]
-        out = raised = None
+        out, raised, counted = None, None, counters(self.namespace)
         with Watch(self.function) as watch:
             try:
                 out = self.function(*args)
@@ -64,7 +65,7 @@ class Remembering(Restoring):
         did = told(out), repr(raised), data(args, self.namespace)[1]
         for facts, earlier in like:
             self.hits += 1
-            assert earlier == did, "these hold: " + ", ".join(map(describe, facts))
+            assert earlier == did and counted == counters(self.namespace), "these hold: " + ", ".join(map(describe, facts))
         self.calls.append((before, kept, watch.facts(), did))
         if raised is not None:
             raise raised
@@ -94,11 +95,11 @@ def test_the_cases_hold_what_users_write_and_the_changes_matter(tmp_path):
     assert 0.02 < raised / calls < 0.2 and wrong > 0.8 * len(SEEDS)
 
 
-@pytest.mark.parametrize("counters", [False, True])
-def test_where_all_facts_hold_a_function_does_the_same(tmp_path, counters):
+@pytest.mark.parametrize("counting", [False, True])
+def test_where_all_facts_hold_a_function_does_the_same(tmp_path, counting):
     hits, calls = 0, 0
     for seed in SEEDS:
-        case, made = make(seed, counters=counters), []
+        case, made = make(seed, counting=counting), []
 
         def remember(function, namespace, made=made):
             made.append(Remembering(function, namespace))
@@ -113,7 +114,7 @@ def test_where_all_facts_hold_a_function_does_the_same(tmp_path, counters):
 @pytest.mark.skipif(not hasattr(jg, "function"), reason="jitgrad.function is not there yet")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_function_does_what_plain_python_does(tmp_path, seed):
-    case = make(seed, counters=seed % 5 == 0)
+    case = make(seed, counting=seed % 5 == 0)
     path = tmp_path / f"case_{seed}.py"
     expected = run(case, path, plain)
     done = run(case, path, lambda function, namespace: jg.function(function))

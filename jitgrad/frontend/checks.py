@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jitgrad.frontend.facts import MISSING, Cell, Constant, Expected, Fact, Global, Members, read, trusted
-from jitgrad.frontend.paths import ATTRIBUTE
+from jitgrad.frontend.facts import (
+    MISSING,
+    Absent,
+    Cell,
+    Constant,
+    Expected,
+    Fact,
+    Global,
+    Members,
+    instance_dict,
+    read,
+    value_at,
+)
+from jitgrad.frontend.paths import ATTRIBUTE, Step
 
 Row = tuple[Any, ...]
 _INT64 = range(-(2**63), 2**63)
@@ -25,24 +37,26 @@ class Checks:
     def add(self, facts: Sequence[Fact]) -> None:
         """Check these, too."""
         for fact in facts:
-            at = self._end(fact)
-            if at is not None:
-                self._expected(at, fact.expected)
-
-    def _end(self, fact: Fact) -> int | None:
-        """The register that a path leads to; None where nothing needs to be looked at."""
-        at, value = self._root(fact.root), fact.root.value()
-        for step in fact.steps:
+            expected, at = fact.expected, self._root(fact.root)
+            steps = fact.steps[:-1] if isinstance(expected, Absent) else fact.steps
             if at is None:
-                return None
-            found, whole = read(value, step)
-            if not whole:              # a method: the class has it, what the instance would give is new each time
-                if trusted(found) or isinstance(found, classmethod):
-                    return None
-                at = self._object(type(value))
-            at = self._once((at, step.kind, step.key), "attr" if step.kind == ATTRIBUTE else "item", at, step.key)
-            value = found
-        return at
+                continue
+            for step in steps:
+                at = self._once((at, step.kind, step.key), "attr" if step.kind == ATTRIBUTE else "item", at, step.key)
+            if isinstance(expected, Absent):
+                self._absent(at, value_at(fact.root, steps), fact.steps[-1])
+            else:
+                self._expected(at, expected)
+
+    def _absent(self, at: int, held: Any, step: Step) -> None:
+        """What held nothing under a name, a key or an index is the same object, and still holds nothing."""
+        if held is MISSING or read(held, step)[0] is not MISSING:
+            self.rows.append(("is", at, MISSING))        # the recording itself has changed that: it is for once
+        elif type(held) in (list, tuple):
+            self.rows.append((type(held).__name__, at, len(held), self._more(len(held))))
+        else:
+            self.rows.append(("is", at, held))
+            self.rows.append(("absent", instance_dict(held) if step.kind == ATTRIBUTE else held, step.key))
 
     def _once(self, key: Any, *row: Any) -> int:
         found = self._read.get(key)

@@ -8,13 +8,11 @@ is a function that ran, whose own reads are Facts.
 from __future__ import annotations
 
 import struct
-import sys
 import weakref
-from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, lru_cache, partial
 from types import (
     BuiltinFunctionType,
-    BuiltinMethodType,
     ClassMethodDescriptorType,
     FunctionType,
     MemberDescriptorType,
@@ -33,17 +31,15 @@ from jitgrad.frontend.paths import ATTRIBUTE, Step
 
 MOST_LEAVES = 256            # of a list or dict that is compared whole: an entry to a function reads them all
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
+LIVE: Any = type("Live", (), {"__repr__": lambda self: "LIVE"})()      # what Python code would have to tell
 ARRAYS = (Tensor, Variable, np.ndarray)
 CONSTANTS = frozenset((int, bool, str, bytes, type(None), float, complex))
 SETS = (set, frozenset, bytearray)
 FIRST_ITEMS = type(NamedTuple("_Pair", [("first", Any)]).first)       # type: ignore[attr-defined]  # of named tuples
-PLAIN_DESCRIPTORS = (FunctionType, staticmethod, classmethod, BuiltinFunctionType, BuiltinMethodType,
-                     ClassMethodDescriptorType, MethodDescriptorType, MethodType, MethodWrapperType,
-                     WrapperDescriptorType)
+PLAIN_DESCRIPTORS = (FunctionType, BuiltinFunctionType, ClassMethodDescriptorType, MethodDescriptorType, MethodType,
+                     MethodWrapperType, WrapperDescriptorType)
+ITSELF = (property, cached_property, type(lru_cache(id)))     # what a class attribute is when read from the class
 _OF_FUNCTIONS = ("__code__", "__defaults__", "__kwdefaults__")
-# whose modules, functions and classes do not change: the language, and what jitgrad stands on
-TRUSTED = frozenset(sys.stdlib_module_names) - {"__main__"} | {"jitgrad", "numpy", "scipy", "numba", "llvmlite",
-                                                               "optree"}
 
 
 # ---- roots ---------------------------------------------------------------------------------------
@@ -138,6 +134,10 @@ class Members(NamedTuple):
     members: tuple[Expected, ...]
 
 
+class Absent(NamedTuple):
+    """Nothing: the last step leads nowhere, as when a layer makes its weights in its first call."""
+
+
 Expected = Constant | Identical | Members
 
 
@@ -146,13 +146,17 @@ class Fact(NamedTuple):
 
     root: Root
     steps: tuple[Step, ...]
-    expected: Expected
+    expected: Expected | Absent
 
 
 def expectation(value: Any, met: Callable[[Any], None]) -> Expected:
     """What to expect of a value; ``met`` is called with every object in it that is held by identity."""
     expected = _expected(value, met, [MOST_LEAVES], ())
-    return _identical(value, met) if expected is None else expected
+    if expected is None:
+        for member in _contents(value)[1]:
+            met(member)
+        return _identical(value, met)
+    return expected
 
 
 def _expected(value: Any, met: Callable[[Any], None], room: list[int], outer: tuple[int, ...]) -> Expected | None:
@@ -196,10 +200,12 @@ def constant(key: Any) -> bool:
     return type(key) in CONSTANTS or type(key) is tuple and all(map(constant, key))
 
 
-def meets(expected: Expected, value: Any) -> bool:
+def meets(expected: Expected | Absent, value: Any) -> bool:
     """Whether a value is what was expected."""
     if isinstance(expected, Constant):
         return _same(expected.value, value)
+    if isinstance(expected, Absent):
+        return False
     if isinstance(expected, Identical):
         return value is not None and expected.ref() is value
     if type(value) is not expected.kind:
@@ -226,17 +232,19 @@ def _same(a: Any, b: Any) -> bool:
 def read(value: Any, step: Step) -> tuple[Any, bool]:
     """Where a step leads without running Python code, and whether that is all there is to know.
 
-    The second is False for what a class holds for its instances: a function makes a bound method, for which the
-    instance counts too. MISSING where the step leads nowhere, or through Python code.
+    The second is False for a function that gets bound, for which what it is bound to counts too: the step leads to a
+    new method, and one more, `__func__`, to the function. MISSING where the step leads nowhere, LIVE where it leads
+    through code.
     """
     if step.kind == ATTRIBUTE:
         return read_attribute(value, step.key)
     kind, key = type(value), step.key
     base: Any = next((base for base in (dict, list, tuple) if issubclass(kind, base)), None)
     if base is None or in_class(kind, "__getitem__") is not base.__dict__["__getitem__"]:
-        return MISSING, True
+        return LIVE, True
     if base is dict:
-        return dict.get(value, key, MISSING), True
+        found = dict.get(value, key, MISSING)
+        return (LIVE if found is MISSING and in_class(kind, "__missing__") is not MISSING else found), True
     size = base.__len__(value)
     inside = isinstance(key, int) and -size <= key < size
     return (base.__getitem__(value, key) if inside else MISSING), True
@@ -256,38 +264,47 @@ def read_attribute(value: Any, name: str) -> tuple[Any, bool]:
     kind = type(value)
     if name == "__class__":
         return kind, True
+    if kind is FunctionType and name == "__func__":
+        return value, True               # of the method that the function was bound to
     if issubclass(kind, ModuleType):
-        return instance_dict(value).get(name, MISSING), True
+        found = instance_dict(value).get(name, MISSING)
+        return (LIVE if found is MISSING and "__getattr__" in instance_dict(value) else found), True
     if issubclass(kind, type):
         found = in_class(value, name)
-        return (found, True) if isinstance(found, (property, cached_property)) else _settled(found)
+        return (found, True) if isinstance(found, ITSELF) else _found(found, kind is not type, bound=False)
     if kind is FunctionType and name in _OF_FUNCTIONS:
         return getattr(value, name), True
     held = in_class(kind, name)
     if kind not in (FunctionType, partial) and in_class(kind, "__getattribute__") is not _LOOKING:
-        return MISSING, True
+        return LIVE, True
     if isinstance(held, (MemberDescriptorType, FIRST_ITEMS)):
         try:
             return held.__get__(value, kind), True
         except AttributeError:
             return MISSING, True
     if held is not MISSING and hasattr(type(held), "__set__"):
-        return MISSING, True
+        return LIVE, True
     found = instance_dict(value).get(name, MISSING)
     if found is not MISSING:
         return found, True
-    return _settled(held)
+    return _found(held, in_class(kind, "__getattr__") is not MISSING)
 
 
 _LOOKING = object.__dict__["__getattribute__"]
 
 
-def _settled(found: Any) -> tuple[Any, bool]:
-    """What a class holds: as it is, as a function to bind, or MISSING behind a descriptor that runs something."""
+def _found(found: Any, asks: bool, bound: bool = True) -> tuple[Any, bool]:
+    """What a class or module holds: as it is, as the function that is bound, or LIVE behind a descriptor that runs
+    something; ``asks``: whether code is asked for what it does not hold."""
+    if found is MISSING:
+        return (LIVE if asks else MISSING), True
+    if isinstance(found, staticmethod):
+        return found.__func__, True
+    if isinstance(found, classmethod):
+        return found.__func__, False
     if isinstance(found, PLAIN_DESCRIPTORS):
-        return found, False
-    live = found is not MISSING and hasattr(type(found), "__get__")
-    return (MISSING if live else found), True
+        return found, not bound
+    return (LIVE if hasattr(type(found), "__get__") else found), True
 
 
 def instance_dict(value: Any) -> dict[str, Any]:
@@ -297,12 +314,6 @@ def instance_dict(value: Any) -> dict[str, Any]:
     except AttributeError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def trusted(thing: Any) -> bool:
-    """Whether a module, or the module that defined a class or function, is taken never to change."""
-    name = getattr(thing, "__name__" if issubclass(type(thing), ModuleType) else "__module__", None)
-    return isinstance(name, str) and name.partition(".")[0] in TRUSTED
 
 
 def functions_in(value: Any) -> Iterator[FunctionType]:
@@ -328,14 +339,22 @@ def functions_in(value: Any) -> Iterator[FunctionType]:
 
 def holds(fact: Fact) -> bool:
     """Whether a Fact is still true. One about an object that is gone is: nothing can read from it any more."""
-    value = fact.root.value()
+    value = value_at(fact.root, fact.steps)
+    if value is MISSING and type(fact.expected) is Absent:
+        return value_at(fact.root, fact.steps[:-1]) is not MISSING
     if value is MISSING:
-        return isinstance(fact.root, Object)
-    for step in fact.steps:
+        return type(fact.root) is Object and fact.root.value() is MISSING
+    return value is not LIVE and meets(fact.expected, value)
+
+
+def value_at(root: Root, steps: Sequence[Step]) -> Any:
+    """Where a path leads now: MISSING where it ends before."""
+    value = root.value()
+    for step in steps:
+        if value is MISSING or value is LIVE:
+            return value
         value, _ = read(value, step)
-        if value is MISSING:
-            return False
-    return meets(fact.expected, value)
+    return value
 
 
 def describe(fact: Fact) -> str:
@@ -343,6 +362,7 @@ def describe(fact: Fact) -> str:
     root, steps = fact.root, fact.steps
     if isinstance(root, Object) and len(steps) == 1 and steps[0].key == "__code__":
         return f"the code of `{root.name}`"
+    steps = steps[:-1] if steps and steps[-1].key == "__func__" else steps
     path = "".join(f".{step.key}" if step.kind == ATTRIBUTE else f"[{step.key!r}]" for step in steps)
     if isinstance(root, Global):
         return f"the global `{root.name}{path}` of {root.namespace.get('__name__', 'an unnamed module')}"

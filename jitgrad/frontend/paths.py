@@ -35,6 +35,7 @@ _EXTENDED = _OPS["EXTENDED_ARG"]
 _LOOKUP = next((i for i, (name, _) in enumerate(getattr(opcode, "_nb_ops", ())) if name == "NB_SUBSCR"), -1)
 _FLAGGED = 1 if "LOAD_METHOD" not in opcode.opmap or opcode.opmap["LOAD_METHOD"] > 255 else 0
 _KEYS = (str, int, float, bytes, type(None), bool)
+_GETTERS = {"getattr", "hasattr"}
 _memo: dict[int, tuple[weakref.ref[CodeType], tuple[Path, ...]]] = {}
 
 
@@ -142,6 +143,7 @@ class _Reader:
         self.top: Path | None = None
         self.key: tuple[Any, ...] = ()       # a constant above `top`, as a tuple of one
         self.under: Path | None = None       # what lies below `top`, if it was not found before
+        self.below = ""                      # or the global name that does
 
     def paths(self) -> dict[Path, None]:
         labels, straight = set(dis.findlabels(self.code.co_code)), True    # type: ignore[arg-type]
@@ -157,7 +159,7 @@ class _Reader:
                 if path.root == FREE:
                     self.push(self.rooted(path.name)._replace(steps=path.steps))
                     self.push(None)
-        if {"getattr", "hasattr"} & {*self.code.co_names}:      # the names they are given may be any constant here
+        if _GETTERS & {*self.code.co_names}:      # the names they are given may be any constant here
             for const in self.code.co_consts:
                 if isinstance(const, str) and const.isidentifier():
                     self.found[Path(LOOSE, "", (Step(ATTRIBUTE, const),))] = None
@@ -166,7 +168,7 @@ class _Reader:
     def push(self, path: Path | None, key: tuple[Any, ...] = ()) -> None:
         """A new value on top; the one that was there is used as it stands."""
         top = self.top
-        self.under = None
+        self.under, self.below = None, top.name if top is not None and top.root == GLOBAL and not top.steps else ""
         if top is not None and (top.root != LOOSE or top.steps) and top not in self.found and not self.own(top):
             self.found[top] = None
             self.under = top
@@ -204,6 +206,8 @@ class _Reader:
             self.subscript()
         elif kind in ("const", "small"):
             const = code.co_consts[arg] if kind == "const" else arg
+            if self.below in _GETTERS and isinstance(const, str) and self.top is not None and not self.key:
+                self.found[self.top._replace(steps=(*self.top.steps, Step(ATTRIBUTE, const)))] = None
             if self.top is None or self.key or not _constant(const):
                 self.push(None)
             self.key = (const,) if _constant(const) else ()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import sys
-import sysconfig
 from collections.abc import Iterator
 from functools import partial
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 from jitgrad.core.errors import _PACKAGE
 from jitgrad.frontend import facts as f
 from jitgrad.frontend.paths import ARGUMENT, ATTRIBUTE, FREE, GLOBAL, Step, paths_of
+from jitgrad.frontend.trusted import generated, trusted, user_file
 
 MOST_FACTS = 10_000
 Steps = tuple[Step, ...]
@@ -37,26 +37,6 @@ def versioned(kind: T) -> T:
     global _versioned
     _versioned = (*_versioned, kind)
     return kind
-
-
-# ---- whose code is watched -----------------------------------------------------------------------
-
-_LIBRARY = tuple({sysconfig.get_path(name) + "/" for name in ("stdlib", "platstdlib")})
-_INSTALLED = tuple({sysconfig.get_path(name) + "/" for name in ("purelib", "platlib")})
-_of_files: dict[str, bool] = {}
-
-
-def user_file(name: str) -> bool:
-    """Whether code of a file is watched: not this package's, the standard library's or what jitgrad stands on."""
-    found = _of_files.get(name)
-    if found is None:
-        inside = next((name[len(p):] for p in _INSTALLED if name.startswith(p)), None)
-        if inside is not None:
-            found = inside.partition("/")[0] not in f.TRUSTED
-        else:
-            found = not name.startswith((_PACKAGE, "<frozen ", *_LIBRARY))
-        _of_files[name] = found
-    return found
 
 
 class _Reads:
@@ -85,6 +65,7 @@ class _Reads:
 _UNTOLD = frozenset((*f.CONSTANTS, *f.ARRAYS))       # arguments that are nobody's root: the caller's key has them
 _NESTS = (list, tuple, dict)
 _PLAIN = (FunctionType, BuiltinFunctionType)
+_FUNCTION = Step(ATTRIBUTE, "__func__")
 
 
 class Watch:
@@ -171,7 +152,7 @@ class Watch:
         if self._importing(frame):
             return None
         self._codes.append(code)
-        user = user_file(code.co_filename) and not _generated(frame)
+        user = user_file(code.co_filename) and not generated(frame)
         self._reads[id(code)] = None
         if not user:
             if not _own(code, frame):
@@ -190,7 +171,7 @@ class Watch:
     def _importing(self, frame: FrameType | None) -> bool:
         """Whether a frame runs inside an import that the recording started."""
         while frame is not None and frame is not self._floor:
-            if frame.f_code.co_filename == "<frozen importlib._bootstrap>" or frame.f_code.co_name == "<module>":
+            if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
                 return True
             frame = frame.f_back
         return False
@@ -206,7 +187,7 @@ class Watch:
                 ref = seen.get(id(value))
                 if ref is None or ref() is not value:
                     self._argument(reads, name, value, chains)
-        if reads.free:
+        if reads.free and (id(reads.code) in self._known or id(reads.code) not in self._nested):
             values = [local.get(name, f.MISSING) for name in reads.code.co_freevars]
             key = tuple(map(id, values))
             if key not in reads.closures:
@@ -242,18 +223,16 @@ class Watch:
         for n, step in enumerate(steps):
             value, _ = f.read(value, step)
             if not issubclass(type(value), _NESTS):
-                if value is not f.MISSING and type(value) not in _UNTOLD:
+                if value is not f.MISSING and value is not f.LIVE and type(value) not in _UNTOLD:
                     self._meet(value)
                     self._loosen(steps[n + 1:])
                 return
 
     def _closure(self, reads: _Reads, key: tuple[int, ...], values: list[Any]) -> None:
-        """A function with free variables runs: which one is it? One made by the recording needs no Facts."""
+        """A function with free variables runs: which one is it? (One that the recording made is not asked about.)"""
         code = reads.code
         functions = self._known.get(id(code))
-        if not functions:
-            if id(code) in self._nested:
-                return
+        if functions is None:
             functions = self._known[id(code)] = [
                 found for found in gc.get_referrers(code) if type(found) is FunctionType and found.__code__ is code]
         reads.closures[key] = values
@@ -271,7 +250,7 @@ class Watch:
             for base, name, held in self._functions(kind).get(id(code), ()):
                 at = kind if f.in_class(kind, name) is held else base
                 root, serial = self._object(at, at.__qualname__)
-                self._fact(root, (0, serial), (Step(ATTRIBUTE, name),), held)
+                self._chain(root, (0, serial), (Step(ATTRIBUTE, name),))
                 if kind is type(value):
                     root, serial = self._object(value, "self")
                     self._chain(root, (0, serial), (Step(ATTRIBUTE, "__class__"),))
@@ -283,7 +262,7 @@ class Watch:
             found = self._classes[id(kind)] = {}
             self._object(kind, kind.__qualname__)
             for base in type.__dict__["__mro__"].__get__(kind):
-                for name, held in () if f.trusted(base) else tuple(vars(base).items()):
+                for name, held in () if trusted(base) else tuple(vars(base).items()):
                     for function in f.functions_in(held):
                         self._follow(function)
                         found.setdefault(id(function.__code__), []).append((base, name, held))
@@ -310,7 +289,7 @@ class Watch:
             self._follow(value)
         if kind in _UNTOLD or kind in _PLAIN or self._has_met(value):
             return
-        if issubclass(kind, (type, ModuleType)) and f.trusted(value):
+        if issubclass(kind, (type, ModuleType)) and trusted(value):
             return
         if issubclass(kind, _versioned):
             self.versioned.append(value)
@@ -338,16 +317,19 @@ class Watch:
                 self._fact(root, (0, serial), (Step(ATTRIBUTE, name),), value)
 
     def _loosen(self, steps: Steps) -> None:
-        """Steps that start at a value that cannot be seen: they are taken from every object met."""
-        if steps and steps not in self._loose:
+        """Steps that start at a value that cannot be seen: they are taken from every object met. So are the later ones,
+        for the value may be one that the recording made around an older object."""
+        while steps and steps not in self._loose:
             self._loose[steps] = None
             for root, serial in tuple(self._objects.values()):
                 value = root.value()
                 if value is not f.MISSING:
                     self._loosely(value, root, serial, steps)
+            steps = steps[1:]
 
     def _loosely(self, value: Any, root: f.Object, serial: int, steps: Steps) -> None:
-        if f.read(value, steps[0])[0] is not f.MISSING:
+        found, _ = f.read(value, steps[0])
+        if found is not f.MISSING and found is not f.LIVE:
             self._chain(root, (0, serial), steps)
 
     # ---- Facts ----
@@ -357,34 +339,38 @@ class Watch:
         if (key, steps) in self._chained:
             return
         self._chained.add((key, steps))
+        if type(root) is f.Object and key[1] in self._made:
+            self._loosen(steps[1:])
+            return None
         value, taken = root.value(), 0
         if value is f.MISSING:
-            return
+            return None
         for step in steps:
             if _closed(value):
                 break
             then, whole = f.read(value, step)
             if then is f.MISSING:
+                return self._fact(root, key, steps[:taken + 1], then)
+            if then is f.LIVE:
                 self._loosen(steps[taken + 1:])
                 break
             if not whole:
                 self._fact(root, key, steps[:taken], value)
+                self._fact(root, key, (*steps[:taken + 1], _FUNCTION), then)
+                return None
             value, taken = then, taken + 1
-        self._fact(root, key, steps[:taken], value)
+        return self._fact(root, key, steps[:taken], value)
 
     def _fact(self, root: f.Root, key: tuple[Any, ...], steps: Steps, value: Any) -> None:
         if (*key, steps) in self._facts or not steps and isinstance(root, f.Object):
             return
+        if steps and steps[-1] is _FUNCTION and type(value) is not FunctionType:
+            return                           # of a built-in type, which does not change
         if len(self._facts) >= MOST_FACTS:
             self._full = True
             return
-        self._facts[(*key, steps)] = f.Fact(root, steps, f.expectation(value, self._meet))
-
-
-def _generated(frame: FrameType) -> bool:
-    """Whether code without a file was made by a library: methods of a dataclass of ours, or of a named tuple."""
-    home = frame.f_globals.get("__name__", "")
-    return isinstance(home, str) and home.startswith(("namedtuple_", "jitgrad."))
+        expected = f.Absent() if value is f.MISSING else f.expectation(value, self._meet)
+        self._facts[(*key, steps)] = f.Fact(root, steps, expected)
 
 
 def _own(code: CodeType, frame: FrameType) -> bool:
@@ -406,4 +392,4 @@ def _callables(value: Any) -> Iterator[Any]:
 
 def _closed(value: Any) -> bool:
     """Whether steps from a value need no Facts: numbers, arrays, and what is taken never to change."""
-    return type(value) in _UNTOLD or issubclass(type(value), (type, ModuleType)) and f.trusted(value)
+    return type(value) in _UNTOLD or issubclass(type(value), (type, ModuleType)) and trusted(value)
