@@ -6,20 +6,20 @@ import os
 import sys
 from typing import TypeVar
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 E = TypeVar("E", bound=BaseException)
 
 
 def in_package(filename: str) -> bool:
     """Whether a file is this package's own."""
-    return filename.startswith(_PACKAGE)
+    return filename.startswith(PACKAGE)
 
 
 def user_line() -> str:
     """FILE:LINE of the innermost frame outside this package, or '' at the interactive prompt's edge."""
     frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back  # type: ignore[assignment]
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
 
@@ -28,7 +28,7 @@ def user_call() -> str:
     """The function of this package that the user called, by name."""
     frame = sys._getframe(1)
     name = frame.f_code.co_name
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
         name = frame.f_code.co_name
         frame = frame.f_back  # type: ignore[assignment]
     return name

@@ -1,4 +1,4 @@
-"""`checkpoint`: trade time for memory. What a function computes inside is not kept, but computed again for gradients."""
+"""`checkpoint`: what a function computes inside is not kept, but computed again where a gradient asks for it."""
 
 from __future__ import annotations
 

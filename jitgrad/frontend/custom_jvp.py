@@ -19,7 +19,6 @@ from jitgrad.frontend.bodies import Recorded, avals_of, union
 from jitgrad.ops import creation
 from jitgrad.transform import custom_jvp as rows
 
-
 _DEEPEST = 2                   # rules within rules, which often call the function itself; below that it is plain
 
 

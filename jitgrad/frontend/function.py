@@ -269,9 +269,9 @@ class _Function:
         if wrong:
             with self.lock:
                 self._drop(list(self.entries))
-            raise user_error(RuntimeError, f"function {self.name}: a replay and plain Python differ in {wrong}; "
-                                           "something changed that no replay can see (a clock, Python's random numbers, "
-                                           "a file, an attribute set through setattr)")
+            raise user_error(RuntimeError, f"function {self.name}: a replay and plain Python differ in {wrong}: something "
+                                           "has changed that no replay can see (a clock, Python's random numbers, a "
+                                           "file, an attribute set through setattr)")
         return answer
 
     def program(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Program:

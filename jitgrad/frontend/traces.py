@@ -13,6 +13,7 @@ from jitgrad.core import backend, nest
 from jitgrad.core.aval import AVALS
 from jitgrad.core.dtypes import BOOL, is_float
 from jitgrad.core.number import number
+from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
 from jitgrad.core.record import tensor
 from jitgrad.core.versions import VERSIONS
@@ -84,9 +85,7 @@ class Entry:
         self.traced = traced
         self.plan = _plan(traced.program)
         self._links: list[tuple[int, Entry]] = []
-        self._guards = [(line, form.avals[0].code == BOOL and form.avals[0].size == 1)
-                        for (form, _, _), line in zip(self.plan.flat.rows(), self.plan.flat.lines, strict=False)
-                        if form.prim.name == "guard"]
+        self._guards = _guards_of(self.plan.flat)
         self._versions = self._present()
         self._word = VERSIONS.tolist()
         self.trace = self._trace()
@@ -183,6 +182,14 @@ class Entry:
             if a[0] != b[0] or a[0] in ("is", "equal") and a[2] is not b[2]:
                 return f"instruction {i} of its arguments differs: {_brief(b)} and then {_brief(a)}"
         return ""
+
+
+def _guards_of(program: Program) -> list[tuple[str, bool]]:
+    """Where Python read the number that each guard checks, and whether it is a truth value."""
+    rows = np.flatnonzero(program.op == BY_NAME["guard"].code).tolist()
+    checked = [program.row(r)[0].avals[0] for r in rows]
+    return [(program.lines[r] if program.lines else "", a.code == BOOL and a.size == 1)
+            for r, a in zip(rows, checked, strict=True)]
 
 
 def agrees(a: Arguments, b: Arguments, but: Sequence[Any]) -> bool:

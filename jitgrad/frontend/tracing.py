@@ -6,6 +6,7 @@ then what it left in Variables; and whose `guard` rows check the numbers that Py
 
 from __future__ import annotations
 
+import functools
 import sys
 import weakref
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,8 @@ from jitgrad.execute.cpu import types as machine
 from jitgrad.frontend import lines
 from jitgrad.frontend.cuts import cut_row
 
+Frame = tuple[CodeType, int]
+
 
 class Traced(NamedTuple):
     """What a recording found."""
@@ -46,8 +49,9 @@ class Tracing(Recording):
     def __init__(self) -> None:
         self._tape = machine.Tape()
         self._tape._flags |= layout.K_WHOLE
-        self._frames: list[tuple[CodeType, int]] = []           # where each row was made
-        self._reads: list[tuple[int, Any, tuple[CodeType, int]]] = []    # after so many rows a number was read
+        self._frames: list[Any] = []                            # code and position where each row was made
+        self._start = 0                                         # items of that list which are from before
+        self._reads: list[tuple[int, Any, Frame]] = []          # after so many rows a number was read
         self._read_ids: set[int] = set()
         self._sources: dict[int, tuple[Any, Any]] = {}          # id of a Tensor -> the Tensor, what it stands for
         self._first: dict[int, tuple[Any, Any]] = {}            # id of a Variable -> it, what it held at first
@@ -57,17 +61,22 @@ class Tracing(Recording):
     # ---- while it runs ----
 
     def __enter__(self) -> Any:
+        around = next(tracings(), None)
         super().__enter__()
-        lines.listen(layout.S_ROW_MADE, self._row_made, True)
+        if around is not None:                       # the same thread notes the same rows
+            self._frames, self._start = around._frames, len(around._frames)
+        else:
+            machine.note_frames(self._frames)
         lines.listen(layout.S_WAS_READ, self._was_read, True)
         machine.tape_start(self._tape)
         return self
 
     def __exit__(self, *error: object) -> None:
         machine.tape_stop(self._tape)
-        lines.listen(layout.S_ROW_MADE, self._row_made, False)
         lines.listen(layout.S_WAS_READ, self._was_read, False)
         super().__exit__(*error)
+        if next(tracings(), None) is None:
+            machine.note_frames(None)
 
     def source(self, t: Any, what: Any) -> Any:
         """A Tensor that stands for something which a replay reads afresh."""
@@ -100,14 +109,10 @@ class Tracing(Recording):
             return bool(ops.not_equal(t, 0))
         return None
 
-    def _row_made(self, t: Any) -> None:
-        if self in tracings():
-            self._frames.append(_frame())
-
     def _was_read(self, t: Any) -> None:
         if t._tracked & layout.IN_TRACE and id(t) not in self._read_ids and self in tracings():
             self._read_ids.add(id(t))
-            self._reads.append((len(self._frames), t, _frame()))
+            self._reads.append(((len(self._frames) - self._start) // 2, t, _frame()))
 
     def first(self) -> list[tuple[Any, Any]]:
         """The Variables that were read or assigned, and what they held before."""
@@ -135,7 +140,7 @@ class Tracing(Recording):
         self._sources = {key: (t, what) for key, (t, what) in self._sources.items() if id(what) not in local}
         if any(r() is not None for r in self._created):
             return None
-        return _Builder(self._sources, arguments).built(rows, self._frames, self._reads, results, held)
+        return _Builder(self._sources, arguments).built(rows, self._frames[self._start:], self._reads, results, held)
 
 
 def tracings() -> Iterator[Tracing]:
@@ -147,17 +152,19 @@ def tracings() -> Iterator[Tracing]:
         found = found.outer
 
 
-def _frame() -> tuple[CodeType, int]:
-    """Code and line of the innermost frame outside this package."""
+def _frame() -> Frame:
+    """Code and position of the innermost frame outside this package."""
     frame: Any = sys._getframe(2)
     while in_package(frame.f_code.co_filename) and frame.f_back is not None:
         frame = frame.f_back
-    return frame.f_code, frame.f_lineno
+    return frame.f_code, frame.f_lasti
 
 
-def place(where: tuple[CodeType, int]) -> str:
+@functools.lru_cache(maxsize=65536)
+def place(code: CodeType, position: int) -> str:
     """FILE:LINE of a frame that was noted."""
-    return f"{where[0].co_filename}:{where[1]}"
+    found = next((line for start, end, line in code.co_lines() if start <= position < end), None)
+    return f"{code.co_filename}:{found or code.co_firstlineno}"
 
 
 class _Builder:
@@ -206,8 +213,8 @@ class _Builder:
                 expected = self._new_constant(t)
                 made.append((form(BY_NAME["guard"], [AVALS[t._aval]] * 2, {}), (self._id(t), expected),
                              len(self._avals)))
-                where.append(place(frame))
-                guards.append(place(frame))
+                where.append(place(*frame))
+                guards.append(where[-1])
 
         for r, (form_id, *refs) in enumerate(rows):
             guard(r)
@@ -221,7 +228,7 @@ class _Builder:
             for t in outs:
                 self._new(t)
             made.append((row, ids, first))
-            where.append(place(frames[r]))
+            where.append(place(frames[2 * r], frames[2 * r + 1]))
         guard(len(rows))
         numbers = list(map(self._id, results))
         held = [(v, self._id(value)) for v, value in assigned]

@@ -9,7 +9,7 @@ import sysconfig
 from types import FrameType, ModuleType
 from typing import Any
 
-from jitgrad.core.errors import _PACKAGE
+from jitgrad.core.errors import PACKAGE
 
 # the language, and what jitgrad stands on
 TRUSTED = frozenset(sys.stdlib_module_names) - {"__main__"} | {"jitgrad", "numpy", "scipy", "numba", "llvmlite",
@@ -28,7 +28,7 @@ def user_file(name: str) -> bool:
         if inside is not None:
             found = inside.partition("/")[0] not in TRUSTED
         else:
-            found = not name.startswith((_PACKAGE, "<frozen ", *_LIBRARY))
+            found = not name.startswith((PACKAGE, "<frozen ", *_LIBRARY))
         _of_files[name] = found
     return found
 
@@ -46,4 +46,4 @@ def trusted(thing: Any) -> bool:
     """
     name = getattr(thing, "__name__" if issubclass(type(thing), ModuleType) else "__module__", None)
     root = name.partition(".")[0] if isinstance(name, str) else ""
-    return root in TRUSTED and not user_file(getattr(sys.modules.get(root), "__file__", None) or _PACKAGE)
+    return root in TRUSTED and not user_file(getattr(sys.modules.get(root), "__file__", None) or PACKAGE)

@@ -15,7 +15,7 @@ from functools import partial
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
 
-from jitgrad.core.errors import _PACKAGE
+from jitgrad.core.errors import PACKAGE
 from jitgrad.frontend import facts as f
 from jitgrad.frontend.paths import ARGUMENT, ATTRIBUTE, FREE, GLOBAL, Step, paths_of
 from jitgrad.frontend.trusted import generated, trusted, user_file
@@ -375,7 +375,7 @@ class Watch:
 
 def _own(code: CodeType, frame: FrameType) -> bool:
     """Whether code of the package runs as a method of an object with a version."""
-    return bool(_versioned and code.co_argcount and code.co_filename.startswith(_PACKAGE)
+    return bool(_versioned and code.co_argcount and code.co_filename.startswith(PACKAGE)
                 and issubclass(type(frame.f_locals.get(code.co_varnames[0])), _versioned))
 
 

@@ -106,7 +106,8 @@ L_READ_CAPACITY = 80
 L_TAPES = 88                   # living tapes, a linked list
 L_ACTIVE = 96                  # how many of them are recording
 L_WHOLE = 104                  # how many of those keep every row
-L_BYTES = 112
+L_FRAMES = 112                 # list for code and position of each row from here on, or 0
+L_BYTES = 120
 
 # A tape's machine half
 K_LOG = 16
@@ -292,7 +293,9 @@ S_FUNCTION_CALL = 416          # vectorcall of a Function
 S_EXCEPTION = 424              # Exception: what a match lets pass
 S_NDARRAY = 432
 S_DICT = 440
-S_OPS = 448                    # Op objects behind the operator slots, in the order of SYMBOLS
+S_FILENAME = 448               # the string co_filename,
+S_PACKAGE = 456                # and what those of this package begin with
+S_OPS = 464                    # Op objects behind the operator slots, in the order of SYMBOLS
 SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^",
            "neg", "abs", "~", "<", "<=", "==", "!=", ">", ">=")
 FIRST_COMPARISON = SYMBOLS.index("<")

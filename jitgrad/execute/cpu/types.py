@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad import config
+from jitgrad.core.errors import PACKAGE
 from jitgrad.execute.cpu import cache, fingerprint, layout, llvm
 from jitgrad.execute.cpu.native import exports
 
@@ -278,6 +279,9 @@ for _at, _value in ((layout.S_TENSOR, Tensor), (layout.S_VARIABLE, Variable), (l
 set_state(layout.S_FUNCTION_CALL, NATIVE["function_vectorcall"])
 set_state(layout.S_RECORDER_TABLE, _recorders.ctypes.data)
 set_state(layout.S_THREADS, _threads.ctypes.data)
+_kept.extend((sys.intern("co_filename"), PACKAGE))
+set_state(layout.S_FILENAME, id(sys.intern("co_filename")))
+set_state(layout.S_PACKAGE, id(PACKAGE))
 set_state(layout.S_RECORDING_TABLE, _recordings.ctypes.data)
 set_state(layout.S_POOL, _pool.ctypes.data)
 set_state(layout.S_POOL_LIMIT, config.pool_bytes())

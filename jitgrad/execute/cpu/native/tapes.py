@@ -136,6 +136,19 @@ def log_of_thread(st):
     return log
 
 
+def note_frames(unused, args, count):
+    """note_frames(list or None): where the rows of this thread are made, as code and position, from here on."""
+    log = log_of_thread(state())
+    if log == 0:
+        return log
+    before, frames = load(log + lay.L_FRAMES), load(args)
+    store(log + lay.L_FRAMES, frames if frames != load(state() + lay.S_NONE) else 0)
+    if load(log + lay.L_FRAMES) != 0:
+        incref(frames)
+    decref(before)
+    return none()
+
+
 def thread_log(unused, args, count):
     """thread_log(): address of the calling thread's log."""
     log = log_of_thread(state())

@@ -7,6 +7,7 @@ set a Python exception.
 from __future__ import annotations
 
 from jitgrad.execute.cpu import layout as lay
+from jitgrad.execute.cpu.native.frames import note_frame
 from jitgrad.execute.cpu.native.pool import take_block
 from jitgrad.execute.cpu.native.raw import (
     call_kernel,
@@ -152,6 +153,8 @@ def append_row(log, form, operands, n_in, outs, n_out, rule, marks):
     store(load(log + lay.L_FIRST) + 8 * (count + 1), refs + total)
     store(log + lay.L_REF_COUNT, refs + total)
     store(log + lay.L_COUNT, count + 1)
+    if load(log + lay.L_FRAMES) != 0:
+        note_frame(load(log + lay.L_FRAMES))
     note = load(state() + lay.S_ROW_MADE)
     if note != 0 and n_out > 0:
         tell(note, load(outs))
