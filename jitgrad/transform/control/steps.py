@@ -63,6 +63,7 @@ def bind(name: str, operands: Sequence[Any], **params: Any) -> tuple[Any, ...]:
 
 def emit(recorder: Recorder, program: Program, operands: Sequence[Any]) -> list[Any]:
     """Append a Program's rows to a recording: its results for these operands, None where it has none."""
+    assert [t._aval for t in operands] == program.avals[program.inputs].tolist(), "a Program on operands of others"
     known: dict[int, Any] = dict(zip(program.inputs.tolist(), operands, strict=True))
     known.update(program.constants)
     for made, ids, outs in program.rows():
