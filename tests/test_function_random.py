@@ -111,10 +111,9 @@ def test_where_all_facts_hold_a_function_does_the_same(tmp_path, counting):
     assert hits > 0.1 * calls
 
 
-@pytest.mark.skipif(not hasattr(jg, "function"), reason="jitgrad.function is not there yet")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_function_does_what_plain_python_does(tmp_path, seed):
-    case = make(seed, counting=seed % 5 == 0)
+    case = make(seed)
     path = tmp_path / f"case_{seed}.py"
     expected = run(case, path, plain)
     done = run(case, path, lambda function, namespace: jg.function(function))
