@@ -28,6 +28,7 @@ from jitgrad.frontend import nans
 from jitgrad.frontend.arguments import Arguments, Exotic, normal
 from jitgrad.frontend.numbers import Numbers
 from jitgrad.frontend.traces import Call, Entry, NotReplayable, agrees, differs, same_for_old_numbers
+from jitgrad.frontend.tracing import Tracing
 
 _logger = logging.getLogger("jitgrad")
 MOST_TRACES = 64               # of one function; the least recently used ones go
@@ -195,7 +196,7 @@ class _Function:
             self.numbers.settle(tried, trial is not None)
             if trial is not None:
                 return trial
-        return Call(self.f, arguments)
+        return Call(self.f, arguments, Tracing())
 
     def _trial(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Arguments,
                tried: Sequence[tuple[Any, type]]) -> Call | None:
@@ -205,18 +206,14 @@ class _Function:
         if not olds:
             return None
         before = [(v, v._value) for e in olds for v in e.variables]
-        call = None
+        tracing = Tracing()
         try:
-            call = Call(self.f, data)
-            fine = any(same_for_old_numbers(call, old, before) for old in olds)
-        except Exception:                            # what only a Python number can do
-            fine = False
-        if fine:
-            return call
-        for v, value in before:
-            v._hold(value)
-        if call is not None:
-            call.tracing.roll_back()
+            call = Call(self.f, data, tracing)
+            if any(same_for_old_numbers(call, old, before) for old in olds):
+                return call
+        except Exception:                            # of what only a Python number can do, or of the user's
+            pass
+        tracing.roll_back()
         return None
 
     def _keep(self, entry: Entry) -> None:
@@ -269,15 +266,15 @@ class _Function:
         if wrong:
             with self.lock:
                 self._drop(list(self.entries))
-            raise user_error(RuntimeError, f"function {self.name}: a replay and plain Python differ in {wrong}: something "
-                                           "has changed that no replay can see (a clock, Python's random numbers, a "
-                                           "file, an attribute set through setattr)")
+            raise user_error(RuntimeError, f"function {self.name}: a replay and plain Python differ in {wrong}: "
+                                           "something has changed that no replay can see (a clock, Python's random "
+                                           "numbers, a file, an attribute set through setattr)")
         return answer
 
     def program(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Program:
         """The Program of a call; Variables hold afterwards what they held before."""
         given, keywords = tuple(map(normal, args)), {k: normal(v) for k, v in kwargs.items()}
-        call = Call(self.f, Arguments(given, keywords, self.numbers.is_data))
+        call = Call(self.f, Arguments(given, keywords, self.numbers.is_data), Tracing())
         call.tracing.roll_back()
         entry = call.entry
         if entry is None:

@@ -13,8 +13,9 @@ from jitgrad.core import backend
 from jitgrad.core.lock import TABLES
 from jitgrad.core.recorder import depth
 from jitgrad.execute.cpu import layout, types
+from jitgrad.execute.cpu.lifetime import immortal
 
-_logs: list[np.ndarray] = []         # a thread state that comes again finds its log again
+_logs: list[np.ndarray] = immortal([])         # a thread state that comes again finds its log again
 
 
 def _new_log(thread: int) -> int:

@@ -41,9 +41,9 @@ class NotReplayable(Exception):
 class Call:
     """A call of a function, recorded as it runs."""
 
-    def __init__(self, f: Callable[..., Any], arguments: Arguments) -> None:
+    def __init__(self, f: Callable[..., Any], arguments: Arguments, tracing: Tracing) -> None:
         self.arguments = arguments
-        self.tracing = Tracing()
+        self.tracing = tracing
         for t in arguments.inputs:
             self.tracing.source(t, None)
         watch = Watch(f)

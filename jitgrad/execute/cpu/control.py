@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from jitgrad.core.form import Form
 from jitgrad.core.program import Program
 from jitgrad.execute.cpu import library, plans
+from jitgrad.execute.cpu.lifetime import immortal
 from jitgrad.execute.cpu.types import NATIVE
 from jitgrad.plan.memory import ALIGN
 from jitgrad.transform.control.steps import Step, needed_for
@@ -20,7 +21,7 @@ from jitgrad.transform.higher import inlined
 
 MOST_WORK = 1 << 40
 ROW_WORK = 16                  # a row costs as much as so many elements
-_kept: list[Any] = []          # instructions and constants of forms, which live as long as the process
+_kept: list[Any] = immortal([])        # instructions and constants of forms, which live as long as the process
 
 
 def kernel(f: Form) -> library.Kernel:

@@ -107,7 +107,8 @@ L_TAPES = 88                   # living tapes, a linked list
 L_ACTIVE = 96                  # how many of them are recording
 L_WHOLE = 104                  # how many of those keep every row
 L_FRAMES = 112                 # list for code and position of each row from here on, or 0
-L_BYTES = 120
+L_CUT = 120                    # rows that were cut off at the front so far: what Python calls a row counts them too
+L_BYTES = 128
 
 # A tape's machine half
 K_LOG = 16

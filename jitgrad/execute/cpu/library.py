@@ -17,6 +17,7 @@ from jitgrad.core.form import Form
 from jitgrad.core.lock import TABLES
 from jitgrad.core.primitive import BY_NAME, Index, Kind, Primitive, contiguous_strides, takes
 from jitgrad.execute.cpu import blas, cache, fingerprint, layout, llvm
+from jitgrad.execute.cpu.lifetime import immortal
 from jitgrad.execute.cpu.types import NATIVE
 from jitgrad.ops import scalar
 
@@ -28,7 +29,7 @@ LONG_ELEMENTS, LONG_PRODUCTS = 1 << 16, 1 << 22
 _BODIES = (Kind.ELEMENTWISE, Kind.REDUCE, Kind.SCAN)     # in the scalar language: two builds of each
 
 _addresses: dict[tuple[Any, ...], int] = {}
-_structs: list[np.ndarray] = []      # params and form structs live as long as the process
+_structs: list[np.ndarray] = immortal([])      # params and form structs live as long as the process
 
 
 def realise(f: Form) -> int:

@@ -9,8 +9,10 @@ from functools import cache
 import llvmlite
 import llvmlite.binding as llvm
 
+from jitgrad.execute.cpu.lifetime import immortal
+
 _serial = itertools.count()
-_linked: list[llvm.ResourceTracker] = []      # code lives as long as the process
+_linked: list[llvm.ResourceTracker] = immortal([])     # code lives as long as the process
 
 
 @cache
@@ -29,7 +31,7 @@ def _machine(level: int) -> llvm.TargetMachine:
 
 @cache
 def _jit() -> llvm.LLJIT:
-    return llvm.create_lljit_compiler(_machine(2), use_jit_link=False)
+    return immortal(llvm.create_lljit_compiler(_machine(2), use_jit_link=False))
 
 
 @cache

@@ -20,10 +20,11 @@ from jitgrad.core.primitive import Kind, Primitive, contiguous_strides
 from jitgrad.core.program import programs_in
 from jitgrad.core.recorder import active
 from jitgrad.execute.cpu import layout, library, types
+from jitgrad.execute.cpu.lifetime import immortal
 from jitgrad.execute.cpu.types import Tensor, Variable, peek, poke
 
-_kept: list[Any] = []          # ops and their inline caches
-_fixed: dict[int, list[tuple[int, Any]]] = {}
+_kept: list[Any] = immortal([])  # ops and their inline caches
+_fixed: dict[int, list[tuple[int, Any]]] = immortal({})
 
 
 class Machine:

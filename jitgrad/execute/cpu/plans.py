@@ -17,6 +17,7 @@ from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
 from jitgrad.core.record import dispatch
 from jitgrad.execute.cpu import layout, library, types
+from jitgrad.execute.cpu.lifetime import immortal
 from jitgrad.execute.cpu.types import NATIVE, peek, poke
 from jitgrad.plan import memory
 from jitgrad.transform.higher import CALL, inlined
@@ -177,7 +178,7 @@ class _Table:
     def __init__(self) -> None:
         self.plans: list[Plan] = []
         self.by_words: dict[bytes, Plan] = {}
-        self.slots = np.zeros(4 * MAX_PLANS, _int)
+        self.slots = immortal(np.zeros(4 * MAX_PLANS, _int))
         self.publish()
 
     def publish(self) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from jitgrad import config
 from jitgrad.core.errors import PACKAGE
 from jitgrad.execute.cpu import cache, fingerprint, layout, llvm
+from jitgrad.execute.cpu.lifetime import immortal
 from jitgrad.execute.cpu.native import exports
 
 _API = C.pythonapi
@@ -51,7 +52,8 @@ class _Getter(C.Structure):
                 ("closure", C.c_void_p)]
 
 
-_kept: list[Any] = []          # specs, member tables and method tables live as long as the types
+
+_kept: list[Any] = immortal([])        # specs, member tables and method tables live as long as the types
 
 
 def peek(address: int) -> int:
@@ -97,7 +99,7 @@ def _check_interpreter() -> None:
 
 
 _check_interpreter()
-STATE = np.zeros(layout.S_BYTES // 8, np.int64)
+STATE = immortal(np.zeros(layout.S_BYTES // 8, np.int64))
 _state = STATE.ctypes.data
 _scratch = np.zeros(layout.SCRATCH_BYTES + layout.LINE, np.uint8)
 _pool = np.zeros(2 * layout.POOL_BLOCKS, np.int64)
@@ -285,4 +287,5 @@ set_state(layout.S_PACKAGE, id(PACKAGE))
 set_state(layout.S_RECORDING_TABLE, _recordings.ctypes.data)
 set_state(layout.S_POOL, _pool.ctypes.data)
 set_state(layout.S_POOL_LIMIT, config.pool_bytes())
+_kept.extend((_scratch, _pool, _recorders, _threads, _recordings, *_builtins.values()))
 set_state(layout.S_SCRATCH, (_scratch.ctypes.data + layout.LINE - 1) & -layout.LINE)

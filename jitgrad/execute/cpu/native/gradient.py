@@ -6,6 +6,7 @@ from jitgrad.execute.cpu import layout as lay
 from jitgrad.execute.cpu.native.raw import (
     bytes_new,
     compare,
+    copy,
     decref,
     incref,
     list_get,
@@ -57,21 +58,28 @@ def find_plan(st):
         at = (at + 1) & mask
 
 
-def report(st, status):
+def report(st, tape, status):
     """What Python needs to go on: (status, words, rows, values, hash).
 
-    The values are taken out of the shared scratch first: making a tuple can lead to other code that walks.
+    All is taken out of the shared scratch first: making a tuple can lead to a collection, and that to other code that
+    walks, or to the death of a tape, which cuts rows off.
     """
     n, hashed = load(st + lay.S_VALUE_COUNT), load(st + lay.S_HASH)
-    taken = resize(0, 8 * n + 8)
+    n_rows, n_words = load(st + lay.S_ROW_COUNT), load(st + lay.S_WORD_COUNT)
+    taken = resize(0, 8 * (n + n_rows + n_words) + 8)
     if taken == 0:
         return no_memory()
+    cut = load(load(tape + lay.K_LOG) + lay.L_CUT) if n_rows > 0 else 0
+    rows_at, words_at = taken + 8 * n, taken + 8 * (n + n_rows)
+    for i in range(n_rows):
+        store(rows_at + 8 * i, load(load(st + lay.S_ROWS) + 8 * i) + cut)
+    copy(words_at, load(st + lay.S_WORDS), 8 * n_words)
     for i in range(n):
         o = load(load(st + lay.S_VALUES) + 8 * i)
         incref(o)
         store(taken + 8 * i, o)
-    words = bytes_new(load(st + lay.S_WORDS), 8 * load(st + lay.S_WORD_COUNT))
-    rows = bytes_new(load(st + lay.S_ROWS), 8 * load(st + lay.S_ROW_COUNT))
+    words = bytes_new(words_at, 8 * n_words)
+    rows = bytes_new(rows_at, 8 * n_rows)
     values, out = tuple_new(n), tuple_new(5)
     if values == 0 or out == 0:
         for i in range(n):
@@ -123,7 +131,7 @@ def connect(unused, args, count):
     obstacle = walk_between(st, load(args), load(args + 8), load(args + 16), load(args + 24))
     if obstacle == lay.SHORT:
         return no_memory()
-    return report(st, obstacle if obstacle != 0 else lay.MISS)
+    return report(st, load(args), obstacle if obstacle != 0 else lay.MISS)
 
 
 def any_dry(plan, values):
@@ -165,7 +173,7 @@ def gradient(unused, args, count):
     obstacle = walk_between(st, load(args), load(args + 8), load(args + 16), load(args + 24))
     status = frame_status()
     results = answer(st, obstacle, status)
-    return report(st, load(status)) if load(status) != lay.HIT else results
+    return report(st, load(args), load(status)) if load(status) != lay.HIT else results
 
 
 def known_kinds(st, items, n):

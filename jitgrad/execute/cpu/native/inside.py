@@ -77,42 +77,44 @@ def open_tapes(unused, args, count):
 
 
 def log_rows(unused, args, count):
-    """log_rows(tape): (form number, operands, outputs[, rule]) of each of its rows, as a list of tuples."""
+    """log_rows(tape): (form number, operands, outputs[, rule]) of each of its rows, as a list of tuples.
+
+    Making one can lead to a collection, and that to the death of a tape, which cuts rows off: places are read anew.
+    """
     tape = load(args)
     log = load(tape + lay.K_LOG)
     out = list_new(0)
     if out == 0:
         return out
     for i in range(load(tape + lay.K_INTERVAL_COUNT)):
-        row = load(load(tape + lay.K_INTERVALS) + lay.K_INTERVAL * i)
-        end = end_of(tape, i, log)
-        while row < end:
-            form = load(load(log + lay.L_FORMS) + 8 * row)
-            if form != 0:
-                entry = row_tuple(log, row, form)
+        k = load(load(tape + lay.K_INTERVALS) + lay.K_INTERVAL * i) + load(log + lay.L_CUT)
+        while k - load(log + lay.L_CUT) < end_of(tape, i, log):
+            if load(load(log + lay.L_FORMS) + 8 * (k - load(log + lay.L_CUT))) != 0:
+                entry = row_tuple(log, k)
                 if entry != 0:
                     list_append(out, entry)
                 decref(entry)
-            row += 1
+            k += 1
     return finished(out)
 
 
 def log_row(unused, args, count):
-    """log_row(tape, row): the same for one row of the log."""
-    log = load(load(args) + lay.K_LOG)
-    row = long_value(load(args + 8))
-    return row_tuple(log, row, load(load(log + lay.L_FORMS) + 8 * row))
+    """log_row(tape, row): the same for one row of the log, by the number that a report gave it."""
+    return row_tuple(load(load(args) + lay.K_LOG), long_value(load(args + 8)))
 
 
-def row_tuple(log, row, form):
-    first = load(load(log + lay.L_FIRST) + 8 * row)
-    n = load(load(log + lay.L_FIRST) + 8 * (row + 1)) - first
+def row_tuple(log, k):
+    """The row as a tuple; ``k`` counts the rows that were cut off before it."""
+    row = k - load(log + lay.L_CUT)
+    n = load(load(log + lay.L_FIRST) + 8 * (row + 1)) - load(load(log + lay.L_FIRST) + 8 * row)
     out = tuple_new(n + 1)
     if out == 0:
         return out
-    tuple_set(out, 0, long_new(load(form + lay.F_ID)))
-    for k in range(n):
-        o = load(load(log + lay.L_REFS) + 8 * (first + k))
+    row = k - load(log + lay.L_CUT)
+    first = load(load(log + lay.L_FIRST) + 8 * row)
+    tuple_set(out, 0, long_new(load(load(load(log + lay.L_FORMS) + 8 * row) + lay.F_ID)))
+    for i in range(n):
+        o = load(load(log + lay.L_REFS) + 8 * (first + i))
         incref(o)
-        tuple_set(out, k + 1, o)
+        tuple_set(out, i + 1, o)
     return finished(out)

@@ -148,6 +148,7 @@ def cut_rows(log, n):
     for r in range(count + 1):
         store(first + 8 * r, load(first + 8 * (r + n)) - base)
     store(log + lay.L_COUNT, count)
+    store(log + lay.L_CUT, load(log + lay.L_CUT) + n)
     store(log + lay.L_REF_COUNT, load(log + lay.L_REF_COUNT) - base)
 
 
