@@ -279,7 +279,7 @@ def _content(t: Any) -> str:
 
 
 def _brief(value: Any) -> str:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and any(True for _ in programs_in(value)):
         return f"({', '.join(map(_brief, value))})"
     return f"<{len(value)} rows>" if isinstance(value, Program) else str(value)
 
