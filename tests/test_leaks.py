@@ -354,6 +354,21 @@ def test_variables_and_tapes_die():
     assert dead(*refs) == [True, True, True]
 
 
+def test_functions_and_what_they_recorded_die():
+    x = jg.constant([1.0, 2.0])
+    made = []
+
+    def f(x):
+        y = x * 2.0
+        made.extend(weakref.ref(t) for t in (x, y))
+        return y + float(y[0])
+    function = jg.function(f)
+    made.append(weakref.ref(function))
+    assert function(x).numpy().tolist() == function(x).numpy().tolist() == [4.0, 6.0]
+    del function
+    assert all(dead(*made))
+
+
 def test_a_long_persistent_recording_gives_its_memory_back():
     x = jg.constant(np.ones(1000, np.float32))
 

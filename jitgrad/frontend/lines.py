@@ -47,7 +47,7 @@ _events = {S_ROW_MADE: _row_made, S_WAS_READ: _was_read}
 def listen(word: int, listener: Listener, on: bool) -> None:
     """Let the machine tell a listener of every row that is made, or of every number read; or no longer."""
     with TABLES:
-        now = [x for x in _listeners[word] if x is not listener]
+        now = [x for x in _listeners[word] if x != listener]      # a bound method is a new object each time
         _listeners[word] = [*now, listener] if on else now
         machine.set_state(word, id(_events[word]) if _listeners[word] else 0)
 
