@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.workloads import Workload
 
-LIBRARIES = ["jitgrad", "numpy", "torch", "jax", "tensorflow", "autograd"]
+LIBRARIES = ["jitgrad", "numpy", "torch", "jax", "tensorflow", "autograd", "numba"]
 ROOT = Path(__file__).resolve().parent.parent
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "JITGRAD_NUM_THREADS": "1",
@@ -75,6 +75,7 @@ class Row:
     recorded: bool
     worst: float                   # largest error, in units of what is allowed
     rounds: list[float]
+    replayed: bool = False         # jitgrad: a function that was recorded before
 
     @property
     def median(self) -> float:
@@ -126,7 +127,8 @@ def compare(workload: Workload, workers: list[Worker], rounds: int, seconds: flo
         for mode, (told, n) in enumerate(zip(made["modes"], counts, strict=True)):
             worst = excess(told["result"], answers, workload)
             if worst <= 1:
-                rows.append(Row(worker.library, worker.version, told["label"], told["recorded"], worst, []))
+                rows.append(Row(worker.library, worker.version, told["label"], told["recorded"], worst, [],
+                                told["replayed"]))
                 turns.append((worker, mode, n))
             else:
                 failed.append(f"{worker.library} ({told['label']}): {worst:.3g} times further from NumPy's answer than "

@@ -26,6 +26,7 @@ class Mode:
     result: Callable[[], Sequence[Any]]       # do it (from the start) and give the numbers to check
     recorded: bool = True                     # operations are recorded at each call
     whole: int = 1                            # turns come in multiples of this
+    replayed: bool = False                    # jitgrad: a function that was recorded before
 
 
 def repeated(call: Callable[[], Any]) -> Callable[[int], Any]:
@@ -47,6 +48,24 @@ def over(items: Iterable[Any], step: Callable[..., Any]) -> Callable[[int], Any]
         for item in itertools.islice(cycle, n):
             out = step(*item)
         return out
+    return loop
+
+
+def with_pairs(items: Iterable[tuple[Any, Any]], call: Callable[[Any, Any], Any]) -> Callable[[int], Any]:
+    """A loop of calls with two arguments that come around again, their results dropped."""
+    cycle = itertools.cycle(items)
+
+    def loop(n: int) -> None:
+        for a, b in itertools.islice(cycle, n):
+            call(a, b)
+    return loop
+
+
+def with_four(call: Callable[..., Any], a: Any, b: Any, c: Any, d: Any) -> Callable[[int], Any]:
+    """A loop of calls with the same four arguments, their results dropped."""
+    def loop(n: int) -> None:
+        for _ in itertools.repeat(None, n):
+            call(a, b, c, d)
     return loop
 
 
@@ -76,7 +95,7 @@ def _timed(mode: Mode, n: int) -> float:
 
 def described(mode: Mode) -> dict[str, Any]:
     """What the parent needs of a mode, its checked numbers included."""
-    return {"label": mode.label, "recorded": mode.recorded,
+    return {"label": mode.label, "recorded": mode.recorded, "replayed": mode.replayed,
             "result": [np.asarray(r, np.float64).tolist() for r in mode.result()]}
 
 

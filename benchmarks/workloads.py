@@ -11,6 +11,8 @@ OPS_A_TAPE = 1000               # rows that one tape keeps in `op`
 TURNS = 33                      # of the chain: 99 operations
 INPUTS, HIDDEN, CLASSES, BATCH, BATCHES = 64, 32, 10, 32, 50
 RATE = 0.05
+PAIRS = 40                      # of floats that `partials` goes through
+SCANNED = "no Python between steps"     # in labels of modes that run many steps a call
 CHECKED_STEPS = 20              # of the MLP, before anything is timed
 
 Arrays = list[np.ndarray]
@@ -41,6 +43,16 @@ WORKLOADS = [
              f"x = sin(x) * 1.01 + 0.1, {TURNS} times on {LENGTH} float32 (99 operations), forward and backward",
              "x, an array of the library's own kind, made before", "the gradient of the sum in x, as such an array",
              1e-3, 1e-9),
+    Workload("chain-value", "the same chain, its sum and the gradient; functions to replay or jit were called before",
+             "x, an array of the library's own kind, made before",
+             "the sum and its gradient in x, as such arrays", 1e-3, 1e-9),
+    Workload("entry", f"a * b + c - d on four arrays of {LENGTH} float32, by a function that was called before",
+             "four NumPy arrays, or arrays of the library's own kind where the label says so",
+             "one array of the library's own kind, dropped", 1e-6, 1e-7),
+    Workload("partials", "3 * w1**2 + 2 * w1 * w2 and both partial derivatives, by a function that was called before",
+             f"two Python floats, others at each call (one of {PAIRS} pairs)",
+             "value and derivatives as three arrays of the library's own kind (by hand: Python floats), dropped, or "
+             "read as Python floats where the label says so", 1e-6, 0.0),
     Workload("tutorial", "3 * w1**2 + 2 * w1 * w2 and its two partial derivatives",
              "two variables made before (by hand: two Python floats)", "both derivatives as Python floats", 1e-6, 0.0),
     Workload("mlp",
@@ -80,6 +92,35 @@ def chain_by_hand(x: np.ndarray) -> np.ndarray:
     for x in reversed(kept):
         g = g * np.float32(1.01) * np.cos(x)
     return g
+
+
+def chain_sum(x: np.ndarray) -> np.floating:
+    """What the chain ends in, added up."""
+    for _ in range(TURNS):
+        x = np.sin(x) * np.float32(1.01) + np.float32(0.1)
+    return x.sum()
+
+
+def entry_inputs() -> Arrays:
+    """The arguments of `entry`."""
+    rng = np.random.default_rng(5)
+    return [rng.normal(size=LENGTH).astype(np.float32) for _ in range(4)]
+
+
+def entry_by_hand(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """What `entry` computes."""
+    return a * b + c - d
+
+
+def pairs() -> list[tuple[float, float]]:
+    """The arguments of `partials`."""
+    rng = np.random.default_rng(6)
+    return [(float(a), float(b)) for a, b in rng.uniform(1, 5, (PAIRS, 2))]
+
+
+def partials_by_hand(w1: float, w2: float) -> tuple[float, float, float]:
+    """The value and both partial derivatives."""
+    return 3 * w1 * w1 + 2 * w1 * w2, 6 * w1 + 2 * w2, 2 * w1
 
 
 def tutorial_by_hand(w1: float, w2: float) -> tuple[float, float]:
@@ -138,6 +179,9 @@ def mlp_answer() -> Arrays:
 ANSWERS = {
     "op": op_answer,
     "chain": lambda: [chain_by_hand(chain_input())],
+    "chain-value": lambda: [np.asarray(chain_sum(chain_input())), chain_by_hand(chain_input())],
+    "entry": lambda: [entry_by_hand(*entry_inputs())],
+    "partials": lambda: [np.array([partials_by_hand(*p) for p in pairs()])],
     "tutorial": lambda: [np.array(tutorial_by_hand(5.0, 3.0))],
     "mlp": mlp_answer,
     "mlp-layers": mlp_answer,

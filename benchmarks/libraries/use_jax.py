@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 
 from benchmarks import kernels
 from benchmarks import workloads as w
-from benchmarks.worker import Mode, measured, over, repeated
+from benchmarks.worker import Mode, measured, over, repeated, with_four, with_pairs
 
 VERSION = jax.__version__
 
@@ -29,16 +30,74 @@ def op() -> list[Mode]:
 
 def chain() -> list[Mode]:
     x = jnp.asarray(w.chain_input())
-
-    def total(y: Any) -> Any:
-        for _ in range(w.TURNS):
-            y = jnp.sin(y) * 1.01 + 0.1
-        return y.sum()
-    gradient = jax.jit(jax.grad(total))
+    gradient = jax.jit(jax.grad(_total))
 
     def call() -> Any:
         return gradient(x).block_until_ready()
     return [Mode("jit(grad), compiled before", repeated(call), lambda: [call()], recorded=False)]
+
+
+def _total(y: Any) -> Any:
+    for _ in range(w.TURNS):
+        y = jnp.sin(y) * 1.01 + 0.1
+    return y.sum()
+
+
+def chain_value() -> list[Mode]:
+    x = jnp.asarray(w.chain_input())
+    both = jax.jit(jax.value_and_grad(_total))
+    return [Mode("jit(value_and_grad), waited for at each call",
+                 repeated(lambda: jax.block_until_ready(both(x))), lambda: both(x), recorded=False),
+            Mode("jit(value_and_grad), waited for at the end", _waited(repeated(lambda: both(x))), lambda: both(x),
+                 recorded=False)]
+
+
+def _waited(loop: Callable[[int], Any]) -> Callable[[int], Any]:
+    """The loop, and a wait for its last result."""
+    return lambda n: jax.block_until_ready(loop(n))
+
+
+def entry() -> list[Mode]:
+    jitted = jax.jit(w.entry_by_hand)
+    modes = []
+    for kind, arrays in (("NumPy", w.entry_inputs()), ("own", [jnp.asarray(a) for a in w.entry_inputs()])):
+        def call(arrays: Any = arrays) -> Any:
+            return jitted(*arrays)
+
+        def waiting(a: Any, b: Any, c: Any, d: Any) -> None:
+            jitted(a, b, c, d).block_until_ready()
+        modes += [Mode(f"jit, {kind} arrays, waited for at each call", with_four(waiting, *arrays),
+                       lambda call=call: [call()], recorded=False),
+                  Mode(f"jit, {kind} arrays, waited for at the end", _then(with_four(jitted, *arrays), call),
+                       lambda call=call: [call()], recorded=False)]
+    return modes
+
+
+def _then(loop: Callable[[int], Any], last: Callable[[], Any]) -> Callable[[int], Any]:
+    """The loop, whose results are dropped, and one more call that is waited for."""
+    def both(n: int) -> None:
+        loop(n - 1)
+        jax.block_until_ready(last())
+    return both
+
+
+def partials() -> list[Mode]:
+    both = jax.jit(jax.value_and_grad(lambda w1, w2: 3 * w1**2 + 2 * w1 * w2, argnums=(0, 1)))
+
+    def waiting(w1: float, w2: float) -> None:
+        jax.block_until_ready(both(w1, w2))
+
+    def reading(w1: float, w2: float) -> tuple[float, float, float]:
+        value, (g1, g2) = both(w1, w2)
+        return float(value), float(g1), float(g2)
+
+    def result() -> list[Any]:
+        return [[reading(*p) for p in w.pairs()]]
+    pairs = w.pairs()
+    return [Mode("jit(value_and_grad), waited for at each call", with_pairs(pairs, waiting), result, recorded=False),
+            Mode("jit(value_and_grad), waited for at the end", _then(with_pairs(pairs, both), lambda: both(*pairs[0])),
+                 result, recorded=False),
+            Mode("jit(value_and_grad), read as floats", with_pairs(pairs, reading), result, recorded=False)]
 
 
 def tutorial() -> list[Mode]:
@@ -109,7 +168,7 @@ def _scanned() -> Mode:
     def result() -> list[Any]:
         state[0], _ = epoch(state[0], tuple(d[:w.CHECKED_STEPS] for d in data))
         return state[0]
-    return Mode(f"jit(scan over {w.BATCHES} batches), no Python between steps", loop, result, recorded=False,
+    return Mode(f"jit(scan over {w.BATCHES} batches), {w.SCANNED}", loop, result, recorded=False,
                 whole=w.BATCHES)
 
 
@@ -128,5 +187,6 @@ def kernel(name: str) -> list[Mode]:
     return [measured(lambda: jitted(*operands).block_until_ready(), f"jit({name}), waited for")]
 
 
-WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp,
+WORKLOADS = {"op": op, "chain": chain, "chain-value": chain_value, "entry": entry, "partials": partials,
+             "tutorial": tutorial, "mlp": mlp,
              **{name: partial(kernel, name) for name in kernels.NAMES}}

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks import kernels
 from benchmarks import workloads as w
-from benchmarks.worker import Mode, measured, over, repeated
+from benchmarks.worker import Mode, measured, over, repeated, with_four, with_pairs
 
 VERSION = np.__version__
 
@@ -32,6 +32,25 @@ def op() -> list[Mode]:
 def chain() -> list[Mode]:
     x = w.chain_input()
     return [Mode("by hand", repeated(lambda: w.chain_by_hand(x)), lambda: [w.chain_by_hand(x)], recorded=False)]
+
+
+def chain_value() -> list[Mode]:
+    x = w.chain_input()
+
+    def call() -> list[np.ndarray]:
+        return [np.asarray(w.chain_sum(x)), w.chain_by_hand(x)]
+    return [Mode("by hand", repeated(call), call, recorded=False)]
+
+
+def entry() -> list[Mode]:
+    arrays = w.entry_inputs()
+    return [Mode("a function, eager", with_four(w.entry_by_hand, *arrays), lambda: [w.entry_by_hand(*arrays)],
+                 recorded=False)]
+
+
+def partials() -> list[Mode]:
+    return [Mode("by hand, Python floats", with_pairs(w.pairs(), w.partials_by_hand),
+                 lambda: [np.array([w.partials_by_hand(*p) for p in w.pairs()])], recorded=False)]
 
 
 def tutorial() -> list[Mode]:
@@ -77,5 +96,6 @@ def kernel(name: str) -> list[Mode]:
     return modes
 
 
-WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp,
+WORKLOADS = {"op": op, "chain": chain, "chain-value": chain_value, "entry": entry, "partials": partials,
+             "tutorial": tutorial, "mlp": mlp,
              **{name: partial(kernel, name) for name in kernels.NAMES}}

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from benchmarks import kernels
 from benchmarks import workloads as w
-from benchmarks.worker import Mode, measured, over, repeated
+from benchmarks.worker import Mode, measured, over, repeated, with_four, with_pairs
 
 VERSION = tf.__version__
 tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -45,6 +45,43 @@ def chain() -> list[Mode]:
                 y = tf.sin(y) * 1.01 + 0.1
         return tape.gradient(y, x)
     return [Mode("eager tape", repeated(call), lambda: [call()])]
+
+
+def chain_value() -> list[Mode]:
+    x = tf.constant(w.chain_input())
+
+    @tf.function
+    def both(x: Any) -> tuple[Any, Any]:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = x
+            for _ in range(w.TURNS):
+                y = tf.sin(y) * 1.01 + 0.1
+            total = tf.reduce_sum(y)
+        return total, tape.gradient(total, x)
+    return [Mode("tf.function", repeated(lambda: both(x)), lambda: both(x), recorded=False)]
+
+
+def entry() -> list[Mode]:
+    arrays, function = [tf.constant(a) for a in w.entry_inputs()], tf.function(w.entry_by_hand)
+    return [Mode("tf.function, own arrays", with_four(function, *arrays), lambda: [function(*arrays)],
+                 recorded=False),
+            Mode("eager, own arrays", with_four(w.entry_by_hand, *arrays), lambda: [w.entry_by_hand(*arrays)],
+                 recorded=False)]
+
+
+def partials() -> list[Mode]:
+    @tf.function
+    def both(w1: Any, w2: Any) -> tuple[Any, Any, Any]:
+        with tf.GradientTape() as tape:
+            tape.watch([w1, w2])
+            value = 3 * w1**2 + 2 * w1 * w2
+        return value, *tape.gradient(value, [w1, w2])
+
+    def call(w1: float, w2: float) -> tuple[Any, Any, Any]:
+        return both(tf.constant(w1), tf.constant(w2))        # a function of Python floats is traced for each float
+    return [Mode("tf.function, tf.constant of each", with_pairs(w.pairs(), call),
+                 lambda: [[[float(t) for t in call(*p)] for p in w.pairs()]], recorded=False)]
 
 
 def tutorial() -> list[Mode]:
@@ -86,5 +123,6 @@ def kernel(name: str) -> list[Mode]:
     return [measured(lambda: function(*operands), f"{name}, new tensor")]
 
 
-WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp,
+WORKLOADS = {"op": op, "chain": chain, "chain-value": chain_value, "entry": entry, "partials": partials,
+             "tutorial": tutorial, "mlp": mlp,
              **{name: partial(kernel, name) for name in kernels.NAMES}}

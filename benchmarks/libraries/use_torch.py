@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from benchmarks import kernels
 from benchmarks import workloads as w
-from benchmarks.worker import Mode, measured, over, repeated
+from benchmarks.worker import Mode, measured, over, repeated, with_four, with_pairs
 
 VERSION = torch.__version__
 torch.set_num_threads(1)
@@ -54,6 +54,59 @@ def chain() -> list[Mode]:
         return x.grad
     return [Mode("eager, autograd.grad", repeated(by_grad), lambda: [by_grad()]),
             Mode("eager, backward", repeated(by_backward), lambda: [by_backward()])]
+
+
+def chain_value() -> list[Mode]:
+    x = torch.from_numpy(w.chain_input()).requires_grad_()
+
+    def total(y: Any) -> Any:
+        for _ in range(w.TURNS):
+            y = torch.sin(y) * 1.01 + 0.1
+        return y.sum()
+
+    def mode(label: str, total: Callable[[Any], Any]) -> Mode:
+        def call() -> tuple[Any, Any]:
+            value = total(x)
+            return value, torch.autograd.grad(value, x)[0]
+
+        def result() -> list[Any]:
+            value, g = call()
+            return [value.detach(), g]
+        return Mode(label, repeated(call), result)
+    return [mode("eager, autograd.grad", total), mode("torch.compile, autograd.grad", torch.compile(total))]
+
+
+def entry() -> list[Mode]:
+    arrays = [torch.from_numpy(a) for a in w.entry_inputs()]
+
+    def mode(label: str, function: Callable[..., Any]) -> Mode:
+        turns = with_four(function, *arrays)
+
+        def loop(n: int) -> None:
+            with torch.inference_mode():
+                turns(n)
+
+        def result() -> list[Any]:
+            with torch.inference_mode():
+                return [function(*arrays).clone()]
+        return Mode(label, loop, result, recorded=False)
+    return [mode("eager, own arrays, inference mode", w.entry_by_hand),
+            mode("torch.compile, own arrays, inference mode", torch.compile(w.entry_by_hand))]
+
+
+def partials() -> list[Mode]:
+    def eager(w1: float, w2: float) -> tuple[Any, Any, Any]:
+        a, b = torch.tensor(w1, requires_grad=True), torch.tensor(w2, requires_grad=True)
+        value = 3 * a**2 + 2 * a * b
+        return value, *torch.autograd.grad(value, (a, b))
+
+    def reading(w1: float, w2: float) -> tuple[float, ...]:
+        return tuple(t.item() for t in eager(w1, w2))
+
+    def result() -> list[Any]:
+        return [[reading(*p) for p in w.pairs()]]
+    return [Mode("eager, torch.tensor of each, autograd.grad", with_pairs(w.pairs(), eager), result),
+            Mode("eager, the same, read as floats", with_pairs(w.pairs(), reading), result)]
 
 
 def tutorial() -> list[Mode]:
@@ -172,5 +225,6 @@ def kernel(name: str) -> list[Mode]:
     return modes
 
 
-WORKLOADS = {"op": op, "chain": chain, "tutorial": tutorial, "mlp": mlp, "mlp-layers": mlp_layers,
+WORKLOADS = {"op": op, "chain": chain, "chain-value": chain_value, "entry": entry, "partials": partials,
+             "tutorial": tutorial, "mlp": mlp, "mlp-layers": mlp_layers,
              **{name: partial(kernel, name) for name in kernels.NAMES}}
