@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from jitgrad.execute.cpu.plans import Plan
 from jitgrad.frontend.answers import Answer, NotRebuilt
 from jitgrad.frontend.arguments import Arguments, normal
 from jitgrad.frontend.checks import Checks
-from jitgrad.frontend.facts import describe, holds
+from jitgrad.frontend.facts import Identical, Members, describe, holds
 from jitgrad.frontend.log import aside
 from jitgrad.frontend.tracing import Traced, Tracing
 from jitgrad.frontend.watching import TooManyFacts, Watch
@@ -64,13 +64,23 @@ class Call:
         except NotRebuilt as error:
             raise NotReplayable(f"it returns a {error}, which a replay cannot make again; return Tensors in tuples, "
                                 "lists and dicts", self.answer) from None
-        traced = self.tracing.traced(self.arguments.inputs, answer.leaves)
+        seen = {id(a): a for fact in self.facts for a in _arrays(fact.expected) if normal(a) is a}
+        traced = self.tracing.traced(self.arguments.inputs, answer.leaves, list(seen.values()))
         if traced is None:
             return None
         if any(normal(a) is not a for a in traced.arrays):
             raise NotReplayable("it reads a NumPy array that is not contiguous, aligned and of one of the dtypes of "
                                 "Tensors", self.answer)
         return Entry(self, answer, traced)
+
+
+def _arrays(expected: Any) -> Iterator[np.ndarray]:
+    """The NumPy arrays that a fact is about."""
+    if isinstance(expected, Members):
+        for member in expected.members:
+            yield from _arrays(member)
+    elif isinstance(expected, Identical) and isinstance(expected.ref(), np.ndarray):
+        yield expected.ref()
 
 
 class Entry:

@@ -22,6 +22,7 @@ from jitgrad.core.errors import in_package
 from jitgrad.core.form import FORMS, Form, form
 from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
+from jitgrad.core.record import tensor
 from jitgrad.core.recorder import Recording, active
 from jitgrad.execute.cpu import layout
 from jitgrad.execute.cpu import types as machine
@@ -126,8 +127,10 @@ class Tracing(Recording):
 
     # ---- afterwards ----
 
-    def traced(self, arguments: Sequence[Any], results: Sequence[Any]) -> Traced | None:
-        """The Program of the rows from these argument Tensors to these results.
+    def traced(self, arguments: Sequence[Any], results: Sequence[Any],
+               seen: Sequence[np.ndarray] = ()) -> Traced | None:
+        """The Program of the rows from these argument Tensors to these results; NumPy may have computed with arrays
+        that were ``seen``, so that their content is guarded, but for those that became Tensors.
 
         None if Variables were made that stay: the next call will find them and make none.
         """
@@ -140,7 +143,10 @@ class Tracing(Recording):
         self._sources = {key: (t, what) for key, (t, what) in self._sources.items() if id(what) not in local}
         if any(r() is not None for r in self._created):
             return None
-        return _Builder(self._sources, arguments).built(rows, self._frames[self._start:], self._reads, results, held)
+        builder = _Builder(self._sources, arguments)
+        met = {id(a) for _, what in self._sources.values() if isinstance(what, np.ndarray) for a in _bases(what)}
+        builder.guard_arrays([a for a in seen if not any(id(b) in met for b in _bases(a))])
+        return builder.built(rows, self._frames[self._start:], self._reads, results, held)
 
 
 def tracings() -> Iterator[Tracing]:
@@ -167,6 +173,13 @@ def place(code: CodeType, position: int) -> str:
     return f"{code.co_filename}:{found or code.co_firstlineno}"
 
 
+def _bases(array: Any) -> Iterator[Any]:
+    """An array, and those that it is a view of."""
+    while isinstance(array, np.ndarray):
+        yield array
+        array = array.base
+
+
 class _Builder:
     """Numbers the values of recorded rows: what stands for something is an input, what no row made is a constant."""
 
@@ -178,6 +191,9 @@ class _Builder:
         self._variables: list[tuple[Any, int]] = []
         self._arrays: list[tuple[Any, int]] = []
         self._arguments = list(arguments)
+        self._made: list[tuple[Form, tuple[int, ...], int]] = []
+        self._where: list[str] = []
+        self._guards: list[str] = []
         for t in arguments:
             if id(t) not in self._number:
                 self._new(t)
@@ -200,21 +216,28 @@ class _Builder:
                 self._variables.append((source[1], known))
         return known
 
+    def guard_arrays(self, arrays: Sequence[np.ndarray]) -> None:
+        """Guard that these hold what they hold now."""
+        for array in arrays:
+            t = tensor(array)
+            self._arrays.append((array, self._new(t)))
+            self._guard(t, self._number[id(t)], f"<an array of shape {array.shape} that NumPy computes with>")
+
+    def _guard(self, t: Any, value: int, where: str) -> None:
+        expected = self._new_constant(t)
+        self._made.append((form(BY_NAME["guard"], [AVALS[t._aval]] * 2, {}), (value, expected), len(self._avals)))
+        self._where.append(where)
+        self._guards.append(where)
+
     def built(self, rows: Sequence[Any], frames: Sequence[Any], reads: Sequence[Any], results: Sequence[Any],
               assigned: Sequence[tuple[Any, Any]]) -> Traced:
-        made: list[tuple[Form, tuple[int, ...], int]] = []
-        where: list[str] = []
-        guards: list[str] = []
+        made, where = self._made, self._where
         pending = list(reversed(reads))
 
         def guard(upto: int) -> None:
             while pending and pending[-1][0] <= upto:
                 _, t, frame = pending.pop()
-                expected = self._new_constant(t)
-                made.append((form(BY_NAME["guard"], [AVALS[t._aval]] * 2, {}), (self._id(t), expected),
-                             len(self._avals)))
-                where.append(place(*frame))
-                guards.append(where[-1])
+                self._guard(t, self._id(t), place(*frame))
 
         for r, (form_id, *refs) in enumerate(rows):
             guard(r)
@@ -238,7 +261,7 @@ class _Builder:
         program = Program.build(made, self._avals, inputs, self._constants, [*numbers, *(i for _, i in held)], where)
         return Traced(program, [place_of[self._number[id(t)]] for t in self._arguments],
                       [v for v, _ in self._variables], [a for a, _ in self._arrays], list(range(len(numbers))),
-                      [(v, len(numbers) + i) for i, (v, _) in enumerate(held)], guards)
+                      [(v, len(numbers) + i) for i, (v, _) in enumerate(held)], self._guards)
 
     def _new_constant(self, t: Any) -> int:
         """The number that Python read, which the guard expects again."""
