@@ -97,7 +97,8 @@ class Arguments:
         elif hasattr(kind, "tree_flatten") or isinstance(x, tuple | list | dict):
             raise Exotic
         else:
-            say(("is", at, x))
+            held = held_weakly(x)
+            say(("is" if held is None else "same", at, x))
             self.objects.append(x)
             self.places[id(x)] = at
         return x
@@ -133,9 +134,20 @@ class Arguments:
         return x
 
 
+    def forget(self) -> None:
+        """Keeps nothing of the call alive, but for what has no weak references."""
+        self.args, self.kwargs, self.objects = [], {}, []
+        self.instructions = [(row[0], row[1], held_weakly(row[2])) if row[0] == "same" else row
+                             for row in self.instructions]
+
+    def recipe(self) -> list[Instruction]:
+        """The instructions, with the objects themselves."""
+        return [(name, at, rest[0]()) if name == "same" else (name, at, *rest) for name, at, *rest in self.instructions]
+
+
 def held_weakly(x: Any) -> Any:
-    """A reference that does not keep an object alive, where it allows that."""
+    """A reference that does not keep an object alive; None where it does not allow that."""
     try:
         return weakref.ref(x)
     except TypeError:
-        return lambda: x
+        return None

@@ -219,6 +219,9 @@ class _Function:
     def _keep(self, entry: Entry) -> None:
         self._explain(entry)
         self.entries.append(entry)
+        impl, kept = weakref.ref(self), weakref.ref(entry)
+        entry.watches = [weakref.ref(x, lambda _: _gone(impl, kept)) for held in entry.objects
+                         if (x := held()) is not None]
         if len(self.entries) > MOST_TRACES:
             self._drop(sorted(self.entries[:-1], key=lambda e: e.trace.used)[: MOST_TRACES // 4])
         self._installed(entry)
@@ -284,6 +287,15 @@ class _Function:
     def hits(self) -> int:
         """Calls that were answered by replays."""
         return self.old_hits + sum(e.trace.hits for e in self.entries)
+
+
+def _gone(impl: Any, entry: Any) -> None:
+    """An object that a trace was recorded with, a method's instance say, is no more: nor is the trace."""
+    function, e = impl(), entry()
+    if function is not None and e is not None and function.function() is not None:
+        with function.lock:
+            function._drop([e])
+            function._installed()
 
 
 # ---- what users hold -----------------------------------------------------------------------------

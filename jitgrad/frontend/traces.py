@@ -20,7 +20,7 @@ from jitgrad.core.versions import VERSIONS
 from jitgrad.execute.cpu.functions import Trace
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.frontend.answers import Answer, NotRebuilt
-from jitgrad.frontend.arguments import Arguments, normal
+from jitgrad.frontend.arguments import Arguments, held_weakly, normal
 from jitgrad.frontend.checks import Checks
 from jitgrad.frontend.facts import Identical, Members, describe, holds
 from jitgrad.frontend.log import aside
@@ -88,13 +88,16 @@ class Entry:
 
     def __init__(self, call: Call, answer: Answer, traced: Traced) -> None:
         self.arguments = call.arguments
+        self.objects = [held for x in call.arguments.objects if (held := held_weakly(x)) is not None]
+        self.arguments.forget()
         self.facts = call.facts
-        self.versioned = call.versioned
+        self.versioned = [held_weakly(x) for x in call.versioned]
         self.program = traced.program
         self.answer = answer
         self.traced = traced
         self.plan = _plan(traced.program)
         self._links: list[tuple[int, Entry]] = []
+        self.watches: list[Any] = []                 # weak references that tell when an object dies
         self._guards = _guards_of(self.plan.flat)
         self._versions = self._present()
         self._word = VERSIONS.tolist()
@@ -108,7 +111,7 @@ class Entry:
         checks = Checks(arguments.used, arguments.places)
         checks.add(self.facts)
         words = [("word", VERSIONS.ctypes.data + 8 * i, v) for i, v in enumerate(self._word)]
-        return Trace(self.plan, [*arguments.instructions, *words, *checks.rows, *sources], positional=arguments.count,
+        return Trace(self.plan, [*arguments.recipe(), *words, *checks.rows, *sources], positional=arguments.count,
                      names=arguments.names, answer=self.answer.instructions, assignments=traced.assigned)
 
     @property
@@ -128,7 +131,7 @@ class Entry:
 
     def _present(self) -> list[int]:
         """Versions of the layers and optimizers that the recording met, and of what those hold."""
-        return [v for x in self.versioned for v in x.versions()]
+        return [v for held in self.versioned if (x := held()) is not None for v in x.versions()]
 
     def refreshed(self) -> bool:
         """Whether the counters have moved on without a change of what this trace met; then it is good again."""
@@ -189,7 +192,7 @@ class Entry:
             if not holds(fact):
                 return f"{describe(fact)} has changed"
         for i, (a, b) in enumerate(zip(new.instructions, old.instructions, strict=False)):
-            if a[0] != b[0] or a[0] in ("is", "equal") and a[2] is not b[2]:
+            if a[0] != b[0] or a[0] in ("is", "same", "equal") and a[2] is not b[2]:
                 return f"instruction {i} of its arguments differs: {_brief(b)} and then {_brief(a)}"
         return ""
 

@@ -8,6 +8,7 @@ instructions put there. A **recipe** is a sequence of instructions, all of which
 ``("list", src, n, first)``            an exact list, likewise
 ``("dict", src, keys, first)``         an exact dict of these keys and no others; its values go to registers
 ``("is", src, obj)``                   this object
+``("same", src, obj)``                 likewise, but the trace does not keep it: drop the trace before it dies
 ``("equal", src, obj)``                an object of the same type that is equal
 ``("float_key", src, x)``              an exact float with the bits of x
 ``("int_key", src, i)``                an exact int; i fits int64
@@ -227,6 +228,9 @@ class _Rows:
             self._take(name, *rest)
             return
         words = [self._first(name, rest[0]), 0, 0]
+        if name == "same":
+            self.keys.append([_KEYS["is"], words[0], id(rest[1]), 0])
+            return
         if name == "word":
             words[1] = int(rest[1])
         elif name in ("tuple", "list"):
