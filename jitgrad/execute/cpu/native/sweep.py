@@ -197,7 +197,8 @@ def run_recorded(plan, values, marks):
             list_set(results, k, load(outs + 8 * k))
     if fine and marks != 0:
         made = compact(plan, outs, outs)
-        fine = append_row(current_log(st), load(plan + lay.P_CALL), given, n_in, outs, made, 0, marks)
+        if made != 0:                    # of a run without results nobody wants to know
+            fine = append_row(current_log(st), load(plan + lay.P_CALL), given, n_in, outs, made, 0, marks)
         if not fine and error_occurred() == 0:
             no_memory()
     if held:
