@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import kernels, own, processes, side_by_side
+from benchmarks import kernels, own, processes, replays, side_by_side
 from benchmarks.side_by_side import LIBRARIES, Row
 from benchmarks.workloads import SCANNED, WORKLOADS, Workload
 
@@ -185,6 +185,15 @@ def ran(args: argparse.Namespace) -> Tables:
     return tables
 
 
+def replayed(args: argparse.Namespace) -> list[replays.Replays]:
+    """jitgrad's functions against eager runs, if they are asked for."""
+    if "replay" not in args.only:
+        return []
+    found = replays.measure(min(args.rounds, 15), args.seconds, args.quick)
+    replays.show(found)
+    return [found]
+
+
 def started(args: argparse.Namespace) -> list[processes.Start]:
     """Fresh processes, if they are asked for."""
     if "processes" not in args.only:
@@ -202,9 +211,11 @@ def main(given: list[str] | None = None) -> None:
     tables, figures, absent = measured(args)
     if tables:
         show_summary(tables)
+    found = replayed(args)
     large = ran(args)
     starts = started(args)
-    lines = targets(tables, figures) + kernels.targets(large) + (processes.targets(starts) if starts else [])
+    lines = [*targets(tables, figures), *(line for r in found for line in replays.targets(r)), *kernels.targets(large),
+             *(processes.targets(starts) if starts else [])]
     print("\n### targets\n\n| target | measured | holds |\n|---|---|---|")
     for text, got, holds in lines:
         print(f"| {text} | {got} | {'yes' if holds else 'NO'} |")
@@ -212,7 +223,7 @@ def main(given: list[str] | None = None) -> None:
         data: dict[str, Any] = {
             "tables": {name: [r.as_data() for r in rows] for name, rows in tables.items()}, "figures": figures,
             "kernels": {name: [r.as_data() for r in rows] for name, rows in large.items()},
-            "processes": [asdict(s) for s in starts], "absent": absent,
+            "replay": [asdict(r) for r in found], "processes": [asdict(s) for s in starts], "absent": absent,
             "targets": [{"target": t, "measured": m, "holds": h} for t, m, h in lines]}
         args.json.write_text(json.dumps(data, indent=1))
 
