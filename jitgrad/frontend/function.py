@@ -306,8 +306,8 @@ class FunctionMethods:
     _impl: _Function
 
     def program(self, *args: Any, **kwargs: Any) -> Program:
-        """The Program that a call with these arguments is replayed by; recorded, without keeping what the call
-        changes in Variables, if there is none.
+        """The Program that replays of a call with these arguments run. The call is made to record it, and Variables
+        get back what they held; RuntimeError if it makes Variables, as a first call does.
 
         >>> import jitgrad as jg
         >>> jg.function(lambda x: x * x + 1.0).program(jg.ones(3))
@@ -355,7 +355,9 @@ def function(f: Callable[..., Any] | None = None, *, on_branch_change: str = "re
     shapes and Python values replay it, without Python; where something has changed that the function went by, it is
     recorded again: numbers that Python read from Tensors (a branch taken), names and attributes that it used, the
     contents of NumPy arrays, layers and optimizers. Variables are read and assigned as in plain Python. What else
-    Python does (printing, clocks, its own random numbers, appending to lists) is done when recorded only.
+    Python does (printing, clocks, its own random numbers, appending to lists) is done when recorded only. A Python
+    number is a key until a second value comes; then the function is recorded with the number as data, and once more
+    as plain Python if that does not give the same bits. Containers among the arguments are copied.
 
     ``on_branch_change``: "retrace", or "raise" for a RuntimeError where a branch would be taken that was not recorded.
     ``check_every``: compare every n-th replay with plain Python, RuntimeError where they differ; slow, for debugging.
