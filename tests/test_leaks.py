@@ -203,9 +203,26 @@ def under_debug_nans(rng):
         with pytest.raises(FloatingPointError):
             tape.gradient(y, POOL[0], output_gradients=jg.constant([np.inf, 1.0, 1.0]))
 
+def bodies(rng):
+    v = POOL[5]
 
-WORK = [under_debug_nans, unrecorded, long_operations, errors, errors_while_recording, gradient, used_twice, second_order, jacobians,
-        released_in_odd_orders, reset_while_recording, dropped_while_recording, views, custom, variables, conversions]
+    def body(x):
+        v.assign(v * 1.0)
+        return x + v * POOL[0]
+    jg.while_loop(lambda x: jg.sum(x) < 10.0, body, POOL[0])
+    jg.cond(POOL[2] > 1.0, lambda: body(POOL[0]), lambda: v * 2.0)
+    jg.scan(lambda c, x: (c + x * v[0], None), 0.0, POOL[0])
+    jg.vmap(lambda x: x * v)(POOL[1])
+    with pytest.raises(ValueError, match="on purpose"):
+        jg.fori_loop(0, 2, lambda i, x: failing(x * v), POOL[0])
+
+
+def failing(x):
+    raise ValueError("on purpose")
+
+
+WORK = [under_debug_nans, bodies, unrecorded, long_operations, errors, errors_while_recording, gradient, used_twice,
+        second_order, jacobians, released_in_odd_orders, reset_while_recording, dropped_while_recording, views, custom, variables, conversions]
 
 
 def do(work, seed, times):

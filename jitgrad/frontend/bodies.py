@@ -30,6 +30,7 @@ class Recorded:
             dtypes = [None] * len(self.leaves) if like is None or len(like) != len(self.leaves) else [
                 a.code if type(x) in (bool, int, float) else None for x, a in zip(self.leaves, like, strict=True)]
             self.results = [tensor(x, code) for x, code in zip(self.leaves, dtypes, strict=True) if x is not None]
+            self._held = body.variables
         self.body = body
 
     @property
@@ -39,7 +40,7 @@ class Recorded:
 
     def value(self, variable: Any) -> Any:
         """What a Variable holds in the end."""
-        held = self.body.variables.get(id(variable))
+        held = self._held.get(id(variable))
         return present(variable) if held is None else held[1]
 
     @property
