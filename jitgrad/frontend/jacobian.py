@@ -1,4 +1,4 @@
-"""Jacobians: the backward Plan run once per target element in a compiled loop."""
+"""Jacobians: the backward Plan run once per target element in a compiled loop, or vmapped where that is recorded."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import math
 from typing import Any
 
 from jitgrad import ops
+from jitgrad.core import nest
 from jitgrad.core.aval import AVALS, aval
 from jitgrad.core.errors import user_error
+from jitgrad.core.recorder import active
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.layout import ALONE, HAS_CUT
 from jitgrad.execute.cpu.plans import plan_for
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.frontend import nans
+from jitgrad.frontend.bodies import Recorded
 from jitgrad.ops import composite, creation
+from jitgrad.transform.higher import called
+from jitgrad.transform.vmap import vmap
 
 
 def jacobian(tape: Any, target: Any, sources: list[Any], per_example: bool) -> list[Any]:
@@ -32,8 +37,10 @@ def jacobian(tape: Any, target: Any, sources: list[Any], per_example: bool) -> l
     if seed is None:
         return [None] * len(sources)
     status, words, _, values, hashed = machine.connect(tape, (target,), sources, (seed,))
-    if status in (HAS_CUT, ALONE) or _matters(values) or nans.checking():
+    if status == HAS_CUT or nans.checking():
         return _row_by_row(tape, target, sources, shape, per_example, n)
+    if status == ALONE or _matters(values):
+        return _vmapped(tape, target, sources, shape, per_example, n)
     plan = plan_for(words, values, hashed, 1, True, len(sources))
     inputs = tuple(values[i] for i in plan.inputs)
     outs: list[Any] = []
@@ -53,8 +60,8 @@ def _value(source: Any) -> Any:
 
 
 def _matters(values: tuple[Any, ...]) -> bool:
-    """An outer tape may want the derivative of this Jacobian."""
-    return bool(machine.open_tapes(machine.thread_log())) and any(v._tracked for v in values)
+    """A recording, or an outer tape, may want to know of this Jacobian."""
+    return active() is not None or bool(machine.open_tapes(machine.thread_log())) and any(v._tracked for v in values)
 
 
 def _shaped(stacked: Any, target: tuple[int, ...], source: tuple[int, ...], per_example: bool) -> Any:
@@ -70,23 +77,35 @@ def _layout(target: tuple[int, ...], source: tuple[int, ...],
     return (1, 0, *range(2, len(source) + 1)), (*target, *source[1 if per_example else 0:])
 
 
+def _vmapped(tape: Any, target: Any, sources: list[Any], shape: tuple[int, ...], per_example: bool,
+             n: int) -> list[Any]:
+    """The gradient recorded for one seed, then for all of them: one row that anybody can differentiate."""
+    seed = AVALS[target._aval]
+    body = Recorded(lambda g: tape._results([target], sources, [g]), nest.flatten((0,))[1], [seed])
+    body.close(body.results)
+    program = body.program([*body.inputs, *body.captured])
+    inner, flags = vmap(program, [True] + [False] * len(body.captured), n)
+    outs = iter([t if flag else ops.broadcast_to(t, (n, *t.shape)) for t, flag in
+                 zip(called(inner, [_seeds(shape, per_example, n, seed.dtype), *body.captured]), flags, strict=True)])
+    return [None if g is None else _shaped(next(outs), shape, s.shape, per_example)
+            for g, s in zip(body.leaves, sources, strict=True)]
+
+
+def _seeds(shape: tuple[int, ...], per_example: bool, n: int, dtype: Any) -> Any:
+    """A seed for each element, stacked; of each example where that is asked for."""
+    unit = creation.eye(n, dtype=dtype)
+    if per_example:
+        unit = ops.broadcast_to(ops.reshape(unit, (n, 1, n)), (n, shape[0], n))
+    return ops.reshape(unit, (n, *shape))
+
+
 def _row_by_row(tape: Any, target: Any, sources: list[Any], shape: tuple[int, ...], per_example: bool,
                 n: int) -> list[Any]:
-    """Through recorded gradients, one per element, so that outer tapes can differentiate the Jacobian."""
-    rows: list[list[Any]] = [[] for _ in sources]
-    unit = creation.eye(n, dtype=target.dtype)
-    for e in range(n):
-        seed = unit[e]
-        seed = composite.broadcast_to(seed, (shape[0], n)) if per_example else seed
-        found = tape._results([target], sources, [ops.reshape(seed, shape)])
-        for row, g in zip(rows, found, strict=True):
-            row.append(g)
+    """A gradient for each element, where a rule of the user's own, or a check of every row, is to see numbers."""
+    seeds = _seeds(shape, per_example, n, target.dtype)
+    rows = [tape._results([target], sources, [seeds[e]]) for e in range(n)]
     out: list[Any] = []
-    for row, s in zip(rows, sources, strict=True):
+    for row, s in zip(zip(*rows, strict=True), sources, strict=True):
         known = [g for g in row if g is not None]
-        if not known:
-            out.append(None)
-            continue
-        whole = composite.stack([g if g is not None else creation.zeros(s.shape, s.dtype) for g in row])
-        out.append(_shaped(whole, shape, s.shape, per_example))
+        out.append(_shaped(composite.stack(known), shape, s.shape, per_example) if known else None)
     return out
