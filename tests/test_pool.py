@@ -106,3 +106,20 @@ def test_what_is_kept_is_bounded(megabytes):
     limit = 256 << 20 if megabytes == "nonsense" else int(megabytes) << 20
     assert most <= limit and at_last <= limit
     assert (most > 0) == (limit > 0)
+
+
+LATE = """
+import sys
+import numpy as np
+import jitgrad as jg
+v = jg.Variable(np.ones(70_000))
+f = jg.function(lambda x: x * v)
+with jg.GradientTape(persistent=True) as tape:
+    y = f(np.ones(70_000))
+sys.kept = [v, f, tape, y, jg.exp, tape.gradient, [y + float(i) for i in range(100)]]     # sys goes last
+"""
+
+
+def test_what_dies_after_the_modules_still_finds_its_memory():
+    unmapped = {"MALLOC_MMAP_THRESHOLD_": "512", "MALLOC_MMAP_MAX_": "60000"}    # memory that was freed is gone at once
+    subprocess.run([sys.executable, "-c", LATE], check=True, env={**os.environ, **unmapped})

@@ -178,7 +178,7 @@ class _Table:
     def __init__(self) -> None:
         self.plans: list[Plan] = []
         self.by_words: dict[bytes, Plan] = {}
-        self.slots = immortal(np.zeros(4 * MAX_PLANS, _int))
+        self.slots = np.zeros(4 * MAX_PLANS, _int)
         self.publish()
 
     def publish(self) -> None:
@@ -218,7 +218,7 @@ class _Table:
         return self.by_words.get(words)
 
 
-TABLE = _Table()
+TABLE = immortal(_Table())
 
 
 def _misfit(address: int, values: Any) -> None:

@@ -101,12 +101,12 @@ def _check_interpreter() -> None:
 _check_interpreter()
 STATE = immortal(np.zeros(layout.S_BYTES // 8, np.int64))
 _state = STATE.ctypes.data
-_scratch = np.zeros(layout.SCRATCH_BYTES + layout.LINE, np.uint8)
-_pool = np.zeros(2 * layout.POOL_BLOCKS, np.int64)
+_scratch = immortal(np.zeros(layout.SCRATCH_BYTES + layout.LINE, np.uint8))
+_pool = immortal(np.zeros(2 * layout.POOL_BLOCKS, np.int64))
 MAX_THREADS = 4096              # thread states that may hold a log at one time
-_recorders = np.zeros(2 * MAX_THREADS, np.int64)
-_threads = np.zeros(2 * MAX_THREADS, np.int64)
-_recordings = np.zeros(layout.MOST_RECORDINGS, np.int64)
+_recorders = immortal(np.zeros(2 * MAX_THREADS, np.int64))
+_threads = immortal(np.zeros(2 * MAX_THREADS, np.int64))
+_recordings = immortal(np.zeros(layout.MOST_RECORDINGS, np.int64))
 
 
 def set_state(word: int, value: int) -> None:
@@ -220,7 +220,8 @@ OpType = _make(
     [("__vectorcalloffset__", _T_SSIZE, layout.O_VECTORCALL, _READONLY),
      ("__dictoffset__", _T_SSIZE, layout.O_DICT, _READONLY), _weak(layout.O_WEAK)])
 
-_dict = (_Getter * 2)(_Getter(b"__dict__", _address("PyObject_GenericGetDict"), _address("PyObject_GenericSetDict")))
+_dict = immortal((_Getter * 2)(
+    _Getter(b"__dict__", _address("PyObject_GenericGetDict"), _address("PyObject_GenericSetDict"))))
 Function = _make(
     "jitgrad.Function", layout.N_SIZE, 0, _HAVE_GC | _HAVE_VECTORCALL | _METHOD,
     {_CALL: _address("PyVectorcall_Call"), _NEW: NATIVE["function_new"], _GET: NATIVE["function_get"],
