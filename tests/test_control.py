@@ -38,6 +38,13 @@ def recorded(function, *avals):
     return recorder.program(list(out) if isinstance(out, tuple) else [out])
 
 
+@pytest.mark.parametrize("answers", [(lambda x: x * x, lambda x: 0), (lambda x: 0.5, lambda x: -x)])
+def test_a_branch_may_return_a_number(answers):
+    for x in (3.0, -3.0):
+        found = jg.cond(jg.constant(x) > 0, *answers, jg.constant(x))
+        assert float(found) == float(answers[x < 0](x)) and found.dtype == np.float32
+
+
 def avals_of(arrays):
     return [aval(CODES[np.asarray(a).dtype], np.shape(a)) for a in arrays]
 

@@ -15,7 +15,7 @@ def flatten(nest: Any) -> tuple[list[Any], Any]:
         return [nest], None
     import optree  # 50 ms; single Tensors and lists of them, the hot path, never get here
     leaves, structure = optree.tree_flatten(nest, none_is_leaf=True)
-    return leaves, structure
+    return leaves, None if len(leaves) == 1 and leaves[0] is nest else structure     # all that is one leaf is alike
 
 
 def rebuild(structure: Any, leaves: list[Any]) -> Any:
