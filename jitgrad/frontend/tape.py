@@ -219,7 +219,8 @@ class TapeMethods:
         """The Jacobian of each example: ``[batch, *target.shape[1:], *source.shape[1:]]``.
 
         Examples must not influence one another. Raises ValueError if the first lengths differ or an operand has
-        fewer than two axes, RuntimeError like `jacobian`. Zeros where unconnected, as in TensorFlow, whatever
+        fewer than two axes, RuntimeError like `jacobian`, and on a tape that is not persistent where
+        ``parallel_iterations`` would split an example's outputs. Zeros where unconnected, as in TensorFlow, whatever
         ``unconnected_gradients`` says.
         """
         self._unusual(unconnected_gradients)
@@ -235,6 +236,10 @@ class TapeMethods:
         if not experimental_use_pfor and not self._flags & K_PERSISTENT:
             raise user_error(RuntimeError, "GradientTape must be created with persistent=True to compute the "
                                            "batch_jacobian with experimental_use_pfor set to False.")
+        if parallel_iterations is not None and not self._flags & K_PERSISTENT and \
+                target.size // max(target.shape[0], 1) >= parallel_iterations:
+            raise user_error(RuntimeError, "GradientTape must be created with persistent=True to compute the "
+                                           "batch_jacobian with parallel_iterations.")
         (out,) = jacobian.jacobian(self, target, [source], per_example=True)
         if out is None:
             out = creation.zeros((*target.shape, *source.shape[1:]), source.dtype)
