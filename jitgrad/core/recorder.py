@@ -157,15 +157,15 @@ class Body(Recorder):
         self._tapes = backend.current().tapes()
         return Recording.__enter__(self)
 
-    def __exit__(self, *error: object) -> None:
-        Recording.__exit__(self, *error)
-        self.variables = {}        # its Tensors know their recording: a cycle that no collector sees
-
     def __init__(self) -> None:
         super().__init__()
         self.captured: list[Any] = []                        # Tensors from around, for the inputs after the own ones
         self.variables: dict[int, tuple[Any, Any]] = {}      # id -> Variable, the Tensor it holds in here; while open
         self.assigned: dict[int, Any] = {}                   # id -> Variable, in the order of first assignments
+
+    def __exit__(self, *error: object) -> None:
+        Recording.__exit__(self, *error)
+        self.variables = {}        # its Tensors know their recording: a cycle that no collector sees
 
     def _foreign(self, t: Any) -> int:
         if t._data == 0 and t._owner not in _stack.items:
