@@ -100,29 +100,12 @@ NEVER = {
 
 # What each waits for, as the attribute that does not exist yet.
 WAITS = {
-    "testGradientInsideLoop": "jg.while_loop",
-    "testFunctionIndexedSlicesGradient": "jg.function",
     "testGPU": "Tensor.to_device",
     "testGPUImplicitGrad": "Tensor.to_device",
     "testTensorCopyGPU2CPU2GPU": "Tensor.to_device",
     "testTensorCopyCPU2GPU2CPU": "Tensor.to_device",
-    "testGradientTapeWithCond": "jg.cond",
-    "testGradientTapeWithWhileLoop": "jg.while_loop",
-    "testBatchJacobianParallelIterations": "jg.function",
-    "testUnconnectedGradientsNestedDefunZeros": "jg.function",
     "testMultiValuePreservesIfNotDiffedAgainst": "jg.nn.conv2d",
-    "testUnknownShapes": "jg.function",
-    "testRecomputeGradWithDifferentShape": "jg.recompute_grad",
-    "testRecomputeGradWithNestedFunctionAndWhileLoop": "jg.recompute_grad",
-    "JacobianTest.testPforDefun": "jg.function",
-    "JacobianTest.testWhileLoopDefun": "jg.function",
-    "JacobianTest.test_nested_batch_jacobian_foldl": "jg.scan",
     "JacobianTest.test_grad_jacobian_conv": "jg.nn.conv2d",
-    "JacobianTest.test_foldl_partial_function": "jg.scan",
-    "JacobianTest.test_foldl_pure_function": "jg.scan",
-    "JacobianTest.test_cond_func_grad_jacobian": "jg.cond",
-    "BatchJacobianTest.testPforDefun": "jg.function",
-    "BatchJacobianTest.testWhileLoopDefun": "jg.function",
 }
 
 

@@ -1,5 +1,4 @@
-"""Helpers of the tape tests: leak checks, nests as plain numbers, derivatives of several orders, and the functions of
-TensorFlow's backprop.py."""
+"""Helpers of the tape tests: leak checks, nests as plain numbers, derivatives of several orders."""
 
 from __future__ import annotations
 
@@ -86,56 +85,3 @@ def orders(f, x, count=2):
             y = tape.gradient(y, x, unconnected_gradients=jg.UnconnectedGradients.ZERO)
             out.append(y.numpy())
     return out
-
-
-# ---- tensorflow/python/eager/backprop.py, over jitgrad's tape -------------------------------------
-
-def _run(f, args, params, persistent=False):
-    """Distinct Tensors from the arguments, the tape that watched those of ``params`` (all by default), the value."""
-    tensors = [jg.identity(a) for a in args]
-    chosen = tensors if params is None else [tensors[p] for p in params]
-    tape = jg.GradientTape(persistent=persistent)
-    with tape:
-        for t in chosen:
-            if t.dtype.kind == "f":
-                tape.watch(t)
-        result = f(*tensors)
-    if result is None:
-        raise ValueError("Cannot differentiate a function that returns None; did you forget to return a value from fn?")
-    return tape, chosen, result
-
-
-def val_and_grad_function(f, params=None):
-    def decorated(*args, dy=None):
-        tape, chosen, result = _run(f, args, params)
-        return result, tape.gradient(result, chosen, dy)
-    return decorated
-
-
-def gradients_function(f, params=None):
-    return lambda *args, dy=None: val_and_grad_function(f, params)(*args, dy=dy)[1]
-
-
-def make_vjp(f, params=None, persistent=True):
-    def decorated(*args):
-        tape, chosen, result = _run(f, args, params, persistent)
-        return result, lambda dy=None: tape.gradient(result, chosen, dy)
-    return decorated
-
-
-def implicit_val_and_grad(f):
-    def decorated(*args):
-        with jg.GradientTape() as tape:
-            result = f(*args)
-        if result is None:
-            raise ValueError("Cannot differentiate a function that returns None; "
-                             "did you forget to return a value from fn?")
-        variables = tape.watched_variables()
-        if not variables:
-            raise ValueError("No trainable variables were accessed while the function was being computed.")
-        return result, list(zip(tape.gradient(result, list(variables)), variables, strict=True))
-    return decorated
-
-
-def implicit_grad(f):
-    return lambda *args: implicit_val_and_grad(f)(*args)[1]

@@ -253,7 +253,6 @@ def test_advanced_custom_gradient():
     assert numbers([output, tape.gradient(output, v)]) == [4.0, 2.0]
 
 
-@awaiting("jg.function")
 def test_advanced_custom_gradient_in_a_saved_model():
     v, saved = jg.Variable(2.0), jg.function(clip_gradients)
     with jg.GradientTape() as tape:

@@ -1,4 +1,4 @@
-"""The functions of TensorFlow's backprop.py, written over the tape: gradients_function, implicit_grad, make_vjp."""
+"""The functions of TensorFlow's backprop.py, by its names: gradients_function, implicit_grad, make_vjp."""
 
 import functools
 
@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 
 import jitgrad as jg
-from tape_omissions import expresses
-from tapes import (
+from jitgrad.interop.tensorflow.contrib.eager import (
     gradients_function,
     implicit_grad,
     implicit_val_and_grad,
-    leakless,
     make_vjp,
-    numbers,
     val_and_grad_function,
 )
+from tape_omissions import expresses
+from tapes import leakless, numbers
 
 
 @expresses("testAggregateGradients")

@@ -249,6 +249,7 @@ def test_batch_of_nothing(pfor):
     assert square_batch(jg.zeros((1, 0)), pfor).shape == (1, 0, 0)
 
 
+@leakless
 def test_batch_of_nothing_in_a_function():
     assert jg.function(square_batch)(jg.zeros((1, 0)), True).shape == (1, 0, 0)
 

@@ -26,6 +26,7 @@ from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.functions import install
 from jitgrad.frontend import nans
 from jitgrad.frontend.arguments import Arguments, Exotic, normal
+from jitgrad.frontend.eagerly import functions_run_eagerly
 from jitgrad.frontend.numbers import Numbers
 from jitgrad.frontend.traces import Call, Entry, NotReplayable, agrees, differs, same_for_old_numbers
 from jitgrad.frontend.tracing import Tracing
@@ -79,7 +80,7 @@ class _Function:
         """No trace answers this call."""
         if _trying.now:
             return _MISS
-        if self.bound or active() is not None or nans.checking():
+        if self.bound or active() is not None or nans.checking() or functions_run_eagerly():
             return self.f(*args, **kwargs)
         given, keywords = tuple(map(normal, args)), {k: normal(v) for k, v in kwargs.items()}
         if any(a is not b for a, b in zip((*args, *kwargs.values()), (*given, *keywords.values()), strict=True)):

@@ -296,7 +296,8 @@ S_NDARRAY = 432
 S_DICT = 440
 S_FILENAME = 448               # the string co_filename,
 S_PACKAGE = 456                # and what those of this package begin with
-S_OPS = 464                    # Op objects behind the operator slots, in the order of SYMBOLS
+S_EAGERLY = 464                # whether functions run as plain Python
+S_OPS = 472                    # Op objects behind the operator slots, in the order of SYMBOLS
 SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^",
            "neg", "abs", "~", "<", "<=", "==", "!=", ">", ">=")
 FIRST_COMPARISON = SYMBOLS.index("<")

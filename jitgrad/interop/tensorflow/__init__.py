@@ -24,6 +24,9 @@ from jitgrad import float32 as float32
 from jitgrad import float64 as float64
 from jitgrad import int32 as int32
 from jitgrad import int64 as int64
+from jitgrad import recompute_grad as recompute_grad
+from jitgrad.interop.tensorflow import autodiff as autodiff
+from jitgrad.interop.tensorflow import config as config
 from jitgrad.interop.tensorflow import contrib as contrib
 from jitgrad.interop.tensorflow import keras as keras
 from jitgrad.interop.tensorflow import linalg as linalg
@@ -57,6 +60,17 @@ from jitgrad.interop.tensorflow.array_ops import where as where
 from jitgrad.interop.tensorflow.array_ops import zeros as zeros
 from jitgrad.interop.tensorflow.array_ops import zeros_like as zeros_like
 from jitgrad.interop.tensorflow.contrib.eager import executing_eagerly as executing_eagerly
+from jitgrad.interop.tensorflow.control_flow import case as case
+from jitgrad.interop.tensorflow.control_flow import cond as cond
+from jitgrad.interop.tensorflow.control_flow import switch_case as switch_case
+from jitgrad.interop.tensorflow.control_flow import while_loop as while_loop
+from jitgrad.interop.tensorflow.functional import foldl as foldl
+from jitgrad.interop.tensorflow.functional import foldr as foldr
+from jitgrad.interop.tensorflow.functional import map_fn as map_fn
+from jitgrad.interop.tensorflow.functional import scan as scan
+from jitgrad.interop.tensorflow.functional import vectorized_map as vectorized_map
+from jitgrad.interop.tensorflow.functions import TensorSpec as TensorSpec
+from jitgrad.interop.tensorflow.functions import function as function
 from jitgrad.interop.tensorflow.keras import initializers as initializers
 from jitgrad.interop.tensorflow.keras import losses as losses
 from jitgrad.interop.tensorflow.keras import metrics as metrics

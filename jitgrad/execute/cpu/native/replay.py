@@ -50,7 +50,7 @@ STOPPED = -16                  # less the number of the guard that failed, among
 def function_vectorcall(f, args, flagged, names):
     st = state()
     n = flagged & 0x7FFFFFFFFFFFFFFF
-    if load(st + lay.S_CHECK) != 0 or in_recording(st):
+    if load(st + lay.S_CHECK) | load(st + lay.S_EAGERLY) != 0 or in_recording(st):
         return slowly(st, f, args, flagged, names)
     i = 0
     while i < load(f + lay.N_COUNT):     # a match may run code that changes the traces
