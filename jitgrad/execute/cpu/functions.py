@@ -6,7 +6,7 @@ instructions put there. A **recipe** is a sequence of instructions, all of which
 ====================================== ================================================================================
 ``("tuple", src, n, first)``           an exact tuple of n items, which go to registers from ``first`` on
 ``("list", src, n, first)``            an exact list, likewise
-``("dict", src, keys, first)``         an exact dict of these keys and no others; its values go to registers
+``("dict", src, keys, first)``         an exact dict of these keys in this order; its values go to registers
 ``("is", src, obj)``                   this object
 ``("same", src, obj)``                 likewise, but the trace does not keep it: drop the trace before it dies
 ``("equal", src, obj)``                an object of the same type that is equal

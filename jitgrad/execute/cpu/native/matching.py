@@ -9,7 +9,9 @@ from jitgrad.execute.cpu import layout as lay
 from jitgrad.execute.cpu.native.raw import (
     attribute,
     cell_get,
+    decref,
     dict_get,
+    dict_next,
     error_clear,
     error_matches,
     error_occurred,
@@ -19,11 +21,13 @@ from jitgrad.execute.cpu.native.raw import (
     load_i32,
     long_value,
     object_equal,
+    stack,
     store,
     zero,
 )
 
 EQUAL = 2                      # Py_EQ
+frame_entry = stack(3)
 
 
 def called_alike(trace, n_positional, names):
@@ -130,16 +134,30 @@ def is_number(o, value):
 
 
 def values_fit(st, o, keys, to, owned):
-    """A dictionary has these keys and no others."""
-    n = load(keys + lay.SIZE)
+    """A dictionary has these keys in this order, in which Python goes through them, and no others."""
+    n, at = load(keys + lay.SIZE), frame_entry()
     if load(o + lay.SIZE) != n:
         return 0
+    store(at, 0)
     for i in range(n):
-        value = dict_get(o, load(keys + lay.TUPLE_ITEMS + 8 * i))
-        if value == 0:
-            return found(st, value, to, owned)
-        kept(value, to + 8 * i, owned)
+        if dict_next(o, at, at + 8, at + 16) == 0:
+            return 0
+        kept(load(at + 16), to + 8 * i, owned)
+        same = same_key(st, load(at + 8), load(keys + lay.TUPLE_ITEMS + 8 * i))
+        if same != 1:
+            return same
     return 1
+
+
+def same_key(st, key, wanted):
+    if key == wanted:
+        return 1
+    if load(key + lay.TYPE) != load(wanted + lay.TYPE):
+        return 0
+    incref(key)                          # comparing may change the dictionary
+    same = object_equal(key, wanted, EQUAL)
+    decref(key)
+    return same if same >= 0 else passed_over(st)
 
 
 def kept(o, to, owned):

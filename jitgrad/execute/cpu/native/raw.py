@@ -83,6 +83,7 @@ tuple_get = c_function("PyTuple_GetItem", i64, i64)
 tuple_size = c_function("PyTuple_Size", i64)
 dict_new = c_function("PyDict_New")
 dict_get = c_function("PyDict_GetItemWithError", i64, i64)      # borrowed
+dict_next = c_function("PyDict_Next", i64, i64, i64, i64, result=i32)    # object, position, key, value; both borrowed
 dict_set = c_function("PyDict_SetItem", i64, i64, i64, result=i32)
 cell_get = c_function("PyCell_Get", i64)
 attribute = c_function("PyObject_GetAttr", i64, i64)
