@@ -23,11 +23,17 @@ from jitgrad.ops import composite
 Instruction = tuple[Any, ...]
 Path = tuple[Any, ...]                     # where an argument stands: position or name, then keys
 _BY_VALUE = (str, bytes, complex, range, slice, frozenset, np.dtype)
+_SETS = (set, bytearray)
 _SINGLE = (bool, type(None), type(Ellipsis), type(NotImplemented), enum.Enum)
 
 
 class Exotic(Exception):
     """A container that only optree takes apart."""
+
+
+def fits(x: np.ndarray) -> bool:
+    """Whether the machine reads an array as it is."""
+    return x.dtype in CODES and x.dtype.isnative and x.flags.c_contiguous and x.flags.aligned
 
 
 def normal(x: Any) -> Any:
@@ -43,8 +49,7 @@ def normal(x: Any) -> Any:
         changed = {key: normal(v) for key, v in x.items()}
         return x if all(changed[key] is v for key, v in x.items()) else changed
     if kind is np.ndarray:
-        fits = x.dtype in CODES and x.dtype.isnative and x.flags.c_contiguous and x.flags.aligned
-        return x if fits else tensor(x, what="function")
+        return x if fits(x) else tensor(x, what="function")
     if isinstance(x, np.ndarray | np.generic):
         return tensor(x, what="function")
     return x
@@ -64,6 +69,7 @@ class Arguments:
         self.objects: list[Any] = []                 # known by identity alone,
         self.places: dict[int, int] = {}             # and the registers of those, by id
         self.shapes: dict[Path, int] = {}            # avals of Tensors and arrays
+        self._nests: list[tuple[Any, Any, Any]] = []       # lists and dicts, what the function gets, and a copy of that
         self.is_data = data
         self._inputs_of: dict[int, int] = {}
         self.used = len(args) + len(kwargs)
@@ -85,12 +91,14 @@ class Arguments:
         if kind is tuple or kind is list:
             first = self._more(len(x))
             say((kind.__name__, at, len(x), first))
-            return kind([self._take(first + i, v, (*path, i)) for i, v in enumerate(x)])
+            return self._nest(x, kind([self._take(first + i, v, (*path, i)) for i, v in enumerate(x)]))
         if kind is dict:
             first = self._more(len(x))
             say(("dict", at, tuple(x), first))
-            return {key: self._take(first + i, v, (*path, key)) for i, (key, v) in enumerate(x.items())}
-        if isinstance(x, _BY_VALUE):
+            return self._nest(x, {key: self._take(first + i, v, (*path, key)) for i, (key, v) in enumerate(x.items())})
+        if kind in _SETS:
+            say(("equal", at, kind(x)))
+        elif isinstance(x, _BY_VALUE):
             say(("equal", at, x))
         elif isinstance(x, _SINGLE) or kind is Variable or isinstance(x, type):
             say(("is", at, x))
@@ -102,6 +110,26 @@ class Arguments:
             self.objects.append(x)
             self.places[id(x)] = at
         return x
+
+    def _nest(self, x: Any, given: Any) -> Any:
+        if type(x) is not tuple:
+            self._nests.append((x, given, given.copy()))
+        return given
+
+    def changed(self) -> list[tuple[Any, Any]]:
+        """The lists and dicts that the function changed, and what it made of them."""
+        return [(x, given) for x, given, copy in self._nests if len(given) != len(copy) or any(
+            a is not b for a, b in zip(_items(given), _items(copy), strict=True))]
+
+    def hand_back(self) -> None:
+        """Let the caller's lists and dicts hold what the function put into them."""
+        given = {id(made): x for x, made, _ in self._nests}
+        for x, made in self.changed():
+            if type(x) is list:
+                x[:] = [given.get(id(v), v) for v in made]
+            else:
+                x.clear()
+                x.update((key, given.get(id(v), v)) for key, v in made.items())
 
     def _input(self, name: str, at: int, x: Any, made: Callable[[], Any], path: Path) -> Any:
         known = self._inputs_of.get(id(x))
@@ -136,7 +164,7 @@ class Arguments:
 
     def forget(self) -> None:
         """Keeps nothing of the call alive, but for what has no weak references."""
-        self.args, self.kwargs, self.objects = [], {}, []
+        self.args, self.kwargs, self.objects, self._nests = [], {}, [], []
         self.instructions = [(row[0], row[1], held_weakly(row[2])) if row[0] == "same" else row
                              for row in self.instructions]
 
@@ -151,3 +179,7 @@ def held_weakly(x: Any) -> Any:
         return weakref.ref(x)
     except TypeError:
         return None
+
+
+def _items(x: Any) -> list[Any]:
+    return [item for pair in x.items() for item in pair] if type(x) is dict else x

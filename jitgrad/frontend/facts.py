@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import struct
 import weakref
+from array import array
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache, partial
 from types import (
@@ -333,6 +335,30 @@ def functions_in(value: Any) -> Iterator[FunctionType]:
             value = value.func
         else:                             # functools.lru_cache, singledispatch and their like
             value = instance_dict(value).get("__wrapped__")
+
+
+# ---- what cannot be read ---------------------------------------------------------------------------
+
+def unseen(value: Any) -> bool:
+    """Whether a value has a state that neither paths nor comparisons see: iterators in C, deques, arrays of `array`.
+
+    Files, which have one too, are what functions print to.
+    """
+    kind = type(value)
+    if issubclass(kind, (deque, array)):
+        return True
+    return isinstance(in_class(kind, "__next__"), WrapperDescriptorType) and kind.__module__ != "_io"
+
+
+def objects_of(facts: Sequence[Fact]) -> Iterator[Any]:
+    """The objects that Facts expect."""
+    waiting: list[Any] = [fact.expected for fact in facts]
+    while waiting:
+        expected = waiting.pop()
+        if isinstance(expected, Identical):
+            yield expected.ref()
+        elif isinstance(expected, Members):
+            waiting += expected.members
 
 
 # ---- at entry and for errors ---------------------------------------------------------------------

@@ -171,14 +171,14 @@ class _Function:
     def _record(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         try:
             call = self._called(args, kwargs)
+            answer, entry = call.answer, call.entry
         except Exotic:
             return self._flat(args, kwargs)
-        answer = call.answer
-        try:
-            entry = call.entry
         except NotReplayable as error:
             self._give_up(str(error))
-            return answer
+            error.call.tracing.release()
+            error.call.arguments.hand_back()
+            return error.call.answer
         with self.lock:
             self.recordings += 1
             if entry is not None:
@@ -192,20 +192,18 @@ class _Function:
         """The call, recorded; with Python numbers as data where that gives what Python gives."""
         arguments = Arguments(args, kwargs, self.numbers.is_data)
         tried = self.numbers.met(arguments.numbers)
-        if tried:
-            trial = self._trial(args, kwargs, arguments, tried)
+        olds = [e for e in self.entries if agrees(e.arguments, arguments, [path for path, _ in tried])] if tried else []
+        if olds:
+            trial = self._trial(args, kwargs, tried, olds)
             self.numbers.settle(tried, trial is not None)
             if trial is not None:
                 return trial
         return Call(self.f, arguments, Tracing())
 
-    def _trial(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Arguments,
-               tried: Sequence[tuple[Any, type]]) -> Call | None:
+    def _trial(self, args: Sequence[Any], kwargs: Mapping[str, Any], tried: Sequence[tuple[Any, type]],
+               olds: Sequence[Entry]) -> Call | None:
         """The call with more numbers as data, if its replay for the old numbers does what their own trace does."""
         data = Arguments(args, kwargs, lambda path, kind: (path, kind) in tried or self.numbers.is_data(path, kind))
-        olds = [e for e in self.entries if agrees(e.arguments, arguments, [path for path, _ in tried])]
-        if not olds:
-            return None
         before = [(v, v._value) for e in olds for v in e.variables]
         tracing = Tracing()
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,9 @@ from jitgrad.core.versions import VERSIONS
 from jitgrad.execute.cpu.functions import Trace
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.frontend.answers import Answer, NotRebuilt
-from jitgrad.frontend.arguments import Arguments, held_weakly, normal
+from jitgrad.frontend.arguments import Arguments, fits, held_weakly
 from jitgrad.frontend.checks import Checks
-from jitgrad.frontend.facts import Identical, Members, describe, holds
+from jitgrad.frontend.facts import Global, describe, holds, objects_of, unseen
 from jitgrad.frontend.log import aside
 from jitgrad.frontend.tracing import Traced, Tracing
 from jitgrad.frontend.watching import TooManyFacts, Watch
@@ -33,9 +33,9 @@ from jitgrad.transform.simplify import simplify
 class NotReplayable(Exception):
     """A call that ran, but that no replay can stand in for; says why."""
 
-    def __init__(self, why: str, answer: Any) -> None:
+    def __init__(self, why: str, call: Call) -> None:
         super().__init__(why)
-        self.answer = answer
+        self.call = call
 
 
 class Call:
@@ -52,8 +52,20 @@ class Call:
         try:
             self.facts = watch.facts()
         except TooManyFacts as error:
-            raise NotReplayable(str(error), self.answer) from None
+            raise NotReplayable(str(error), self) from None
         self.versioned = watch.versioned
+        self.tracing.outside(x for x, _ in watch.held.values())
+        self._arrays = [pair for pair in watch.held.values() if isinstance(pair[0], np.ndarray)]
+        self._check()
+
+    def _check(self) -> None:
+        """Raises NotReplayable for what replays could not tell, or do."""
+        changed = self.arguments.changed()
+        if changed:
+            raise NotReplayable(f"it changes a {type(changed[0][0]).__name__} that it is given", self)
+        found = next((x for x in (*self.arguments.objects, *objects_of(self.facts)) if unseen(x)), None)
+        if found is not None:
+            raise NotReplayable(f"it uses a {type(found).__name__}, whose state no replay can see", self)
 
     @functools.cached_property
     def entry(self) -> Entry | None:
@@ -63,24 +75,14 @@ class Call:
             answer = Answer(self.answer, self.arguments.registers, known)
         except NotRebuilt as error:
             raise NotReplayable(f"it returns a {error}, which a replay cannot make again; return Tensors in tuples, "
-                                "lists and dicts", self.answer) from None
-        seen = {id(a): a for fact in self.facts for a in _arrays(fact.expected) if normal(a) is a}
-        traced = self.tracing.traced(self.arguments.inputs, answer.leaves, list(seen.values()))
+                                "lists and dicts", self) from None
+        traced = self.tracing.traced(self.arguments.inputs, answer.leaves, self._arrays)
         if traced is None:
             return None
-        if any(normal(a) is not a for a in traced.arrays):
+        if not all(map(fits, traced.arrays)):
             raise NotReplayable("it reads a NumPy array that is not contiguous, aligned and of one of the dtypes of "
-                                "Tensors", self.answer)
+                                "Tensors", self)
         return Entry(self, answer, traced)
-
-
-def _arrays(expected: Any) -> Iterator[np.ndarray]:
-    """The NumPy arrays that a fact is about."""
-    if isinstance(expected, Members):
-        for member in expected.members:
-            yield from _arrays(member)
-    elif isinstance(expected, Identical) and isinstance(expected.ref(), np.ndarray):
-        yield expected.ref()
 
 
 class Entry:
@@ -216,6 +218,8 @@ def agrees(a: Arguments, b: Arguments, but: Sequence[Any]) -> bool:
 def same_for_old_numbers(call: Call, old: Entry, before: Sequence[tuple[Any, Any]]) -> bool:
     """Whether a call that took numbers as data does, for the numbers of an old trace, what that trace does."""
     new = call.entry
+    if any(isinstance(fact.root, Global) and fact.root.name == "type" for fact in call.facts):
+        return False                     # a number that is data has another exact type
     if new is None or [r[0] for r in new.answer.instructions] != [r[0] for r in old.answer.instructions]:
         return False
     at_first = {id(v): value for v, value in (*before, *call.tracing.first())}

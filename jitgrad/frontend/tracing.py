@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import numpy as np
 from jitgrad import ops
 from jitgrad.core import backend
 from jitgrad.core.aval import AVALS, Aval
+from jitgrad.core.dtypes import is_float
 from jitgrad.core.errors import in_package
 from jitgrad.core.form import FORMS, Form, form
 from jitgrad.core.primitive import BY_NAME
@@ -27,6 +28,7 @@ from jitgrad.core.recorder import Recording, active
 from jitgrad.execute.cpu import layout
 from jitgrad.execute.cpu import types as machine
 from jitgrad.frontend import lines
+from jitgrad.frontend.arguments import fits
 from jitgrad.frontend.cuts import cut_row
 
 Frame = tuple[CodeType, int]
@@ -78,6 +80,12 @@ class Tracing(Recording):
         super().__exit__(*error)
         if next(tracings(), None) is None:
             machine.note_frames(None)
+        if error[0] is not None:
+            self.release()
+
+    def release(self) -> None:
+        """Let go of the rows."""
+        machine.tape_release(self._tape)
 
     def source(self, t: Any, what: Any) -> Any:
         """A Tensor that stands for something which a replay reads afresh."""
@@ -115,6 +123,14 @@ class Tracing(Recording):
             self._read_ids.add(id(t))
             self._reads.append(((len(self._frames) - self._start) // 2, t, _frame()))
 
+    def outside(self, held: Iterable[Any]) -> None:
+        """Tensors that were there before are inputs where they can have gradients, as if Variables held them."""
+        for t in held:
+            if type(t) is machine.Tensor and is_float(AVALS[t._aval].code) and id(t) not in self._sources:
+                variable = object.__new__(machine.Variable)
+                variable._value, variable.name = t, "a Tensor from outside"
+                self._sources[id(t)] = (t, variable)
+
     def first(self) -> list[tuple[Any, Any]]:
         """The Variables that were read or assigned, and what they held before."""
         return list(self._first.values())
@@ -128,14 +144,14 @@ class Tracing(Recording):
     # ---- afterwards ----
 
     def traced(self, arguments: Sequence[Any], results: Sequence[Any],
-               seen: Sequence[np.ndarray] = ()) -> Traced | None:
+               seen: Sequence[tuple[np.ndarray, np.ndarray]] = ()) -> Traced | None:
         """The Program of the rows from these argument Tensors to these results; NumPy may have computed with arrays
-        that were ``seen``, so that their content is guarded, but for those that became Tensors.
+        that were ``seen``, with copies, so that their content is guarded, but for those that became Tensors.
 
         None if Variables were made that stay: the next call will find them and make none.
         """
         rows = machine.log_rows(self._tape)
-        machine.tape_release(self._tape)
+        self.release()
         local = {id(r()) for r in self._created}
         held = [(v, v._value) for v in self._assigned.values() if id(v) not in local]
         self._assigned.clear()
@@ -145,7 +161,7 @@ class Tracing(Recording):
             return None
         builder = _Builder(self._sources, arguments)
         met = {id(a) for _, what in self._sources.values() if isinstance(what, np.ndarray) for a in _bases(what)}
-        builder.guard_arrays([a for a in seen if not any(id(b) in met for b in _bases(a))])
+        builder.guard_arrays([pair for pair in seen if not any(id(b) in met for b in _bases(pair[0]))])
         return builder.built(rows, self._frames[self._start:], self._reads, results, held)
 
 
@@ -216,10 +232,10 @@ class _Builder:
                 self._variables.append((source[1], known))
         return known
 
-    def guard_arrays(self, arrays: Sequence[np.ndarray]) -> None:
-        """Guard that these hold what they hold now."""
-        for array in arrays:
-            t = tensor(array)
+    def guard_arrays(self, arrays: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Guard that these hold what their copies do."""
+        for array, copy in arrays:
+            t = tensor(copy if fits(array) else 0)             # of what does not fit, the caller makes no trace
             self._arrays.append((array, self._new(t)))
             self._guard(t, self._number[id(t)], f"<an array of shape {array.shape} that NumPy computes with>")
 

@@ -15,6 +15,8 @@ from functools import partial
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
 
+import numpy as np
+
 from jitgrad.core.errors import PACKAGE
 from jitgrad.frontend import facts as f
 from jitgrad.frontend.paths import ARGUMENT, ATTRIBUTE, FREE, GLOBAL, Step, paths_of
@@ -77,6 +79,7 @@ class Watch:
 
     def __init__(self, function: Any) -> None:
         self.versioned: list[Any] = []
+        self.held: dict[int, tuple[Any, Any]] = {}       # Tensors, arrays with copies
         self._facts: dict[tuple[Any, ...], f.Fact] = {}
         self._full = False
         self._chained: set[tuple[Any, ...]] = set()
@@ -287,6 +290,8 @@ class Watch:
         kind = type(value)
         if kind is FunctionType:
             self._follow(value)
+        if kind in f.ARRAYS and id(value) not in self.held:
+            self.held[id(value)] = value, value.copy() if kind is np.ndarray else None
         if kind in _UNTOLD or kind in _PLAIN or self._has_met(value):
             return
         if issubclass(kind, (type, ModuleType)) and trusted(value):
