@@ -236,7 +236,7 @@ def prepare(prim: Primitive, operands: Sequence[Any]) -> list[Any]:
     weak: list[type] = []
     for x, domain in zip(operands, domains, strict=True):
         kind = type(x)
-        if isinstance(x, int | float) and kind not in (int, float, bool) and not isinstance(x, np.generic):
+        if isinstance(x, int | float) and kind not in (int, float, bool, Number) and not isinstance(x, np.generic):
             kind = float if isinstance(x, float) else int        # a number of the user's own type is a number
             x = kind(x)
         if kind is int or kind is float or kind is Number:
