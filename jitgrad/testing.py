@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,12 @@ from jitgrad.core.dtypes import CODES, DTYPES, code_of, default_float, is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.execute.cpu.types import Tensor, Variable
+from jitgrad.frontend.forward import jvp
 from jitgrad.frontend.tape import GradientTape, UnconnectedGradients
 
 Floats = Sequence[np.ndarray]
+Flat = Callable[[Sequence[Any]], list[Any]]              # from Tensors to Tensors
+Slope = Callable[[np.ndarray], tuple[float, float]]      # along a direction: its value and the size of its terms
 
 
 @dataclass(frozen=True)
@@ -77,15 +81,15 @@ def assert_allclose(got: Any, want: Any, rtol: float | None = None, atol: float 
         np.testing.assert_allclose(x, y, rtol=relative, atol=relative * largest if atol is None else atol, err_msg=name)
 
 
-def check_grads(f: Callable[..., Any], args: Sequence[Any], order: int = 2, modes: Sequence[str] = ("rev",),
+def check_grads(f: Callable[..., Any], args: Sequence[Any], order: int = 2, modes: Sequence[str] = ("fwd", "rev"),
                 atol: float | None = None, rtol: float | None = None, eps: float | None = None) -> None:
     """Compare the derivatives of a function, up to an order, with central finite differences of it.
 
     ``f(*args)`` takes nests of arrays and returns a nest with at least one float in it; integers and booleans, and
     what is no array, are passed on as they are. In turn for each float argument, the derivative along a random
-    direction, with random cotangents of the results, is compared with differences of ``f`` at the steps ``eps`` and
-    ``eps/2``, extrapolated (Richardson); for order k, ``f`` is the derivative of order k - 1 by nested tapes.
-    The numbers are the same in every run.
+    direction, with random cotangents of the results, by `jvp` ("fwd") and by the tape ("rev"), is compared with
+    differences of ``f`` at the steps ``eps`` and ``eps/2``, extrapolated (Richardson); for order k, ``f`` is the
+    derivative of order k - 1, by the modes in turn, the last one first. The numbers are the same in every run.
 
     Defaults by the widest dtype of the float arguments, `tolerances`: in float64 ``eps`` is 2^-10 and ``rtol`` 1e-6, in
     float32 2^-5 and 2e-3, both relative to the sum of magnitudes that make the derivative. ``atol`` is by default what
@@ -93,14 +97,14 @@ def check_grads(f: Callable[..., Any], args: Sequence[Any], order: int = 2, mode
     and stay away from kinks. Functions that draw random numbers must draw the same ones each time.
 
     Raises AssertionError that names the argument, the order, the direction and both values; ValueError where there is
-    no float argument or result, or for other modes than "rev" (forward mode is not there yet).
+    no float argument or result, or for other modes.
 
     >>> import jitgrad as jg
     >>> jg.testing.check_grads(lambda x, y: jg.sin(x * y), (jg.constant([0.1, 0.2]), jg.constant(2.0)), order=3)
     """
-    if order < 1 or isinstance(modes, str) or not modes or any(mode != "rev" for mode in modes):
-        raise user_error(ValueError, f"check_grads: orders count from 1 and modes are ('rev',), forward mode is not "
-                                     f"there yet; got order={order!r}, modes={modes!r}")
+    if order < 1 or isinstance(modes, str) or not modes or any(mode not in _MODES for mode in modes):
+        raise user_error(ValueError, f"check_grads: orders count from 1 and modes are some of {', '.join(_MODES)}; got "
+                                     f"order={order!r}, modes={modes!r}")
     leaves, structure = nest.flatten(tuple(args))
     names = [name for name, _ in nest.named(tuple(args), "args")]
     places = [i for i, leaf in enumerate(leaves) if _is_float(leaf)]
@@ -120,7 +124,7 @@ def check_grads(f: Callable[..., Any], args: Sequence[Any], order: int = 2, mode
     default = tolerances(DTYPES[widest])
     check = _Check(getattr(f, "__name__", repr(f)), [names[i] for i in places],
                    default.derivatives if rtol is None else rtol, atol, default.step if eps is None else eps)
-    check.run(flat, xs, order)
+    check.run(flat, xs, order, modes)
 
 
 class _Check:
@@ -131,22 +135,21 @@ class _Check:
         self.rtol, self.atol, self.eps = rtol, atol, eps
         self.rng = np.random.default_rng(0)
 
-    def run(self, f: Callable[[Sequence[Any]], list[Any]], xs: Floats, orders: int) -> None:
+    def run(self, f: Flat, xs: Floats, orders: int, modes: Sequence[str]) -> None:
         for order in range(1, orders + 1):
             at = f([tensor(x) for x in xs])
             if not at:
                 raise user_error(ValueError, f"check_grads: {self.function} returns no float Tensor")
             weights = [_direction(self.rng, out.shape, out.dtype) for out in at]
-            gradients = _gradients(f, weights)
-            found = [g.numpy() for g in gradients([tensor(x) for x in xs])]
-            for place, g in enumerate(found):
-                self.compare(f, xs, place, g, weights, order)
-            f = gradients
+            ways = [_direction(self.rng, x.shape, x.dtype) for x in xs]
+            for mode in modes:
+                for place, slope in enumerate(_MODES[mode].slopes(f, xs, weights)):
+                    self.compare(f, xs, place, ways[place], slope, weights, f"{order} of {self.function}", mode)
+            f = _MODES[modes[-order % len(modes)]].derivative(f, weights, ways)
 
-    def compare(self, f: Callable[[Sequence[Any]], list[Any]], xs: Floats, place: int, g: np.ndarray, weights: Floats,
-                order: int) -> None:
+    def compare(self, f: Flat, xs: Floats, place: int, way: np.ndarray, slope: Slope, weights: Floats, what: str,
+                mode: str) -> None:
         """The derivative along one direction of one argument."""
-        way = _direction(self.rng, xs[place].shape, xs[place].dtype)
         errors, noise = [], 0.0
         for step in (self.eps, self.eps / 2):
             ends = []
@@ -159,30 +162,73 @@ class _Check:
                 noise = max(noise, sum(float((np.abs(t) * np.finfo(w.dtype).eps).sum())
                                        for t, w in zip(terms, weights, strict=True)) / step)
             (high, above), (low, below) = ends
-            errors.append((above - below) / (2 * step) - float((g * (high - low)).sum()) / (2 * step))
-        got = float((g.astype(np.float64) * way).sum())
+            errors.append((above - below) / (2 * step) - slope((high - low) / (2 * step))[0])
+        got, scale = slope(way.astype(np.float64))
         want = got + (4 * errors[1] - errors[0]) / 3
-        scale = float(np.abs(g.astype(np.float64) * way).sum())
         allowed = self.rtol * max(scale, abs(want)) + (_ROUNDING * noise if self.atol is None else self.atol)
         if not abs(got - want) <= allowed:              # NaN agrees with nothing
             x = xs[place]
             shown = np.array2string(way.ravel()[:8], precision=3, separator=", ")
             raise user_error(AssertionError, (
-                f"check_grads: the derivative of order {order} of {self.function} in {self.names[place]} "
-                f"(shape {x.shape}, {x.dtype}) along {shown}{' ...' if way.size > 8 else ''} is {got:.10g} by the tape "
-                f"but {want:.10g} by central differences at eps={self.eps:g}; they may differ by {allowed:.2g}"))
+                f"check_grads: the derivative of order {what} in {self.names[place]} "
+                f"(shape {x.shape}, {x.dtype}) along {shown}{' ...' if way.size > 8 else ''} is {got:.10g} by "
+                f"{_MODES[mode].name} but {want:.10g} by central differences at eps={self.eps:g}; they may differ by "
+                f"{allowed:.2g}"))
 
 
-def _gradients(f: Callable[[Sequence[Any]], list[Any]], weights: Floats) -> Callable[[Sequence[Any]], list[Any]]:
-    """The function of the cotangents of all arguments."""
-    def gradients(xs: Sequence[Any]) -> list[Any]:
-        with GradientTape() as tape:
-            tape.watch(list(xs))
-            outs = f(xs)
-        found: list[Any] = tape.gradient(outs, list(xs), output_gradients=[tensor(w) for w in weights],
-                                         unconnected_gradients=UnconnectedGradients.ZERO)
-        return found
-    return gradients
+class _Reverse:
+    """Derivatives by the tape: all of them for one set of cotangents."""
+
+    name = "the tape"
+
+    @staticmethod
+    def derivative(f: Flat, weights: Floats, ways: Floats) -> Flat:
+        """The function of the cotangents of all arguments."""
+        def gradients(xs: Sequence[Any]) -> list[Any]:
+            with GradientTape() as tape:
+                tape.watch(list(xs))
+                outs = f(xs)
+            found: list[Any] = tape.gradient(outs, list(xs), output_gradients=[tensor(w) for w in weights],
+                                             unconnected_gradients=UnconnectedGradients.ZERO)
+            return found
+        return gradients
+
+    @staticmethod
+    def slopes(f: Flat, xs: Floats, weights: Floats) -> list[Slope]:
+        """The derivative along a direction of each argument."""
+        def slope(g: np.ndarray, way: np.ndarray) -> tuple[float, float]:
+            terms = g.astype(np.float64) * way
+            return float(terms.sum()), float(np.abs(terms).sum())
+        found = _Reverse.derivative(f, weights, ())([tensor(x) for x in xs])
+        return [functools.partial(slope, g.numpy()) for g in found]
+
+
+class _Forward:
+    """Derivatives by forward mode: along one direction, of all results."""
+
+    name = "jvp"
+
+    @staticmethod
+    def derivative(f: Flat, weights: Floats, ways: Floats) -> Flat:
+        """The function of the tangents of all results."""
+        def tangents(xs: Sequence[Any]) -> list[Any]:
+            found: list[Any] = jvp(lambda *given: f(given), tuple(xs), tuple(map(tensor, ways)))[1]
+            return found
+        return tangents
+
+    @staticmethod
+    def slopes(f: Flat, xs: Floats, weights: Floats) -> list[Slope]:
+        """The derivative along a direction of each argument."""
+        def slope(place: int, way: np.ndarray) -> tuple[float, float]:
+            ways = [np.zeros_like(x) for x in xs]
+            ways[place] = way.astype(xs[place].dtype)
+            found = _Forward.derivative(f, weights, ways)([tensor(x) for x in xs])
+            terms = [w.astype(np.float64) * t.numpy() for w, t in zip(weights, found, strict=True)]
+            return sum(float(t.sum()) for t in terms), sum(float(np.abs(t).sum()) for t in terms)
+        return [functools.partial(slope, place) for place in range(len(xs))]
+
+
+_MODES: dict[str, type[_Reverse] | type[_Forward]] = {"fwd": _Forward, "rev": _Reverse}
 
 
 def _direction(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
