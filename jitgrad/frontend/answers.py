@@ -37,6 +37,7 @@ class Answer:
     def __init__(self, answer: Any, registers: Mapping[int, int], known: set[int]) -> None:
         self.leaves: list[Any] = []                  # Tensors that the replay has to make
         self.instructions: list[Instruction] = []
+        self._places: dict[int, int] = {}            # what is returned twice is one result
         self._registers = registers
         self._known = known
         if not self._take(answer):
@@ -51,8 +52,10 @@ class Answer:
         if kind is Tensor:
             register = self._registers.get(id(x))
             if register is None:
-                self.instructions.append(("result", len(self.leaves)))
-                self.leaves.append(x)
+                k = self._places.setdefault(id(x), len(self.leaves))
+                if k == len(self.leaves):
+                    self.leaves.append(x)
+                self.instructions.append(("result", k))
             else:
                 self.instructions.append(("argument", register))
             return True

@@ -270,14 +270,20 @@ class _Builder:
             where.append(place(frames[2 * r], frames[2 * r + 1]))
         guard(len(rows))
         numbers = list(map(self._id, results))
-        held = [(v, self._id(value)) for v, value in assigned]
+        places = {v: k for k, v in reversed([*enumerate(numbers)])}
+        ends = [*numbers]                            # what is returned and held is one result
+        held = []
+        for variable, value in assigned:
+            k = places.setdefault(self._id(value), len(ends))
+            ends += [self._id(value)] if k == len(ends) else []
+            held.append((variable, k))
         inputs = [*dict.fromkeys(self._number[id(t)] for t in self._arguments), *(i for _, i in self._variables),
                   *(i for _, i in self._arrays)]
         place_of = {v: i for i, v in enumerate(inputs)}
-        program = Program.build(made, self._avals, inputs, self._constants, [*numbers, *(i for _, i in held)], where)
+        program = Program.build(made, self._avals, inputs, self._constants, ends, where)
         return Traced(program, [place_of[self._number[id(t)]] for t in self._arguments],
                       [v for v, _ in self._variables], [a for a, _ in self._arrays], list(range(len(numbers))),
-                      [(v, len(numbers) + i) for i, (v, _) in enumerate(held)], self._guards)
+                      held, self._guards)
 
     def _new_constant(self, t: Any) -> int:
         """The number that Python read, which the guard expects again."""
