@@ -72,7 +72,8 @@ def cases() -> dict[str, tuple[Callable[..., Any], list[tuple[Any, ...]]]]:
     parameters, batches = [jg.asarray(p) for p in w.mlp_parameters()], here._batches()
     counter, held = jg.Variable(np.zeros(w.LENGTH, np.float32)), jg.Variable(np.zeros(MANY, np.float32))
     return {
-        "1 operation on 16 elements": (repeated(1), [(x,)]),
+        "1 operation on 16 elements": (lambda a: a + 0.1, [(x,)]),
+        "1 operation on 16 elements, 2 arguments": (lambda a, b: a + b, [(x, y)]),
         "3 operations on 16 elements, 3 arguments": (lambda a, b, c: a * b + c - a, [(x, y, z)]),
         "10 operations on 16 elements": (repeated(10), [(x,)]),
         "1 operation on a NumPy array of 16": (lambda a: jg.asarray(a) + 0.1, [(w.entry_inputs()[0],)]),
@@ -91,7 +92,10 @@ def cases() -> dict[str, tuple[Callable[..., Any], list[tuple[Any, ...]]]]:
             lambda a, b, c: jg.sin(jg.asarray(a)) * jg.asarray(b) + jg.asarray(c), [tuple(large)]),
         "6 results of 1e6 elements": (lambda a: tuple(a + float(k) for k in range(6)), [(tensors[0],)]),
         "sum of 1e6 elements": (lambda a: jg.sum(a * a), [(tensors[0],)]),
+        "1e6 elements returned twice": (lambda a: (lambda b: (b, b))(a + 1.0), [(tensors[0],)]),
         "a view of 1e6 elements": (lambda a: jg.reshape(a, (1000, 1000)), [(tensors[0],)]),
+        "1 operation on a slice of 1e6 elements": (lambda a: a[1000:] * 2.0, [(tensors[0],)]),
+        "a Variable of 1e6 read": (held.read_value, [()]),
         "a Variable of 1e6 assigned": (lambda a: held.assign_add(a).shape, [(tensors[0],)]),
     }
 
@@ -199,11 +203,12 @@ def show(found: Replays) -> None:
 
 def targets(found: Replays) -> list[tuple[str, str, bool]]:
     """What was asked for, what was measured, whether it holds."""
-    worst = max(found.ratios, key=lambda r: r.ratio)
+    slower = [r for r in sorted(found.ratios, key=lambda r: -r.ratio) if r.ratio > LIMIT + NOISE]
     longest = found.recordings[-1]
     grown = [*found.memory.values()][-1] - next(iter(found.memory.values()))
-    return [("replay: never slower than the eager run", f"at most {worst.ratio:.2f} of it ({worst.label})",
-             worst.ratio <= LIMIT + NOISE),
+    said = "; ".join(f"{r.ratio:.2f} of it: {r.label}" for r in slower)
+    return [("replay: never slower than the eager run of the same code",
+             said or f"at most {max(r.ratio for r in found.ratios):.2f} of it", not slower),
             ("replay: recording at most 3 us a row", ", ".join(f"{f['row']:.2f}" for f in found.recordings) + " us",
              all(f["row"] <= 3 for f in found.recordings)),
             (f"replay: a function of {longest['rows']:,.0f} rows is ready within 5 s", f"{longest['first']:.2f} s",
