@@ -106,3 +106,29 @@ def test_gradient_in_a_function_of_any_shape():
 
     assert [float(t) for t in f(jg.constant(2.0))] == [8.0, 12.0]
     assert [t.numpy().tolist() for t in f(jg.constant([2.0]))] == [[8.0], [12.0]]
+
+
+@jg.custom_gradient
+def sine(x):
+    return jg.sin(x), lambda dy: dy * jg.cos(x)
+
+
+def test_rules_of_custom_gradients_are_replayed_on_new_numbers():
+    f = jg.function(sine)
+
+    @jg.function
+    def slope(x):
+        with jg.GradientTape() as tape:
+            tape.watch(x)
+            y = sine(x)
+        return tape.gradient(y, x)
+
+    for x in map(jg.constant, (0.5, 1.0, 2.0, -3.0)):
+        with jg.GradientTape() as outer:
+            outer.watch(x)
+            with jg.GradientTape() as inner:
+                inner.watch(x)
+                y = f(x)
+            g = inner.gradient(y, x)
+        np.testing.assert_allclose([float(g), float(slope(x))], np.cos(float(x)), rtol=1e-6)
+        np.testing.assert_allclose(float(outer.gradient(g, x)), -np.sin(float(x)), rtol=1e-6)

@@ -23,6 +23,7 @@ from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.frontend.cuts import cut_row
 from jitgrad.frontend.log import aside
+from jitgrad.frontend.tracing import tracings
 from jitgrad.ops import composite
 from jitgrad.ops.batching import Batch
 
@@ -108,7 +109,8 @@ def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
 
 def _cut(operands: list[Any], count: int, rule: Callable[..., list[Any]]) -> list[Any]:
     """The first ``count`` operands again, as Tensors of their own whose gradient the rule says."""
-    if any(t._data == 0 for t in operands):
+    if any(t._data == 0 for t in operands) or next(tracings(), None) is not None:
+        # the rule is recorded now, so that what it computes of forward values is part of the trace
         outs = dispatch(*cut_row(operands, count, rule))
         return list(outs) if isinstance(outs, tuple) else [outs]
     if not machine.get_state(layout.S_RECORDERS):

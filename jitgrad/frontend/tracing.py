@@ -29,7 +29,6 @@ from jitgrad.execute.cpu import layout
 from jitgrad.execute.cpu import types as machine
 from jitgrad.frontend import lines
 from jitgrad.frontend.arguments import fits
-from jitgrad.frontend.cuts import cut_row
 
 Frame = tuple[CodeType, int]
 
@@ -260,8 +259,6 @@ class _Builder:
             row = FORMS[form_id]
             n = len(row.avals)
             operands, outs = refs[:n], refs[n: n + len(row.outs)]
-            if len(refs) > n + len(row.outs):
-                row, operands = cut_row(operands, len(outs), refs[-1])
             ids = tuple(map(self._id, operands))
             first = len(self._avals)
             for t in outs:
