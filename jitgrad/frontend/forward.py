@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,11 @@ from jitgrad.core.dtypes import is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.execute.cpu import types as machine
-from jitgrad.execute.cpu.layout import HAS_CUT, K_PERSISTENT
+from jitgrad.execute.cpu.layout import HAS_CUT, K_PERSISTENT, K_USED
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.frontend.cuts import without_cuts
+from jitgrad.frontend.log import aside
 from jitgrad.frontend.tape import GradientTape, UnconnectedGradients
 from jitgrad.frontend.transforms import chosen, recording
 from jitgrad.ops import creation
@@ -128,7 +131,8 @@ class ForwardAccumulator:
     """Computes Jacobian-vector products of what runs in its ``with`` block, as TensorFlow's class of that name.
 
     ``primals`` are Tensors and Variables in a nest, ``tangents`` a nest like it. `jvp` gives the tangent of anything
-    computed from them inside. Raises ValueError if a primal occurs twice, or a tangent has another shape.
+    computed from them inside. Tapes and accumulators around it see tangents as computed along with the operations, so
+    that they give higher derivatives. Raises ValueError if a primal occurs twice, or a tangent has another shape.
 
     >>> import jitgrad as jg
     >>> x = jg.constant([2.0, 3.0])
@@ -151,15 +155,32 @@ class ForwardAccumulator:
         self._tangents = [fitted("ForwardAccumulator", t, x) for t, x in zip(given, self._primals, strict=True)]
         self._tape = GradientTape(persistent=True, watch_accessed_variables=False)
         self._tape.watch(self._primals)
+        self._around: list[weakref.ref[Any]] = []         # tapes that recorded when it was entered
 
     def __enter__(self) -> ForwardAccumulator:
         if self._tape._recording:
             raise user_error(ValueError, "Accumulator is already recording.")
+        self._around = [weakref.ref(t) for t in machine.open_tapes(machine.thread_log())]
         self._tape.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._tape.__exit__(*error)
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        """Lets those tapes record which would have, had the tangents been computed along with the operations: the ones
+        around the accumulator, though they may be closed by now, and not those within it.
+        """
+        around = [t for t in (ref() for ref in self._around) if t is not None and not t._flags & K_USED]
+        with aside():
+            for t in reversed(around):
+                machine.tape_start(t)
+            try:
+                yield
+            finally:
+                for t in around:
+                    machine.tape_stop(t)
 
     def jvp(self, primals: Any, unconnected_gradients: Any = UnconnectedGradients.NONE) -> Any:
         """Tangents of a nest of Tensors (or Variables among the primals), None where unconnected, or zeros with
@@ -173,8 +194,9 @@ class ForwardAccumulator:
         leaves, structure = nest.flatten(primals)
         known = [i for i, x in enumerate(leaves) if type(x) is Tensor]
         found: list[Any] = [None] * len(leaves)
-        for i, t in zip(known, tangents_of(self._tape, [leaves[i] for i in known], self._primals, self._tangents),
-                        strict=True):
+        with self._inside():
+            tangents = tangents_of(self._tape, [leaves[i] for i in known], self._primals, self._tangents)
+        for i, t in zip(known, tangents, strict=True):
             found[i] = t
         for x, t in zip(self._primals, self._tangents, strict=True):
             found = [t if leaf is x else g for leaf, g in zip(leaves, found, strict=True)]
