@@ -87,8 +87,11 @@ class _Function:
             return self.function()(*given, **keywords)
         if self.check_every:
             return self._checked(args, kwargs)
-        if machine.get_state(layout.S_RECORDERS) and sum(e.recordable() for e in self.entries):
-            return self.function()(*args, **kwargs)
+        if machine.get_state(layout.S_RECORDERS):
+            if sum(e.recordable() for e in self.entries):
+                return self.function()(*args, **kwargs)
+            if any(e.traced.reads_assigned for e in self.entries):
+                return self.f(*args, **kwargs)           # one row cannot be what those tapes would see
         found = self._other(args, kwargs)
         return self._record(args, kwargs) if found is _MISS else found
 

@@ -170,7 +170,7 @@ class Entry:
 
     def recordable(self) -> bool:
         """Let tapes see replays as `call` rows, which keep what their gradient reads; whether that is new."""
-        if self.trace.tape_plan is not None:
+        if self.traced.reads_assigned or self.trace.tape_plan is not None:
             return False
         program = self.program
         floats = [i for i, v in enumerate(program.inputs.tolist()) if is_float(program.aval(v).code)]

@@ -43,6 +43,7 @@ class Traced(NamedTuple):
     results: list[int]            # per result leaf: position among the Program's results
     assigned: list[tuple[Any, int]]        # Variable, and which result it holds in the end
     guards: list[str]             # where Python read the number that each guard row checks
+    reads_assigned: bool = False  # a Variable that was assigned before: tapes see two sources in one
 
 
 class Tracing(Recording):
@@ -58,6 +59,7 @@ class Tracing(Recording):
         self._sources: dict[int, tuple[Any, Any]] = {}          # id of a Tensor -> the Tensor, what it stands for
         self._first: dict[int, tuple[Any, Any]] = {}            # id of a Variable -> it, what it held at first
         self._assigned: dict[int, Any] = {}
+        self._again: dict[int, Any] = {}                        # those that tapes may watch, read after that
         self._created: list[Any] = []                           # weak references to Variables made on the way
 
     # ---- while it runs ----
@@ -97,6 +99,8 @@ class Tracing(Recording):
         if id(variable) not in self._first:
             self._first[id(variable)] = (variable, value)
             self.source(value, variable)
+        elif id(variable) in self._assigned and variable._flags & (layout.V_TRAINABLE | layout.V_WATCHED):
+            self._again[id(variable)] = variable
         return value
 
     def assign(self, variable: Any, value: Any) -> None:
@@ -160,8 +164,12 @@ class Tracing(Recording):
             return None
         builder = _Builder(self._sources, arguments)
         met = {id(a) for _, what in self._sources.values() if isinstance(what, np.ndarray) for a in _bases(what)}
+        again = [self._first[key][1] for key in self._again if key in self._first]
+        for t in again:
+            builder.number(t)
         builder.guard_arrays([pair for pair in seen if not any(id(b) in met for b in _bases(pair[0]))])
-        return builder.built(rows, self._frames[self._start:], self._reads, results, held)
+        return builder.built(rows, self._frames[self._start:], self._reads, results, held)._replace(
+            reads_assigned=bool(again))
 
 
 def tracings() -> Iterator[Tracing]:
@@ -218,7 +226,8 @@ class _Builder:
         self._avals.append(AVALS[t._aval])
         return len(self._avals) - 1
 
-    def _id(self, t: Any) -> int:
+    def number(self, t: Any) -> int:
+        """The value id of a Tensor; a new one is an input or a constant."""
         known = self._number.get(id(t))
         if known is None:
             known = self._new(t)
@@ -252,27 +261,27 @@ class _Builder:
         def guard(upto: int) -> None:
             while pending and pending[-1][0] <= upto:
                 _, t, frame = pending.pop()
-                self._guard(t, self._id(t), place(*frame))
+                self._guard(t, self.number(t), place(*frame))
 
         for r, (form_id, *refs) in enumerate(rows):
             guard(r)
             row = FORMS[form_id]
             n = len(row.avals)
             operands, outs = refs[:n], refs[n: n + len(row.outs)]
-            ids = tuple(map(self._id, operands))
+            ids = tuple(map(self.number, operands))
             first = len(self._avals)
             for t in outs:
                 self._new(t)
             made.append((row, ids, first))
             where.append(place(frames[2 * r], frames[2 * r + 1]))
         guard(len(rows))
-        numbers = list(map(self._id, results))
+        numbers = list(map(self.number, results))
         places = {v: k for k, v in reversed([*enumerate(numbers)])}
         ends = [*numbers]                            # what is returned and held is one result
         held = []
         for variable, value in assigned:
-            k = places.setdefault(self._id(value), len(ends))
-            ends += [self._id(value)] if k == len(ends) else []
+            k = places.setdefault(self.number(value), len(ends))
+            ends += [self.number(value)] if k == len(ends) else []
             held.append((variable, k))
         inputs = [*dict.fromkeys(self._number[id(t)] for t in self._arguments), *(i for _, i in self._variables),
                   *(i for _, i in self._arrays)]
