@@ -196,25 +196,24 @@ class _Function:
         arguments = Arguments(args, kwargs, self.numbers.is_data)
         tried = self.numbers.met(arguments.numbers)
         olds = [e for e in self.entries if agrees(e.arguments, arguments, [path for path, _ in tried])] if tried else []
-        if olds:
-            trial = self._trial(args, kwargs, tried, olds)
-            self.numbers.settle(tried, trial is not None)
-            if trial is not None:
-                return trial
-        return Call(self.f, arguments, Tracing())
+        trial = self._trial(args, kwargs, tried, olds) if olds else None
+        return trial or Call(self.f, arguments, Tracing())
 
-    def _trial(self, args: Sequence[Any], kwargs: Mapping[str, Any], tried: Sequence[tuple[Any, type]],
+    def _trial(self, args: Sequence[Any], kwargs: Mapping[str, Any], tried: list[tuple[Any, type]],
                olds: Sequence[Entry]) -> Call | None:
         """The call with more numbers as data, if its replay for the old numbers does what their own trace does."""
         data = Arguments(args, kwargs, lambda path, kind: (path, kind) in tried or self.numbers.is_data(path, kind))
         before = [(v, v._value) for e in olds for v in e.variables]
-        tracing = Tracing()
+        tracing, same = Tracing(), list[bool | None]()
         try:
             call = Call(self.f, data, tracing)
-            if any(same_for_old_numbers(call, old, before) for old in olds):
-                return call
+            same = [same_for_old_numbers(call, old, before) for old in olds]
         except Exception:                            # of what only a Python number can do, or of the user's
-            pass
+            same = [False]
+        if True in same or False in same:
+            self.numbers.settle(tried, True in same)
+        if True in same:
+            return call
         tracing.roll_back()
         return None
 

@@ -215,19 +215,29 @@ def agrees(a: Arguments, b: Arguments, but: Sequence[Any]) -> bool:
                if not a.is_data(p, type(x)))
 
 
-def same_for_old_numbers(call: Call, old: Entry, before: Sequence[tuple[Any, Any]]) -> bool:
-    """Whether a call that took numbers as data does, for the numbers of an old trace, what that trace does."""
+def same_for_old_numbers(call: Call, old: Entry, before: Sequence[tuple[Any, Any]]) -> bool | None:
+    """Whether a call that took numbers as data does, for the numbers of an old trace, what that trace does.
+
+    None where that trace is of another branch, or of something that has changed since.
+    """
     new = call.entry
     if any(isinstance(fact.root, Global) and fact.root.name == "type" for fact in call.facts):
         return False                     # a number that is data has another exact type
-    if new is None or [r[0] for r in new.answer.instructions] != [r[0] for r in old.answer.instructions]:
-        return False
     at_first = {id(v): value for v, value in (*before, *call.tracing.first())}
     with aside():
-        a, b = (e.plan.run(e.inputs(old.arguments, call.arguments, at_first)) for e in (new, old))
+        try:
+            known = old.plan.run(old.inputs(old.arguments, call.arguments, at_first))
+        except RuntimeError:                         # a guard
+            return None
+    if not all(map(holds, old.facts)):
+        return None
+    if new is None or [r[0] for r in new.answer.instructions] != [r[0] for r in old.answer.instructions]:
+        return False
+    with aside():
+        tried = new.plan.run(new.inputs(old.arguments, call.arguments, at_first))
     if [v for v, _ in new.traced.assigned] != [v for v, _ in old.traced.assigned]:
         return False
-    return not differs(a, b)
+    return not differs(tried, known)
 
 
 def differs(a: Any, b: Any) -> str:
