@@ -103,7 +103,7 @@ def test_numbers_deep_in_arguments():
 
 
 @pytest.mark.parametrize("values", [(True, False, True), ("a", "b", "a"), (None, 1.0, None, 2.0), (1, 1.0, True, 1),
-                                    (0.0, -0.0, 0.0), (1j, 2j, 1j), (b"a", b"b"), (slice(1), slice(2)), (..., None)])
+                                    (0.0, -0.0, 0.0), (1j, 2j, 1j), (0j, -0j, complex(0.0, -0.0)), (b"a", b"b"), (slice(1), slice(2)), (..., None)])
 def test_other_plain_values_are_keys(values):
     assert_alike(lambda wrap: wrap(lambda x, a: (x, a, str(a))), [(X, a) for a in values * 2])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import collections
+import types
 
 import numpy as np
 import pytest
@@ -157,9 +158,33 @@ def total(held):
     (lambda: bytearray(b"ab"), lambda held: held.append(3)),
     (lambda: collections.deque([1.0, 2.0]), lambda held: held.append(3.0)),
     (lambda: array.array("d", [1.0, 2.0]), lambda held: held.append(3.0)),
-], ids=["list", "dict", "set", "bytearray", "deque", "array"])
+    (lambda: [1.0] * 300, lambda held: held.append(3.0)),
+    (lambda: dict.fromkeys(range(300), 1.0), lambda held: held.update({7: held[7] + 1.0})),
+    (lambda: {object(): 1.0}, lambda held: held.update({object(): 2.0})),
+    (lambda: collections.OrderedDict(a=1.0, b=2.0), lambda held: held.update(c=held["a"], a=held["a"] + 1.0)),
+    (lambda: collections.defaultdict(float, a=1.0), lambda held: held.update({len(held): 1.0})),
+    (lambda: collections.Counter("aab"), lambda held: held.update("c")),
+    (lambda: collections.UserDict(a=1.0), lambda held: held.update(a=held["a"] + 1.0)),
+    (lambda: collections.UserList([1.0]), lambda held: held.append(2.0)),
+    (lambda: collections.ChainMap({"a": 1.0}), lambda held: held.update(a=held["a"] + 1.0)),
+    (lambda: type("Own", (list,), {})([1.0]), lambda held: held.append(2.0)),
+    (lambda: type("Own", (dict,), {})(a=1.0), lambda held: held.update(b=2.0)),
+], ids=["list", "dict", "set", "bytearray", "deque", "array", "long list", "long dict", "keys", "OrderedDict",
+        "defaultdict", "Counter", "UserDict", "UserList", "ChainMap", "subclass of list", "subclass of dict"])
 def test_containers_that_change(make, change):
     changing(make, change)
+
+
+def test_namespaces_that_change():
+    def make(wrap):
+        cfg = types.SimpleNamespace(rate=1.0)
+        f, given = wrap(lambda x: x * cfg.rate), wrap(lambda x, cfg: x * cfg.rate)
+
+        def step(rate):
+            cfg.rate = rate
+            return f(X), given(X, cfg)
+        return step
+    assert_alike(make, [(rate,) for rate in (1.0, 1.0, 2.0, 2.0, -0.0, 0.0)])
 
 
 @pytest.mark.parametrize("make", [

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from jitgrad.core import nest
 from jitgrad.core.dtypes import CODES
 from jitgrad.core.number import number
 from jitgrad.core.record import tensor
@@ -100,9 +101,13 @@ class Arguments:
             say(("equal", at, kind(x)))
         elif isinstance(x, _BY_VALUE):
             say(("equal", at, x))
+            if kind is complex:              # 0j is equal to -0j
+                first = self._more(2)
+                for k, part in enumerate(("real", "imag")):
+                    self.instructions += [("attr", at, part, first + k), ("float_key", first + k, getattr(x, part))]
         elif isinstance(x, _SINGLE) or kind is Variable or isinstance(x, type):
             say(("is", at, x))
-        elif hasattr(kind, "tree_flatten") or isinstance(x, tuple | list | dict):
+        elif (hasattr(kind, "tree_flatten") or isinstance(x, tuple | list | dict)) and nest.flatten(x)[1] is not None:
             raise Exotic
         else:
             held = held_weakly(x)

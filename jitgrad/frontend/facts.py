@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import struct
 import weakref
-from array import array
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache, partial
 from types import (
@@ -22,6 +20,7 @@ from types import (
     MethodType,
     MethodWrapperType,
     ModuleType,
+    SimpleNamespace,
     WrapperDescriptorType,
 )
 from typing import Any, NamedTuple
@@ -172,6 +171,8 @@ def _expected(value: Any, met: Callable[[Any], None], room: list[int], outer: tu
     if not issubclass(kind, (list, tuple, dict)) or id(value) in outer:
         return _identical(value, met)
     if kind not in (list, tuple, dict):
+        if not issubclass(kind, tuple):
+            return _identical(value, met)
         met(value)                       # it may have attributes too
     keys, members = _contents(value)
     if len(members) > room[0] or keys is not None and not all(map(constant, keys)):
@@ -277,7 +278,7 @@ def read_attribute(value: Any, name: str) -> tuple[Any, bool]:
     if kind is FunctionType and name in _OF_FUNCTIONS:
         return getattr(value, name), True
     held = in_class(kind, name)
-    if kind not in (FunctionType, partial) and in_class(kind, "__getattribute__") is not _LOOKING:
+    if kind not in (FunctionType, partial) and in_class(kind, "__getattribute__") not in _LOOKING:
         return LIVE, True
     if isinstance(held, (MemberDescriptorType, FIRST_ITEMS)):
         try:
@@ -292,7 +293,7 @@ def read_attribute(value: Any, name: str) -> tuple[Any, bool]:
     return _found(held, in_class(kind, "__getattr__") is not MISSING)
 
 
-_LOOKING = object.__dict__["__getattribute__"]
+_LOOKING = (object.__dict__["__getattribute__"], SimpleNamespace.__dict__["__getattribute__"])
 
 
 def _found(found: Any, asks: bool, bound: bool = True) -> tuple[Any, bool]:
@@ -335,30 +336,6 @@ def functions_in(value: Any) -> Iterator[FunctionType]:
             value = value.func
         else:                             # functools.lru_cache, singledispatch and their like
             value = instance_dict(value).get("__wrapped__")
-
-
-# ---- what cannot be read ---------------------------------------------------------------------------
-
-def unseen(value: Any) -> bool:
-    """Whether a value has a state that neither paths nor comparisons see: iterators in C, deques, arrays of `array`.
-
-    Files, which have one too, are what functions print to.
-    """
-    kind = type(value)
-    if issubclass(kind, (deque, array)):
-        return True
-    return isinstance(in_class(kind, "__next__"), WrapperDescriptorType) and kind.__module__ != "_io"
-
-
-def objects_of(facts: Sequence[Fact]) -> Iterator[Any]:
-    """The objects that Facts expect."""
-    waiting: list[Any] = [fact.expected for fact in facts]
-    while waiting:
-        expected = waiting.pop()
-        if isinstance(expected, Identical):
-            yield expected.ref()
-        elif isinstance(expected, Members):
-            waiting += expected.members
 
 
 # ---- at entry and for errors ---------------------------------------------------------------------

@@ -22,9 +22,10 @@ from jitgrad.execute.cpu.plans import Plan
 from jitgrad.frontend.answers import Answer, NotRebuilt
 from jitgrad.frontend.arguments import Arguments, fits, held_weakly
 from jitgrad.frontend.checks import Checks
-from jitgrad.frontend.facts import Global, describe, holds, objects_of, unseen
+from jitgrad.frontend.facts import Global, describe, holds
 from jitgrad.frontend.log import aside
 from jitgrad.frontend.tracing import Traced, Tracing
+from jitgrad.frontend.unseen import objects_of, unseen
 from jitgrad.frontend.watching import TooManyFacts, Watch
 from jitgrad.transform.residuals import with_residuals
 from jitgrad.transform.simplify import simplify
