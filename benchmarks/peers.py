@@ -101,10 +101,11 @@ def fastest(rows: list[Row], library: str, replayed: bool = False, scanned: bool
 
 
 def at_least(tables: Tables, workload: str, library: str, factor: float, replayed: bool = False,
-             scanned: bool = False) -> Target | None:
-    """jitgrad, eager or replayed, is so many times faster than a library's best mode."""
+             scanned: bool = False, among: str = "") -> Target | None:
+    """jitgrad, eager or replayed, is so many times faster than a library's best mode, or best of those that say so."""
     rows = tables.get(workload, [])
-    ours, theirs = fastest(rows, "jitgrad", replayed, scanned), fastest(rows, library, scanned=scanned)
+    ours = fastest(rows, "jitgrad", replayed, scanned)
+    theirs = fastest([r for r in rows if among in r.label], library, scanned=scanned)
     if not ours or not theirs:
         return None
     times, least = theirs.median / ours.median, theirs.minimum / ours.minimum
@@ -132,11 +133,11 @@ def targets(tables: Tables, figures: dict[str, dict[str, float]]) -> list[Target
     asked = [("chain", "torch", 20), ("chain", "tensorflow", 200), ("mlp", "torch", 6), ("mlp-layers", "torch", 6),
              ("mlp", "jax", 1), ("tutorial", "torch", 30), ("tutorial", "tensorflow", 200)]
     found += [line for a in asked if (line := at_least(tables, *a))]
-    replayed = [("partials", "jax", 50), ("partials", "numba", 1), ("chain-value", "jax", 5), ("mlp", "jax", 1),
-                ("mlp-layers", "torch", 6)]
-    found += [line for a in replayed if (line := at_least(tables, *a, replayed=True))]
-    if line := at_least(tables, "mlp", "jax", 1, replayed=True, scanned=True):
-        found.append(line)
+    replayed: list[tuple[str, str, float, dict[str, Any]]] = [
+        ("partials", "jax", 50, {"among": "each call"}), ("partials", "jax", 50, {}), ("partials", "numba", 1, {}),
+        ("chain-value", "jax", 5, {}), ("mlp", "jax", 1, {}), ("mlp", "jax", 1, {"scanned": True}),
+        ("mlp-layers", "torch", 6, {})]
+    found += [line for *a, how in replayed if (line := at_least(tables, *a, replayed=True, **how))]
     found += entered(tables)
     limits = [("ratio", "ratio", 3.0, "gradient/primal ratio of the MLP loss at most 3", "{:.2f}"),
               ("lengths", "first", 3.0, "new tape of 1,000 rows: first gradient at most 3 us a row", "{:.2f} us")]
