@@ -88,7 +88,7 @@ class _Signed:
         self.input_signature = tuple(input_signature)
         for spec in nest.flatten(self.input_signature)[0]:
             if not isinstance(spec, TensorSpec):
-                raise user_error(TypeError, f"input_signature must be a possibly nested sequence of TensorSpec objects, "
+                raise user_error(TypeError, "input_signature must be a possibly nested sequence of TensorSpec objects, "
                                             f"got {spec!r}")
         self.python_function = func
         self.function = jg.function(func)
