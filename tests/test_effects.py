@@ -133,7 +133,7 @@ def test_a_program_of_guards_alone():
         tape.watch(t)
         assert plan_of(program).run([t]) == []
         y = t * 2.0
-    assert "call" in tape.show() and tape.nbytes > 0 and "one recorded row" in tape.explain(y, t)
+    assert tape.nbytes > 0 and "one recorded row" in tape.explain(y, t)
     assert tape.gradient(y, t).numpy() == 2.0
 
 

@@ -283,7 +283,7 @@ class _Function:
         entry = call.entry
         if entry is None:
             raise user_error(RuntimeError, f"function {self.name}: the first call makes Variables; call it once first")
-        return entry.plan.flat
+        return entry.flat
 
     def hits(self) -> int:
         """Calls that were answered by replays."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
 from jitgrad.core.record import tensor
 from jitgrad.core.versions import VERSIONS
-from jitgrad.execute.cpu.functions import Trace
+from jitgrad.execute.cpu.functions import Trace, views
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.frontend.answers import Answer, NotRebuilt
 from jitgrad.frontend.arguments import Arguments, fits, held_weakly
@@ -27,7 +27,8 @@ from jitgrad.frontend.log import aside
 from jitgrad.frontend.tracing import Traced, Tracing
 from jitgrad.frontend.unseen import objects_of, unseen
 from jitgrad.frontend.watching import TooManyFacts, Watch
-from jitgrad.transform.residuals import with_residuals
+from jitgrad.transform.prune import pruned
+from jitgrad.transform.residuals import with_residuals, with_results
 from jitgrad.transform.simplify import simplify
 
 
@@ -98,7 +99,11 @@ class Entry:
         self.program = traced.program
         self.answer = answer
         self.traced = traced
-        self.plan = _plan(traced.program)
+        self.flat = _simplified(traced.program)
+        shared = {row[2] for row in self.arguments.instructions if row[0] == "tensor"}
+        first = len(self.arguments.inputs)
+        self._views = views(self.flat, shared | set(range(first, first + len(traced.variables))))
+        self.plan = _plan(traced.program, _without(self.flat, self._views))
         self._links: list[tuple[int, Entry]] = []
         self.watches: list[Any] = []                 # weak references that tell when an object dies
         self._guards = _guards_of(self.plan.flat)
@@ -115,7 +120,8 @@ class Entry:
         checks.add(self.facts)
         words = [("word", VERSIONS.ctypes.data + 8 * i, v) for i, v in enumerate(self._word)]
         return Trace(self.plan, [*arguments.recipe(), *words, *checks.rows, *sources], positional=arguments.count,
-                     names=arguments.names, answer=self.answer.instructions, assignments=traced.assigned)
+                     names=arguments.names, answer=self.answer.instructions, assignments=traced.assigned,
+                     views=self._views)
 
     @property
     def variables(self) -> list[Any]:
@@ -175,7 +181,8 @@ class Entry:
             return False
         program = self.program
         floats = [i for i, v in enumerate(program.inputs.tolist()) if is_float(program.aval(v).code)]
-        self.trace.record_with(_plan(with_residuals(program, floats)))
+        whole = with_residuals(program, floats)
+        self.trace.record_with(_plan(whole, _simplified(whole)))
         return True
 
     # ---- in words ----
@@ -227,7 +234,7 @@ def same_for_old_numbers(call: Call, old: Entry, before: Sequence[tuple[Any, Any
     at_first = {id(v): value for v, value in (*before, *call.tracing.first())}
     with aside():
         try:
-            known = old.plan.run(old.inputs(old.arguments, call.arguments, at_first))
+            known = _plan(old.program, old.flat).run(old.inputs(old.arguments, call.arguments, at_first))
         except RuntimeError:                         # a guard
             return None
     if not all(map(holds, old.facts)):
@@ -235,7 +242,7 @@ def same_for_old_numbers(call: Call, old: Entry, before: Sequence[tuple[Any, Any
     if new is None or [r[0] for r in new.answer.instructions] != [r[0] for r in old.answer.instructions]:
         return False
     with aside():
-        tried = new.plan.run(new.inputs(old.arguments, call.arguments, at_first))
+        tried = _plan(new.program, new.flat).run(new.inputs(old.arguments, call.arguments, at_first))
     if [v for v, _ in new.traced.assigned] != [v for v, _ in old.traced.assigned]:
         return False
     return not differs(tried, known)
@@ -258,10 +265,19 @@ def differs(a: Any, b: Any) -> str:
     return ""
 
 
-def _plan(program: Program) -> Plan:
+def _simplified(program: Program) -> Program:
     with aside():
-        flat = simplify(program, backend.current().run)
+        return simplify(program, backend.current().run)
+
+
+def _plan(program: Program, flat: Program) -> Plan:
     return Plan(program, range(len(program.inputs)), flat=flat)
+
+
+def _without(program: Program, some: Container[int]) -> Program:
+    """The Program without some of its results."""
+    left = [-1 if k in some else v for k, v in enumerate(program.results.tolist())]
+    return pruned(with_results(program, left), keep_inputs=True, keep_effects=True)
 
 
 def _name(f: Callable[..., Any], path: Sequence[Any]) -> str:

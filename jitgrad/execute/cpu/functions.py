@@ -36,14 +36,16 @@ last n. An **assignment** ``(variable, k)`` puts result k into a Variable once a
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jitgrad.core.aval import AVALS
+from jitgrad.core.aval import AVALS, Aval
 from jitgrad.core.dtypes import FLOAT64, INT64
-from jitgrad.execute.cpu import layout, types
+from jitgrad.core.primitive import TABLE, Kind
+from jitgrad.core.program import Program
+from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.execute.cpu.types import peek, poke
 
@@ -61,14 +63,19 @@ class Trace:
     """One way through a function, ready to run; see the module. ``address`` names it to the machine."""
 
     def __init__(self, plan: Plan, recipe: Sequence[Row], *, positional: int, names: Sequence[str] = (),
-                 answer: Sequence[Row], assignments: Sequence[tuple[Any, int]] = ()) -> None:
-        """``positional`` arguments, then keywords ``names``. Raises ValueError for a recipe that misses an input."""
+                 answer: Sequence[Row], assignments: Sequence[tuple[Any, int]] = (),
+                 views: Mapping[int, tuple[int, Aval, int]] = {}) -> None:
+        """``positional`` arguments, then keywords ``names``. Raises ValueError for a recipe that misses an input.
+
+        ``views``: result -> the input whose memory it shares, its aval, where it begins there in bytes (see `views`).
+        """
         self.plan = plan
         self.tape_plan: Plan | None = None
         self.links: list[tuple[int, Trace]] = []
         self._kept: list[Any] = [tuple(names)]
         self._struct = np.zeros(layout.E_BYTES // 8, np.int64)
         self.address = int(self._struct.ctypes.data)
+        self._results = [views[k][1].id if k in views else a for k, a in enumerate(plan._outs[:-1:4].tolist())]
         inputs = _Inputs(plan, self._keep)
         rows = _Rows(inputs, self._keep, positional + len(names))
         for row in recipe:
@@ -87,7 +94,10 @@ class Trace:
             layout.E_PLAN: plan.address, layout.E_INPUTS: self._block(inputs.kinds),
             layout.E_VARIABLES: self._block(inputs.variables), layout.E_VARIABLE_COUNT: len(inputs.variables),
             layout.E_ASSIGNED: self._block(assigned), layout.E_ASSIGNED_COUNT: len(assigned),
-            layout.E_ANSWER: self._block(steps), layout.E_ANSWER_COUNT: len(steps), layout.E_LINKS: self._block([[0]])}
+            layout.E_ANSWER: self._block(steps), layout.E_ANSWER_COUNT: len(steps), layout.E_LINKS: self._block([[0]]),
+            layout.E_VIEWS: self._block([[layout.WORD * k, layout.WORD * i, a.id, a.size, a.code, offset]
+                                         for k, (i, a, offset) in views.items()]),
+            layout.E_VIEW_COUNT: len(views)}
         n_in = len(inputs.avals)
         end = n_in + n_out + len(plan.constants)
         for word, size in ((layout.E_OBJECTS, n_in), (layout.E_REGISTERS, rows.registers),
@@ -120,8 +130,8 @@ class Trace:
 
         Its guards are those of the trace's plan. Raises ValueError for one of other inputs or results.
         """
-        results = self.plan._outs[:-1].tolist()
-        if (plan._avals.tolist() != self.plan._avals.tolist() or plan._outs[:-1][:len(results)].tolist() != results
+        results = plan._outs[:-1:4].tolist()[:len(self._results)]
+        if (plan._avals.tolist() != self.plan._avals.tolist() or results != self._results
                 or len(plan.guards) != len(self.plan.guards)):
             raise ValueError("a trace is recorded with a plan of its inputs, results and guards")
         plan.recordable()
@@ -131,10 +141,10 @@ class Trace:
 
     def _assigned(self, assignments: Sequence[tuple[Any, int]], returned: list[int]) -> list[list[int]]:
         """Variable, offset of its result, whether the answer or a Variable before has that result too."""
-        made, taken = self.plan._outs[0:-1:4].tolist(), {*returned}
+        taken = {*returned}
         out = []
         for variable, k in assignments:
-            if not 0 <= k < len(made) or made[k] != variable._value._aval:
+            if not 0 <= k < len(self._results) or self._results[k] != variable._value._aval:
                 raise ValueError(f"a trace cannot assign result {k} to {variable!r}")
             out.append([self._keep(variable), layout.WORD * k, int(k in taken)])
             taken.add(k)
@@ -274,6 +284,19 @@ class _Rows:
         else:
             word = self._inputs.take(name, source, i)
             self.data.append([_DATA[name], first, word, layout.WORD * i])
+
+
+def views(program: Program, inputs: Container[int]) -> dict[int, tuple[int, Aval, int]]:
+    """Results that lie in the memory of an input among those at ``inputs``: that input, aval, and where in bytes."""
+    lies = {v: (i, 0) for i, v in enumerate(program.inputs.tolist()) if i in inputs}
+    for r in np.flatnonzero([TABLE[op].kind is Kind.MOVE for op in program.op]).tolist():
+        made, (x,), (out,) = program.row(r)
+        struct = library.realise(made)
+        if x in lies and peek(struct + layout.F_FLAGS) & layout.VIEW:
+            i, offset = lies[x]
+            lies[out] = i, offset + peek(peek(struct + layout.F_PARAMS))
+    results = program.results.tolist()
+    return {k: (lies[v][0], program.aval(v), lies[v][1]) for k, v in enumerate(results) if v in lies}
 
 
 def install(function: Any, traces: Sequence[Trace]) -> None:

@@ -200,7 +200,9 @@ E_OUTS = 216                   # results,
 E_FRESH = 224                  # values to assign,
 E_STACK = 232                  # a stack for the answer,
 E_SET = 240                    # the hash table
-E_BYTES = 248
+E_VIEWS = 248                  # (offset of the result, of the input, aval, elements, dtype, offset in bytes) of
+E_VIEW_COUNT = 256             # results that share the memory of an input, when no tape records
+E_BYTES = 264
 
 # Codes of a recipe. Operands: offset of a register (src, dst), object, word
 (M_TUPLE, M_LIST,              # src, length, dst of the first item

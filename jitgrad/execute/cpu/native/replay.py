@@ -199,10 +199,27 @@ def replay_alone(st, trace, plan, work):
     outs = work + load(trace + lay.E_OUTS)
     if not make_results(st, plan, work, outs):
         return 0
+    if not make_views(trace, work, outs):
+        drop(outs, load(plan + lay.P_OUTPUT_COUNT))
+        return 0
     status = run_code(st, plan, work)
     answer = finish(st, trace, work, outs, False) if status == 0 else stopped(plan, status)
     drop(outs, load(plan + lay.P_OUTPUT_COUNT))
     return answer
+
+
+def make_views(trace, work, outs):
+    """The results that the plan does not make: they share the memory of inputs. False with an exception."""
+    objects = work + load(trace + lay.E_OBJECTS)
+    for i in range(load(trace + lay.E_VIEW_COUNT)):
+        row = load(trace + lay.E_VIEWS) + 48 * i
+        at = outs + load(row)
+        o = view_new(load(row + 16), load(row + 24), load(row + 32), load(objects + load(row + 8)), load(row + 40))
+        if o == 0:
+            return False
+        decref(load(at))
+        store(at, o)
+    return True
 
 
 def stopped(plan, status):
