@@ -181,3 +181,29 @@ def test_forward_accumulators_through_a_replay():
             return y, forward.jvp(y)
         return step
     alike(make)
+
+
+def test_training_with_layers_that_change_and_random_draws():
+    def make(wrap):
+        jg.random.set_seed(3)
+        layers = jg.nn.layers
+        model = jg.nn.Sequential([layers.Dense(4, activation="tanh"), layers.Dropout(0.5), layers.Dense(1)])
+        optimizer = jg.nn.optimizers.Adam(0.1)
+
+        def train(x, training):
+            with jg.GradientTape() as tape:
+                loss = jg.mean(model(x, training=training) ** 2) + jg.sum(jg.random.normal((2,)))
+            optimizer.apply_gradients(zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables,
+                                          strict=True))
+            return loss
+        f = wrap(train)
+
+        def step(k):
+            if k == 4:
+                optimizer.learning_rate = 0.01
+            if k in (6, 8):
+                model.layers[0].trainable = k == 8
+            x = jg.constant(np.random.default_rng(k).normal(size=(5, 3)))
+            return f(x, k % 3 != 2), [np.asarray(v) for v in model.variables], jg.random.normal((2,))
+        return [told(step(k)) for k in range(14)]
+    assert make(jg.function) == make(lambda f: f)
