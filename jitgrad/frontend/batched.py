@@ -15,7 +15,7 @@ from jitgrad.core.record import tensor
 from jitgrad.execute.cpu.layout import K_PERSISTENT
 from jitgrad.frontend.bodies import Recorded, hold
 from jitgrad.frontend.forward import tangents_of
-from jitgrad.frontend.transforms import Argnums, chosen, recording, with_zeros
+from jitgrad.frontend.transforms import Argnums, chosen, flat, recording, with_aux, with_zeros
 from jitgrad.ops import creation
 from jitgrad.ops.axes import axis_index
 from jitgrad.ops.batching import moved
@@ -36,11 +36,12 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
     >>> jg.vmap(jg.sum)(jg.constant([[1.0, 2.0], [3.0, 4.0]])).numpy()
     array([3., 7.], dtype=float32)
     """
+    of_arguments = tuple(in_axes) if isinstance(in_axes, list) else in_axes
+
     @functools.wraps(f)
     def mapped(*args: Any, **kwargs: Any) -> Any:
         leaves, structure = nest.flatten((args, kwargs))
-        axes = nest.spread((tuple(in_axes) if isinstance(in_axes, list) else in_axes, 0) if kwargs else (in_axes,),
-                           (args, kwargs) if kwargs else (args,), "vmap: in_axes")
+        axes = nest.spread((of_arguments, 0), (args, kwargs), "vmap: in_axes")
         given = [tensor(x) for x in leaves]
         places = [None if a is None else axis_index("vmap: in_axes", a, t.ndim)
                   for t, a in zip(given, axes, strict=True)]
@@ -164,12 +165,12 @@ def _jacobian(name: str, f: Callable[..., Any], argnums: Argnums, has_aux: bool,
         tape = recording(leaves, K_PERSISTENT)
         with tape:
             answer = f(*given, **kwargs)
-        result, aux = answer if has_aux else (answer, None)
-        outs, structure = nest.flatten(result)
+        result, aux = with_aux(name, answer, has_aux)
+        outs, like = flat(result)
         outs = [tensor(y) for y in outs]
         for y in outs:
             if not is_float(AVALS[y._aval].code):
                 raise user_error(TypeError, f"{name}: results must be floats, got {y.dtype} of shape {y.shape}")
-        found = nest.rebuild(structure, [rebuilt(row) for row in blocks(tape, outs, leaves)])
+        found = like([rebuilt(row) for row in blocks(tape, outs, leaves)])
         return (found, aux) if has_aux else found
     return jacobian

@@ -22,7 +22,7 @@ from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.frontend.cuts import without_cuts
 from jitgrad.frontend.log import aside
 from jitgrad.frontend.tape import GradientTape, UnconnectedGradients
-from jitgrad.frontend.transforms import chosen, recording
+from jitgrad.frontend.transforms import chosen, flat, matching, recording, with_aux
 from jitgrad.ops import creation
 from jitgrad.transform.jvp import pushforward
 from jitgrad.transform.residuals import with_results
@@ -41,6 +41,9 @@ def jvp(f: Callable[..., Any], primals: Any, tangents: Any, has_aux: bool = Fals
     >>> float(y), float(t)
     (8.0, 12.0)
     """
+    if not all(isinstance(given, tuple | list) for given in (primals, tangents)):
+        raise user_error(TypeError, f"jvp: primals and tangents are tuples or lists, one for each argument; got "
+                                    f"{type(primals).__name__} and {type(tangents).__name__}")
     y, push, aux = _linear("jvp", f, primals, has_aux)
     return (y, push(*tangents), aux) if has_aux else (y, push(*tangents))
 
@@ -63,18 +66,15 @@ def _linear(name: str, f: Callable[..., Any], primals: Sequence[Any], has_aux: b
     tape = recording(leaves, K_PERSISTENT)
     with tape:
         answer = f(*given)
-    result, aux = answer if has_aux else (answer, None)
-    outs, structure = nest.flatten(result)
+    result, aux = with_aux(name, answer, has_aux)
+    outs, result_like = flat(result)
     outs = [tensor(y) for y in outs]
 
     def push(*tangents: Any) -> Any:
-        ts = nest.flatten(tuple(tangents))[0]
-        if len(ts) != len(leaves):
-            raise user_error(ValueError, f"{name}: {len(ts)} tangents for {len(leaves)} primals")
+        ts = matching(f"{name}: tangents", tangents, "primals", tuple(primals))
         found = tangents_of(tape, outs, leaves, [fitted(name, t, x) for t, x in zip(ts, leaves, strict=True)])
-        return nest.rebuild(structure, [creation.zeros_like(y) if t is None else t
-                                        for t, y in zip(found, outs, strict=True)])
-    return nest.rebuild(structure, list(outs)), push, aux
+        return result_like([creation.zeros_like(y) if t is None else t for t, y in zip(found, outs, strict=True)])
+    return result_like(outs), push, aux
 
 
 def fitted(name: str, t: Any, like: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,13 +56,13 @@ def value_and_grad(f: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = 
         tape = recording(leaves)
         with tape:
             answer = f(*given, **kwargs)
-        value = answer[0] if has_aux else answer
-        y = tensor(value)
+        value, aux = with_aux("grad", answer, has_aux)
+        y = tensor(value, what="grad: the result of the function")
         if AVALS[y._aval].size != 1 or AVALS[y._aval].ndim or not is_float(AVALS[y._aval].code):
             raise user_error(TypeError, f"grad: the function must return one float number, got a Tensor of shape "
                                         f"{y.shape} and dtype {y.dtype}")
         found = with_zeros(tape.gradient(y, leaves), leaves)
-        return (y, answer[1]) if has_aux else y, rebuilt(found)
+        return (y, aux) if has_aux else y, rebuilt(found)
     return both
 
 
@@ -69,7 +70,8 @@ def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     """``(f(*primals), pull)``: ``pull(cotangents)``, a nest like the result, gives a tuple of cotangents of the
     primals. With ``has_aux`` ``f`` returns ``(result, anything)`` and the answer is ``(result, pull, anything)``.
 
-    Raises TypeError if a primal is not float; ``pull`` raises ValueError for cotangents of another structure or shape.
+    Raises TypeError if a primal is not float; ``pull`` raises ValueError for cotangents of another structure or shape,
+    and takes None for zeros.
 
     >>> import jitgrad as jg
     >>> y, pull = jg.vjp(lambda x: x * x, jg.constant([1.0, 2.0]))
@@ -80,17 +82,17 @@ def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     tape = recording(leaves, K_PERSISTENT)
     with tape:
         answer = f(*given)
-    result, aux = answer if has_aux else (answer, None)
-    outs, structure = nest.flatten(result)
+    result, aux = with_aux("vjp", answer, has_aux)
+    outs, result_like = flat(result)
     outs = [tensor(y) for y in outs]
 
     def pull(cotangents: Any) -> Any:
-        seeds = nest.flatten(cotangents)[0]
-        if len(seeds) != len(outs):
-            raise user_error(ValueError, f"vjp: {len(seeds)} cotangents for {len(outs)} results")
-        return rebuilt(with_zeros(tape.gradient(outs, leaves, output_gradients=seeds), leaves))
+        seeds = matching("vjp: cotangents", cotangents, "results", result)
+        live = [(y, s) for y, s in zip(outs, seeds, strict=True) if s is not None]
+        found = tape.gradient([y for y, _ in live], leaves, output_gradients=[s for _, s in live])
+        return rebuilt(with_zeros(found, leaves))
 
-    result = nest.rebuild(structure, outs)
+    result = result_like(outs)
     return (result, pull, aux) if has_aux else (result, pull)
 
 
@@ -114,31 +116,63 @@ def hvp(f: Callable[..., Any], primals: Any, tangents: Any) -> Any:
 
 def chosen(name: str, args: Sequence[Any], argnums: Argnums) -> tuple[list[Any], list[Any], Callable[[Any], Any]]:
     """Arguments with Tensors of their own at ``argnums``, the leaves there, and how to rebuild a nest of the like."""
-    single = isinstance(argnums, int)
-    places = [argnums] if isinstance(argnums, int) else list(argnums)
+    single = not isinstance(argnums, Sequence)
     try:
-        places = [range(len(args))[p] for p in places]
+        wanted = list(argnums) if isinstance(argnums, Sequence) else [argnums]
+        places = [range(len(args))[operator.index(p)] for p in wanted]
+    except TypeError:
+        raise user_error(TypeError, f"{name}: argnums are positions of arguments, got {argnums!r}") from None
     except IndexError:
         raise user_error(ValueError, f"{name}: argnums {argnums} for {len(args)} positional arguments") from None
     if len(set(places)) != len(places):
         raise user_error(ValueError, f"{name}: argnums {argnums} name an argument twice")
     given = list(args)
     everything: list[Any] = []
-    parts: list[tuple[int, Any]] = []
+    parts: list[tuple[int, Callable[[Sequence[Any]], Any]]] = []
     for p in places:
-        leaves, structure = nest.flatten(args[p])
+        leaves, like = flat(args[p])
         leaves = [own(name, x) for x in leaves]
-        given[p] = nest.rebuild(structure, list(leaves))
+        given[p] = like(leaves)
         everything += leaves
-        parts.append((len(leaves), structure))
+        parts.append((len(leaves), like))
 
     def rebuilt(values: Sequence[Any]) -> Any:
         out, at = [], 0
-        for count, structure in parts:
-            out.append(nest.rebuild(structure, list(values[at: at + count])))
+        for count, like in parts:
+            out.append(like(values[at: at + count]))
             at += count
         return out[0] if single else tuple(out)
     return given, everything, rebuilt
+
+
+def flat(given: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
+    """The leaves of a nest, and how to rebuild it with others; None among them stays None and is no leaf."""
+    leaves, structure = nest.flatten(given)
+
+    def rebuilt(values: Sequence[Any]) -> Any:
+        left = iter(values)
+        return nest.rebuild(structure, [None if x is None else next(left) for x in leaves])
+    return [x for x in leaves if x is not None], rebuilt
+
+
+def matching(what: str, given: Any, of: str, like: Any) -> list[Any]:
+    """The leaves of a nest where a nest of the same structure has leaves that are not None."""
+    (leaves, structure), (wanted, needed) = nest.flatten((given,)), nest.flatten((like,))
+    if structure != needed:
+        has, needs = (", ".join(name for name, _ in nest.named(x, "it")) for x in (given, like))
+        raise user_error(ValueError, f"{what} must be a nest like the {of}: its leaves are {has or 'none'}, theirs are "
+                                     f"{needs or 'none'} ({structure} and {needed})")
+    return [x for x, y in zip(leaves, wanted, strict=True) if y is not None]
+
+
+def with_aux(name: str, answer: Any, has_aux: bool) -> tuple[Any, Any]:
+    """What a function returned, and what it returned beside that."""
+    if not has_aux:
+        return answer, None
+    if not isinstance(answer, tuple | list) or len(answer) != 2:
+        raise user_error(TypeError, f"{name}: with has_aux the function must return a pair (result, anything), got "
+                                    f"{type(answer).__name__}")
+    return answer[0], answer[1]
 
 
 def own(name: str, x: Any) -> Any:
