@@ -19,6 +19,7 @@ from jitgrad.core.program import Program
 from jitgrad.core.record import tensor
 from jitgrad.execute.cpu.layout import ON_TAPE
 from jitgrad.frontend.bodies import Recorded, avals_of, hold, present, union
+from jitgrad.frontend.transforms import flat
 from jitgrad.transform import control
 
 
@@ -60,13 +61,14 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
     >>> float(jg.while_loop(lambda x: x < 100.0, lambda x: x * 2.0, 3.0))
     192.0
     """
-    leaves, structure = nest.flatten((init_val,))
+    leaves, like = flat(init_val)
     init = [tensor(x) for x in leaves]
-    body = Recorded(body_fun, structure, avals_of(init), avals_of(init))
-    condition = Recorded(cond_fun, structure, avals_of(init))
+    given = nest.flatten(tuple(range(len(init))))[1]
+    body = Recorded(lambda *values: body_fun(like(values)), given, avals_of(init), avals_of(init))
+    condition = Recorded(lambda *values: cond_fun(like(values)), given, avals_of(init))
     if condition.assigned:
         raise user_error(TypeError, "while_loop: the condition must not assign Variables")
-    _carried("while_loop", body.results, init)
+    _carried("while_loop", body.answer, init_val, body.results, init)
     condition.close([_truth("while_loop", condition.answer if len(condition.results) != 1 else condition.results[0])])
     loop = _Loop(body, init)
     consts = loop.consts([*body.captured, *condition.captured])
@@ -108,28 +110,27 @@ def scan(f: Callable[[Any, Any], Any], init: Any, xs: Any = None, length: int | 
     >>> float(total), sums.numpy()
     (6.0, array([1., 3., 6.], dtype=float32))
     """
-    arrays, xs_structure = nest.flatten(xs)
-    arrays = [tensor(x) for x in arrays if x is not None]
+    leaves, slices_like = flat(xs)
+    arrays = [tensor(x) for x in leaves]
     n = _length(arrays, length)
     if checkpoint_every is not None and as_length(checkpoint_every, "scan: checkpoint_every") < 1:
         raise user_error(ValueError, f"scan: checkpoint_every must be at least 1, got {checkpoint_every}")
-    init_leaves, init_structure = nest.flatten(init)
-    start = [tensor(x) for x in init_leaves]
+    leaves, like = flat(init)
+    start = [tensor(x) for x in leaves]
     count = len(start)
 
-    def step(*flat: Any) -> Any:
-        given = iter(flat[count:])
-        x = nest.rebuild(xs_structure, [None if leaf is None else next(given) for leaf in nest.flatten(xs)[0]])
-        answer = f(nest.rebuild(init_structure, list(flat[:count])), x)
+    def step(*given: Any) -> Any:
+        x = slices_like(given[count:])
+        answer = f(like(given[:count]), x)
         if not (isinstance(answer, tuple) and len(answer) == 2):
             raise user_error(TypeError, f"scan: the function must return (carry, y), got {type(answer).__name__}")
         return answer
 
     slices = [_slice_aval(t) for t in arrays]
-    _, flat = nest.flatten(tuple(range(count + len(slices))))
-    body = Recorded(step, flat, [*avals_of(start), *slices], avals_of(start))
-    carried = nest.flatten(body.answer[0])[0]
-    _carried("scan", body.results[: len(carried)], start)
+    given = nest.flatten(tuple(range(count + len(slices))))[1]
+    body = Recorded(step, given, [*avals_of(start), *slices], avals_of(start))
+    carried = len(flat(body.answer[0])[0])
+    _carried("scan", body.answer[0], init, body.results[:carried], start)
     loop = _Loop(body, start)
     consts = loop.consts(body.captured)
     program = body.program([*consts, *body.inputs[:count], *loop.states, *body.inputs[count:]])
@@ -241,12 +242,23 @@ def _truth(name: str, pred: Any) -> Any:
 
 def _same_structure(what: str, a: Recorded, b: Recorded) -> None:
     if a.structure != b.structure or [x is None for x in a.leaves] != [x is None for x in b.leaves]:
-        raise user_error(TypeError, f"{what} nests of different structure: {a.structure} and {b.structure}")
+        raise user_error(TypeError, f"{what} nests of different structure: {_shown(a.answer)} and {_shown(b.answer)}")
 
 
-def _carried(name: str, results: Sequence[Any], init: Sequence[Any]) -> None:
+def _carried(name: str, answer: Any, began: Any, results: Sequence[Any], init: Sequence[Any]) -> None:
     """Every round must leave what it found."""
-    found, wanted = avals_of(results), avals_of(init)
-    if found != wanted:
-        raise user_error(TypeError, f"{name}: what is carried must keep structure, shapes and dtypes: began as "
-                                    f"{', '.join(map(repr, wanted))}, one round makes {', '.join(map(repr, found))}")
+    (leaves, has), (wanted, structure) = nest.flatten((answer,)), nest.flatten((began,))
+    if has != structure or [x is None for x in leaves] != [x is None for x in wanted]:
+        raise user_error(TypeError, f"{name}: what is carried must keep its structure: began as {_shown(began)}, one "
+                                    f"round makes {_shown(answer)}")
+    if avals_of(results) != avals_of(init):
+        raise user_error(TypeError, f"{name}: what is carried must keep shapes and dtypes: began as "
+                                    f"{', '.join(map(repr, avals_of(init)))}, one round makes "
+                                    f"{', '.join(map(repr, avals_of(results)))}")
+
+
+def _shown(given: Any) -> str:
+    """A nest with stars in the place of its leaves."""
+    leaves, structure = nest.flatten((given,))
+    (shown,) = nest.rebuild(structure, [None if x is None else "*" for x in leaves])
+    return repr(shown).replace("'*'", "*")
