@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -72,6 +74,10 @@ class Call:
     @functools.cached_property
     def entry(self) -> Entry | None:
         """The trace; None where only this first call could do what it did: it made Variables that stay."""
+        with _no_collection():
+            return self._entry()
+
+    def _entry(self) -> Entry | None:
         known = {id(x) for x in (*self.arguments.objects, *self.versioned)}
         try:
             answer = Answer(self.answer, self.arguments.registers, known)
@@ -85,6 +91,18 @@ class Call:
             raise NotReplayable("it reads a NumPy array that is not contiguous, aligned and of one of the dtypes of "
                                 "Tensors", self)
         return Entry(self, answer, traced)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python's garbage collector rests: a long recording makes many objects, and no cycles."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 class Entry:

@@ -17,10 +17,10 @@ import numpy as np
 
 from jitgrad import ops
 from jitgrad.core import backend
-from jitgrad.core.aval import AVALS, Aval
+from jitgrad.core.aval import AVALS
 from jitgrad.core.dtypes import is_float
 from jitgrad.core.errors import in_package
-from jitgrad.core.form import FORMS, Form, form
+from jitgrad.core.form import COLUMNS, form
 from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
 from jitgrad.core.record import tensor
@@ -29,6 +29,7 @@ from jitgrad.execute.cpu import layout
 from jitgrad.execute.cpu import types as machine
 from jitgrad.frontend import lines
 from jitgrad.frontend.arguments import fits
+from jitgrad.transform.rows import Rows
 
 Frame = tuple[CodeType, int]
 
@@ -209,31 +210,27 @@ class _Builder:
     def __init__(self, sources: dict[int, tuple[Any, Any]], arguments: Sequence[Any]) -> None:
         self._sources = sources
         self._number: dict[int, int] = {}
-        self._avals: list[Aval] = []
-        self._constants: dict[int, Any] = {}
+        self._rows = Rows()
         self._variables: list[tuple[Any, int]] = []
         self._arrays: list[tuple[Any, int]] = []
         self._arguments = list(arguments)
-        self._made: list[tuple[Form, tuple[int, ...], int]] = []
-        self._where: list[str] = []
         self._guards: list[str] = []
         for t in arguments:
             if id(t) not in self._number:
                 self._new(t)
 
     def _new(self, t: Any) -> int:
-        self._number[id(t)] = len(self._avals)
-        self._avals.append(AVALS[t._aval])
-        return len(self._avals) - 1
+        value = self._number[id(t)] = self._rows.value(t._aval)
+        return value
 
     def number(self, t: Any) -> int:
         """The value id of a Tensor; a new one is an input or a constant."""
         known = self._number.get(id(t))
         if known is None:
-            known = self._new(t)
             source = self._sources.get(id(t))
+            known = self._new(t)
             if source is None:
-                self._constants[known] = t
+                self._rows.constants[known] = t
             elif isinstance(source[1], np.ndarray):
                 self._arrays.append((source[1], known))
             else:
@@ -248,33 +245,28 @@ class _Builder:
             self._guard(t, self._number[id(t)], f"<an array of shape {array.shape} that NumPy computes with>")
 
     def _guard(self, t: Any, value: int, where: str) -> None:
-        expected = self._new_constant(t)
-        self._made.append((form(BY_NAME["guard"], [AVALS[t._aval]] * 2, {}), (value, expected), len(self._avals)))
-        self._where.append(where)
+        expected = self._rows.value(t._aval)             # not the value itself: the number that Python read
+        self._rows.constants[expected] = t
+        self._rows.row(form(BY_NAME["guard"], [AVALS[t._aval]] * 2, {}).id, (value, expected), where)
         self._guards.append(where)
 
     def built(self, rows: Sequence[Any], frames: Sequence[Any], reads: Sequence[Any], results: Sequence[Any],
               assigned: Sequence[tuple[Any, Any]]) -> Traced:
-        made, where = self._made, self._where
-        pending = list(reversed(reads))
-
-        def guard(upto: int) -> None:
-            while pending and pending[-1][0] <= upto:
-                _, t, frame = pending.pop()
+        number, append, start = self._number, self._rows.row, 0
+        inputs_of, outputs_of = COLUMNS.inputs.tolist(), COLUMNS.outputs.tolist()
+        for upto, t, frame in [*reads, (len(rows), None, None)]:
+            for r in range(start, upto):
+                row = rows[r]
+                made = row[0]
+                n = inputs_of[made] + 1
+                ids = [number[id(x)] if id(x) in number else self.number(x) for x in row[1:n]]
+                out = append(made, ids, place(frames[2 * r], frames[2 * r + 1]))
+                for x in row[n: n + outputs_of[made]]:
+                    number[id(x)] = out
+                    out += 1
+            start = upto
+            if t is not None:
                 self._guard(t, self.number(t), place(*frame))
-
-        for r, (form_id, *refs) in enumerate(rows):
-            guard(r)
-            row = FORMS[form_id]
-            n = len(row.avals)
-            operands, outs = refs[:n], refs[n: n + len(row.outs)]
-            ids = tuple(map(self.number, operands))
-            first = len(self._avals)
-            for t in outs:
-                self._new(t)
-            made.append((row, ids, first))
-            where.append(place(frames[2 * r], frames[2 * r + 1]))
-        guard(len(rows))
         numbers = list(map(self.number, results))
         places = {v: k for k, v in reversed([*enumerate(numbers)])}
         ends = [*numbers]                            # what is returned and held is one result
@@ -286,13 +278,7 @@ class _Builder:
         inputs = [*dict.fromkeys(self._number[id(t)] for t in self._arguments), *(i for _, i in self._variables),
                   *(i for _, i in self._arrays)]
         place_of = {v: i for i, v in enumerate(inputs)}
-        program = Program.build(made, self._avals, inputs, self._constants, ends, where)
+        program = self._rows.program(inputs, ends)
         return Traced(program, [place_of[self._number[id(t)]] for t in self._arguments],
                       [v for v, _ in self._variables], [a for a, _ in self._arrays], list(range(len(numbers))),
                       held, self._guards)
-
-    def _new_constant(self, t: Any) -> int:
-        """The number that Python read, which the guard expects again."""
-        self._avals.append(AVALS[t._aval])
-        self._constants[len(self._avals) - 1] = t
-        return len(self._avals) - 1

@@ -128,7 +128,7 @@ def rewritten(program: Program, rows: Rows) -> Program:
     for v in program.inputs.tolist():
         known[v] = rows.value(int(program.avals[v]))
     _walk(program, known, rows, "")
-    return rows.program(len(program.inputs), [known[v] if v >= 0 else -1 for v in program.results.tolist()])
+    return rows.program(range(len(program.inputs)), [known[v] if v >= 0 else -1 for v in program.results.tolist()])
 
 
 def _walk(program: Program, known: list[int], rows: Rows, line: str) -> None:

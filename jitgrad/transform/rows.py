@@ -37,7 +37,7 @@ class Rows:
             self.constants[known] = t
         return known
 
-    def row(self, f: int, ids: tuple[int, ...], line: str = "") -> int:
+    def row(self, f: int, ids: Sequence[int], line: str = "") -> int:
         """Append a row of a form; the first of its outputs, which are consecutive."""
         first = len(self.avals)
         self.attr.append(f)
@@ -47,15 +47,17 @@ class Rows:
         for a in FORMS[f].outs:
             self.avals.append(a.id)
         if line:
-            self.lines += [""] * (len(self.attr) - 1 - len(self.lines))
+            missing = len(self.attr) - 1 - len(self.lines)
+            if missing:
+                self.lines += [""] * missing
             self.lines.append(line)
         return first
 
-    def program(self, inputs: int, results: Sequence[int]) -> Program:
-        """The Program whose inputs are the first values."""
+    def program(self, inputs: Sequence[int], results: Sequence[int]) -> Program:
+        """The Program of the rows so far."""
         lines = self.lines + [""] * (len(self.attr) - len(self.lines)) if self.lines else []
         return Program(attr=np.array(self.attr, np.int32), first_out=np.array(self.first_out, np.int32),
                        first_operand=np.array(self.first_operand, np.int32),
                        operands=np.array(self.operands, np.int32), avals=np.array(self.avals, np.int32),
-                       inputs=np.arange(inputs), constants=self.constants, results=np.array(results, np.int32),
+                       inputs=np.array(inputs, np.int32), constants=self.constants, results=np.array(results, np.int32),
                        lines=lines)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from jitgrad.core import backend
 from jitgrad.core.aval import AVALS, Aval, aval, broadcast_shapes
 from jitgrad.core.exact import Check, Row
@@ -57,22 +59,22 @@ class _Simpler(Rows):
         if id(t) in self._known or like.nbytes > SMALL or not like.size:
             return super().constant(t)
         self._read.append(t)
-        array = t.numpy().reshape(-1)
-        content, one = array.tobytes(), array[0].tobytes()
+        content = memoryview(t).tobytes()
+        one = content[:like.dtype.itemsize]
         value = self._equal.get((like.id, content))
         if value is None:
             value = self._equal[like.id, content] = super().constant(t)
             if content == one * like.size:
                 self.bits[value] = one
                 if like.ndim:
-                    scalar = backend.current().tensor(array[:1].reshape(()), aval(like.code, ()))
+                    scalar = backend.current().tensor(np.frombuffer(one, like.dtype).reshape(()), aval(like.code, ()))
                     self.spread[value] = self.constant(scalar)
         self._known[id(t)] = value
         return value
 
-    def row(self, f: int, ids: tuple[int, ...], line: str = "") -> int:
+    def row(self, f: int, ids: Sequence[int], line: str = "") -> int:
         """The first output of a row, or what is equal to it."""
-        key = (f, ids)
+        key = (f, tuple(ids))
         found = self._seen.get(key)
         if found is None:
             facts = _FACTS.get(f) or _facts(f)

@@ -289,7 +289,7 @@ class _Rows:
 def views(program: Program, inputs: Container[int]) -> dict[int, tuple[int, Aval, int]]:
     """Results that lie in the memory of an input among those at ``inputs``: that input, aval, and where in bytes."""
     lies = {v: (i, 0) for i, v in enumerate(program.inputs.tolist()) if i in inputs}
-    for r in np.flatnonzero([TABLE[op].kind is Kind.MOVE for op in program.op]).tolist():
+    for r in np.flatnonzero(np.array([p.kind is Kind.MOVE for p in TABLE])[program.op]).tolist():
         made, (x,), (out,) = program.row(r)
         struct = library.realise(made)
         if x in lies and peek(struct + layout.F_FLAGS) & layout.VIEW:
