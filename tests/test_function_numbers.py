@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
 
@@ -102,8 +103,25 @@ def test_numbers_deep_in_arguments():
     assert_alike(make, calls)
 
 
+def _branching(use):
+    return lambda x, a: x * a if jg.sum(x) > 0 else use(x, a)
+
+
+@pytest.mark.parametrize(("use", "numbers"), [
+    (lambda x, a: x * np.sin(a), (1.5, 2.5, 3.5)), (lambda x, a: x * round(a, 1), (1.5, 2.5, 3.25)),
+    (lambda x, a: x * (math.floor(a) + math.ceil(a) + math.trunc(a)), (1.5, 2.5, -3.5)),
+    (lambda x, a: x * divmod(a, 2)[1] + divmod(7, a)[0], (1.5, 2.5, 3.5)),
+    (lambda x, a: (x, a * 1j, 1j - a, copy.deepcopy(a)), (1.5, 2.5, 3.5)),
+    (lambda x, n: x * (n & 1) + (n | 8) + (n ^ 3) + (1 << n) + (n >> 1) + ~n, (1, 2, 5))])
+def test_a_number_that_is_data_already_is_used_in_another_branch(use, numbers):
+    y = jg.constant([1.0, 2.0])
+    assert_alike(lambda wrap: wrap(_branching(use)), [(s, a) for s in (y, -y) for a in numbers])
+
+
 @pytest.mark.parametrize("values", [(True, False, True), ("a", "b", "a"), (None, 1.0, None, 2.0), (1, 1.0, True, 1),
-                                    (0.0, -0.0, 0.0), (1j, 2j, 1j), (0j, -0j, complex(0.0, -0.0)), (b"a", b"b"), (slice(1), slice(2)), (..., None)])
+                                    (0.0, -0.0, 0.0), (1j, 2j, 1j), (0j, -0j, complex(0.0, -0.0)), (b"a", b"b"), (slice(1), slice(2)), (..., None),
+                                    (slice(1, 3), slice(1.0, 3), slice(True, 3)), (range(0, 3, 2), range(0, 4, 2)),
+                                    (frozenset([1]), frozenset([1.0]), frozenset([True])), (1j, 1.0), (2**64, 2.0**64)])
 def test_other_plain_values_are_keys(values):
     assert_alike(lambda wrap: wrap(lambda x, a: (x, a, str(a))), [(X, a) for a in values * 2])
 

@@ -7,6 +7,7 @@ the rest it is read, like any other number that leaves a Tensor, and the recordi
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -73,6 +74,12 @@ class Number:
     def __abs__(self) -> Any:
         return Number(float, OPS["abs"](self.tensor)) if self.kind is float else abs(self.read())
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.read(), dtype)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.kind, (self.read(),)           # a copy is a plain number
+
     def __getattr__(self, name: str) -> Any:
         if name[0] == "_":
             raise AttributeError(name)             # somebody asks what this is, not for the number
@@ -102,14 +109,14 @@ def _doubles(x: Any, y: Any) -> tuple[Any, Any] | None:
 def _install(symbol: str, python: Callable[..., Any], entry: str, exact: Callable[[Any, Any], bool],
              result: Callable[[Any], Any]) -> None:
     def forward(x: Any, y: Any, swapped: bool = False) -> Any:
-        if type(y) not in (Number, float, int, bool):
+        if type(y) not in (Number, float, int, bool, complex):
             return NotImplemented
         x, y = (y, x) if swapped else (x, y)
         both = _doubles(x, y) if exact(x, y) else None
         return python(_plain(x), _plain(y)) if both is None else result(OPS[entry](*both))
 
     setattr(Number, f"__{symbol}__", lambda x, y: forward(x, y))
-    if symbol in _REFLECTED:
+    if symbol not in _COMPARISONS:
         setattr(Number, f"__r{symbol}__", lambda x, y: forward(x, y, True))
 
 
@@ -125,7 +132,7 @@ def _by_a_number(x: Any, y: Any) -> bool:
     return type(y) is not Number and y != 0        # Python raises where it divides by zero
 
 
-_REFLECTED = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
+_COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
 def _float(t: Any) -> Number:
@@ -135,8 +142,13 @@ def _float(t: Any) -> Number:
 for _symbol, _entry, _exact in (("add", "add", _always), ("sub", "subtract", _always), ("mul", "multiply", _always),
                                 ("truediv", "divide", _by_a_number)):
     _install(_symbol, getattr(operator, _symbol), _entry, _exact, _float)
-for _symbol in ("floordiv", "mod", "pow"):
-    _install(_symbol, getattr(operator, _symbol), "", _never, _float)
+for _symbol, _python in (("floordiv", operator.floordiv), ("mod", operator.mod), ("pow", pow), ("divmod", divmod),
+                         ("and", operator.and_), ("or", operator.or_), ("xor", operator.xor),
+                         ("lshift", operator.lshift), ("rshift", operator.rshift)):
+    _install(_symbol, _python, "", _never, _float)
+for _symbol, _of_one in (("round", round), ("trunc", math.trunc), ("floor", math.floor), ("ceil", math.ceil),
+                         ("invert", operator.invert)):
+    setattr(Number, f"__{_symbol}__", lambda x, *digits, of=_of_one: of(x.read(), *map(_plain, digits)))
 for _symbol, _entry in (("lt", "less"), ("le", "less_equal"), ("gt", "greater"), ("ge", "greater_equal"),
                         ("eq", "equal"), ("ne", "not_equal")):
     _install(_symbol, getattr(operator, _symbol), _entry, _always, bool)

@@ -23,8 +23,10 @@ from jitgrad.ops import composite
 
 Instruction = tuple[Any, ...]
 Path = tuple[Any, ...]                     # where an argument stands: position or name, then keys
-_BY_VALUE = (str, bytes, complex, range, slice, frozenset, np.dtype)
+_BY_VALUE = (str, bytes, frozenset, np.dtype)
+_PARTS = {complex: ("real", "imag"), range: ("start", "stop", "step"), slice: ("start", "stop", "step")}
 _SETS = (set, bytearray)
+_INT64 = range(-(2**63), 2**63)
 _SINGLE = (bool, type(None), type(Ellipsis), type(NotImplemented), enum.Enum)
 
 
@@ -99,12 +101,12 @@ class Arguments:
             return self._nest(x, {key: self._take(first + i, v, (*path, key)) for i, (key, v) in enumerate(x.items())})
         if kind in _SETS:
             say(("equal", at, kind(x)))
+        elif kind in _PARTS:
+            self._parts(at, x, _PARTS[kind])
+        elif kind is frozenset and not all(isinstance(item, str | bytes) for item in x):
+            say(("is", at, x))                         # equal ones may hold 1, 1.0 and True
         elif isinstance(x, _BY_VALUE):
             say(("equal", at, x))
-            if kind is complex:              # 0j is equal to -0j
-                first = self._more(2)
-                for k, part in enumerate(("real", "imag")):
-                    self.instructions += [("attr", at, part, first + k), ("float_key", first + k, getattr(x, part))]
         elif isinstance(x, _SINGLE) or kind is Variable or isinstance(x, type):
             say(("is", at, x))
         elif (hasattr(kind, "tree_flatten") or isinstance(x, tuple | list | dict)) and nest.flatten(x)[1] is not None:
@@ -115,6 +117,16 @@ class Arguments:
             self.objects.append(x)
             self.places[id(x)] = at
         return x
+
+    def _parts(self, at: int, x: Any, names: Sequence[str]) -> None:
+        """What looks equal may differ: in the sign of a zero, in types, in the end of a range."""
+        for name in ("__class__", *names):
+            to, part = self._more(1), getattr(x, name)
+            self.instructions.append(("attr", at, name, to))
+            if type(part) is float or type(part) is int and part in _INT64:
+                self.instructions.append((f"{type(part).__name__}_key", to, part))
+            else:
+                self.instructions.append(("is", to, part))
 
     def _nest(self, x: Any, given: Any) -> Any:
         if type(x) is not tuple:
@@ -154,8 +166,7 @@ class Arguments:
     def _number(self, at: int, x: Any, path: Path) -> Any:
         self.numbers[path] = x
         name = type(x).__name__
-        fits = type(x) is float or -(2**63) <= x < 2**63
-        if not fits:
+        if type(x) is int and x not in _INT64:
             self.instructions.append(("equal", at, x))
         elif not self.is_data(path, type(x)):
             self.instructions.append((f"{name}_key", at, x))

@@ -10,6 +10,7 @@ import numpy as np
 
 from jitgrad.core import backend, nest
 from jitgrad.core.aval import AVALS
+from jitgrad.core.number import Number
 from jitgrad.core.program import Program
 from jitgrad.core.record import dispatch, tensor
 from jitgrad.core.recorder import Recorder, active
@@ -60,7 +61,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_array(x: Any) -> bool:
-    return hasattr(x, "_aval") or hasattr(x, "_value") or hasattr(x, "__array__")
+    return type(x) is not Number and (hasattr(x, "_aval") or hasattr(x, "_value") or hasattr(x, "__array__"))
 
 
 def _dry(f: Callable[..., Any], operands: Sequence[Any]) -> Any:

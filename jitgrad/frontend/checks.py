@@ -120,5 +120,9 @@ class Checks:
             self.rows.append(("int_key", at, value))
         elif type(value) is bool or value is None:
             self.rows.append(("is", at, value))
+        elif type(value) is complex:           # -0.0 equals 0.0
+            self.rows.append(("is", self._once((at, "__class__"), "attr", at, "__class__"), complex))
+            for name in ("real", "imag"):
+                self._constant(self._once((at, name), "attr", at, name), getattr(value, name))
         else:
             self.rows.append(("equal", at, value))
