@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jitgrad.core import backend, nest
+from jitgrad.core import nest
 from jitgrad.core.aval import AVALS
 from jitgrad.core.number import Number
 from jitgrad.core.program import Program
@@ -29,7 +29,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
 
     Arguments are nests; Tensors, Variables and arrays among them become operands of one row, and so does what ``f``
     takes from around it. It may use Python control flow, which the second computation does not take anew: it computes
-    the same rows. Variables may be read, and are watched by tapes as usual. Results are Tensors in a nest.
+    the same rows. Variables may be read and assigned, and are watched by tapes as usual. Results are Tensors in a nest.
 
     >>> import jitgrad as jg
     >>> x = jg.constant(2.0)
@@ -89,11 +89,13 @@ def _concrete(f: Callable[..., Any], operands: Sequence[Any]) -> Any:
             leaves, structure = nest.flatten(answer)
             results = [tensor(x) if _is_array(x) else x for x in leaves]
             tensors = [composite.identity(t) for t in results if _is_array(t)]
-        traced = tracing.traced(own, tensors)
-    if traced is None:                               # it made Variables: another call computes something else
+        traced = tracing.traced(own, tensors, for_once=True)
+    if traced is None or traced.reads_assigned:      # what was assigned is a source of its own to a tape
+        tracing.roll_back()
         return f(*operands)
-    given = dict(zip(traced.arguments, operands, strict=True))
-    inputs = [*(given[i] for i in range(len(given))), *(backend.current().read(v) for v in traced.variables),
+    given, first = dict(zip(traced.arguments, operands, strict=True)), {id(v): t for v, t in tracing.first()}
+    inputs = [*(given[i] for i in range(len(given))),
+              *(machine.read_note(v, first[id(v)]) for v in traced.variables),      # it may have assigned them since
               *(tensor(a) for a in traced.arrays)]
     program, around = _lifted(traced.program, len(tensors))
     made = recompute_form(program, [*inputs, *around])

@@ -113,6 +113,7 @@ class Tracing(Recording):
 
     def created(self, variable: Any) -> None:
         self._created.append(weakref.ref(variable))
+        super().created(variable)
 
     def made_of(self, array: Any, made: Any) -> None:
         self.source(made, array)
@@ -148,20 +149,21 @@ class Tracing(Recording):
     # ---- afterwards ----
 
     def traced(self, arguments: Sequence[Any], results: Sequence[Any],
-               seen: Sequence[tuple[np.ndarray, np.ndarray]] = ()) -> Traced | None:
+               seen: Sequence[tuple[np.ndarray, np.ndarray]] = (), for_once: bool = False) -> Traced | None:
         """The Program of the rows from these argument Tensors to these results; NumPy may have computed with arrays
         that were ``seen``, with copies, so that their content is guarded, but for those that became Tensors.
 
-        None if Variables were made that stay: the next call will find them and make none.
+        None if Variables were made that stay: the next call will find them and make none. With ``for_once`` they are
+        inputs like those from before.
         """
         rows = machine.log_rows(self._tape)
         self.release()
-        local = {id(r()) for r in self._created}
+        local = set() if for_once else {id(r()) for r in self._created}
         held = [(v, v._value) for v in self._assigned.values() if id(v) not in local]
         self._assigned.clear()
         self._first = {key: pair for key, pair in self._first.items() if key not in local}
         self._sources = {key: (t, what) for key, (t, what) in self._sources.items() if id(what) not in local}
-        if any(r() is not None for r in self._created):
+        if not for_once and any(r() is not None for r in self._created):
             return None
         builder = _Builder(self._sources, arguments)
         met = {id(a) for _, what in self._sources.values() if isinstance(what, np.ndarray) for a in _bases(what)}
