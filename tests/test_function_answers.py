@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from typing import Any
 
 import numpy as np
@@ -60,3 +61,13 @@ def test_what_is_returned_and_held_has_a_gradient() -> None:
             total = p * q
         assert float(tape.gradient(total, v)) == 4 * x * x
         assert float(w) == 2 * x
+
+
+def test_other_containers_count_too():
+    Pair = namedtuple("Pair", "a b")
+    f = jg.function(lambda pair: Pair(pair.a * pair.b, pair.b))
+    pair = Pair(jg.constant([1.0, 2.0]), jg.constant([3.0, 4.0]))
+    for _ in range(3):
+        assert f(pair).a.numpy().tolist() == [3.0, 8.0]
+    assert f.cache_info() == (2, 1, 1, 0, False)
+    assert "multiply" in f.show() and [made.prim.name for made, _, _ in f.program(pair).rows()] == ["multiply"]

@@ -219,6 +219,16 @@ def test_a_list_or_dict_that_the_function_changes_is_the_callers(caplog):
         f"function {f.__qualname__} runs as plain Python from now on: it changes a list that it is given"]
 
 
+def test_a_list_that_was_changed_before_an_exception_is_the_callers():
+    def f(out, x):
+        out.append(x)
+        raise KeyError("after that")
+    out = []
+    with pytest.raises(KeyError, match="after that"):
+        jg.function(f)(out, X)
+    assert [told(x) for x in out] == [told(X)]
+
+
 def test_too_many_names_are_no_error(caplog, monkeypatch):
     from jitgrad.frontend import watching
     monkeypatch.setattr(watching, "MOST_FACTS", 1)

@@ -47,13 +47,7 @@ class CacheInfo(NamedTuple):
     python_bound: bool
 
 
-class _Trying(threading.local):
-    """Whether this thread asks the machine for a replay only."""
-
-    now = False
-
-
-_trying = _Trying()
+_trying = threading.local()    # its `of` is the function that this thread asks for a replay only
 _MISS = object()
 
 
@@ -78,7 +72,7 @@ class _Function:
 
     def slow(self, *args: Any, **kwargs: Any) -> Any:
         """No trace answers this call."""
-        if _trying.now:
+        if getattr(_trying, "of", None) is self:
             return _MISS
         if self.bound or active() is not None or nans.checking() or functions_run_eagerly():
             return self.f(*args, **kwargs)
@@ -97,7 +91,7 @@ class _Function:
 
     def failed(self, address: int, guard: int, *args: Any, **kwargs: Any) -> Any:
         """A guard of a trace stopped this call, and none of the traces linked to it goes on."""
-        if _trying.now:
+        if getattr(_trying, "of", None) is self:
             return _MISS
         entry = next((e for e in self.entries if e.trace.address == address), None)
         if entry is None:                            # dropped meanwhile
@@ -111,7 +105,7 @@ class _Function:
     def _replay(self, entries: Sequence[Entry], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """The answer of one of these, or _MISS."""
         function = self.function()
-        _trying.now = True
+        before, _trying.of = getattr(_trying, "of", None), self
         try:
             for i in range(0, len(entries), layout.MAX_TRACES):
                 install(function, [e.trace for e in entries[i: i + layout.MAX_TRACES]])
@@ -119,7 +113,7 @@ class _Function:
                 if found is not _MISS:
                     return found
         finally:
-            _trying.now = False
+            _trying.of = before
         return _MISS
 
     def _other(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -176,7 +170,8 @@ class _Function:
             call = self._called(args, kwargs)
             answer, entry = call.answer, call.entry
         except Exotic:
-            return self._flat(args, kwargs)
+            inner, leaves = self._flat(args, kwargs)
+            return inner(*leaves)
         except NotReplayable as error:
             self._give_up(str(error))
             error.call.tracing.release()
@@ -197,7 +192,13 @@ class _Function:
         tried = self.numbers.met(arguments.numbers)
         olds = [e for e in self.entries if agrees(e.arguments, arguments, [path for path, _ in tried])] if tried else []
         trial = self._trial(args, kwargs, tried, olds) if olds else None
-        return trial or Call(self.f, arguments, Tracing())
+        if trial:
+            return trial
+        try:
+            return Call(self.f, arguments, Tracing())
+        except BaseException:
+            arguments.hand_back()
+            raise
 
     def _trial(self, args: Sequence[Any], kwargs: Mapping[str, Any], tried: list[tuple[Any, type]],
                olds: Sequence[Entry]) -> Call | None:
@@ -237,8 +238,8 @@ class _Function:
                 self._reason = f": {why}"
                 self._note(f"function {self.name} was recorded {self.recordings} times: {why}")
 
-    def _flat(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Containers that only optree knows: a function of the leaves for each structure."""
+    def _flat(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, list[Any]]:
+        """Containers that only optree knows: a function of the leaves for each structure, and the leaves."""
         leaves, structure = nest.flatten((args, dict(kwargs)))
         inner = self.by_structure.get(structure)
         if inner is None:
@@ -246,7 +247,7 @@ class _Function:
                 args, kwargs = nest.rebuild(structure, list(given))
                 return self.f(*args, **kwargs)
             inner = self.by_structure[structure] = make(inner, "raise" if self.raises else "retrace", self.check_every)
-        return inner(*leaves)
+        return inner, leaves
 
     def _checked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Under ``check_every``: the machine has no traces at hand; every n-th replay is compared with plain Python."""
@@ -278,12 +279,21 @@ class _Function:
     def program(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Program:
         """The Program of a call; Variables hold afterwards what they held before."""
         given, keywords = tuple(map(normal, args)), {k: normal(v) for k, v in kwargs.items()}
-        call = Call(self.f, Arguments(given, keywords, self.numbers.is_data), Tracing())
+        try:
+            arguments = Arguments(given, keywords, self.numbers.is_data)
+        except Exotic:
+            inner, leaves = self._flat(given, keywords)
+            return inner.program(*leaves)
+        call = Call(self.f, arguments, Tracing())
         call.tracing.roll_back()
         entry = call.entry
         if entry is None:
             raise user_error(RuntimeError, f"function {self.name}: the first call makes Variables; call it once first")
         return entry.flat
+
+    def by_arguments(self) -> list[_Function]:
+        """This one, and those that do the calls with containers of some structure."""
+        return [self, *(inner._impl for inner in self.by_structure.values())]
 
     def hits(self) -> int:
         """Calls that were answered by replays."""
@@ -318,7 +328,7 @@ class FunctionMethods:
 
     def show(self) -> str:
         """The rows of every trace as tables: value, op, operands, type, bytes, and the source line that made it."""
-        return "\n\n".join(e.program.show() for e in self._impl.entries)
+        return "\n\n".join(e.program.show() for impl in self._impl.by_arguments() for e in impl.entries)
 
     def cache_info(self) -> CacheInfo:
         """How many calls were replays, how many were recorded, how many traces are kept and were dropped.
@@ -329,8 +339,9 @@ class FunctionMethods:
         >>> f.cache_info()
         CacheInfo(hits=2, recordings=1, traces=1, dropped=0, python_bound=False)
         """
-        impl = self._impl
-        return CacheInfo(impl.hits(), impl.recordings, len(impl.entries), impl.dropped, impl.bound)
+        impls = self._impl.by_arguments()
+        return CacheInfo(sum(i.hits() for i in impls), sum(i.recordings for i in impls),
+                         sum(len(i.entries) for i in impls), sum(i.dropped for i in impls), any(i.bound for i in impls))
 
     def __repr__(self) -> str:
         return f"<jitgrad.function {self._impl.name}>"
