@@ -227,6 +227,13 @@ def dispatch(made: Form, operands: Sequence[Any]) -> Any:
     return backend.current().run(made, operands)
 
 
+def bind(name: str, operands: Sequence[Any], **params: Any) -> tuple[Any, ...]:
+    """The outputs of a row of an entry on Tensors, whose dtypes stay; always a tuple."""
+    made = form(BY_NAME[name], [AVALS[t._aval] for t in operands], params)
+    outs = dispatch(made, operands)
+    return outs if isinstance(outs, tuple) else (outs,)
+
+
 def prepare(prim: Primitive, operands: Sequence[Any]) -> list[Any]:
     """Operands as Tensors of the dtypes that the entry's domains ask for; Python numbers give way."""
     machine = backend.current()

@@ -12,7 +12,7 @@ from jitgrad.core import nest
 from jitgrad.core.aval import AVALS
 from jitgrad.core.number import Number
 from jitgrad.core.program import Program
-from jitgrad.core.record import dispatch, tensor
+from jitgrad.core.record import bind, tensor
 from jitgrad.core.recorder import Recorder, active
 from jitgrad.execute.cpu import layout, library
 from jitgrad.execute.cpu import types as machine
@@ -71,8 +71,7 @@ def _dry(f: Callable[..., Any], operands: Sequence[Any]) -> Any:
     body.close([*body.results, *map(body.value, variables)])
     program = body.program([*body.inputs, *body.captured])
     given = [*operands, *body.captured]
-    outs = dispatch(recompute_form(program, given), given) if body.results else ()
-    outs = outs if isinstance(outs, tuple) else (outs,)
+    outs = bind("recompute", given, program=program) if body.results else ()
     count = len(outs) - len(variables)
     hold(variables, outs[count:])
     return body.rebuilt(outs[:count])

@@ -9,6 +9,7 @@ from typing import Any
 from jitgrad import ops
 from jitgrad.core import nest
 from jitgrad.core.aval import AVALS, aval
+from jitgrad.core.dtypes import is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.recorder import active
 from jitgrad.execute.cpu import types as machine
@@ -33,7 +34,7 @@ def jacobian(tape: Any, target: Any, sources: list[Any], per_example: bool) -> l
     shape = AVALS[target._aval].shape
     repeats = shape[0] if per_example else 1
     n = math.prod(shape[1:] if per_example else shape)
-    seed = creation.zeros(shape, AVALS[target._aval].dtype) if AVALS[target._aval].code >= 3 else None
+    seed = creation.zeros(shape, AVALS[target._aval].dtype) if is_float(AVALS[target._aval].code) else None
     if seed is None:
         return [None] * len(sources)
     status, words, _, values, hashed = machine.connect(tape, (target,), sources, (seed,))

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from jitgrad.core.aval import AVALS, Aval
+from jitgrad.core.dtypes import is_float
 from jitgrad.core.errors import user_error
-from jitgrad.core.form import form
-from jitgrad.core.primitive import BY_NAME, Kind, define
+from jitgrad.core.primitive import Kind, define
 from jitgrad.core.program import Program
-from jitgrad.core.record import dispatch, replay
+from jitgrad.core.record import bind, replay
 from jitgrad.ops.batching import Batch, spread
-from jitgrad.transform.higher import no_reference, results_of
-from jitgrad.transform.residuals import with_results
+from jitgrad.transform.higher import no_reference
+from jitgrad.transform.residuals import results_of, with_results
 from jitgrad.transform.tangent import transposed, zero_like
 from jitgrad.transform.vmap import whole
 
@@ -25,14 +25,12 @@ def custom_jvp(program: Program, rule: Program, operands: Sequence[Any]) -> tupl
     tangents of the results, -1 for zero and for integers. It is linear in the tangents, so that gradients are its
     transpose. Raises ValueError where shapes, dtypes or counts do not fit.
     """
-    given = {"program": program, "rule": rule}
-    outs = dispatch(form(BY_NAME["custom_jvp"], [AVALS[t._aval] for t in operands], given), operands)
-    return outs if isinstance(outs, tuple) else (outs,)
+    return bind("custom_jvp", operands, program=program, rule=rule)
 
 
 def _aval(*operands: Aval, program: Program, rule: Program) -> tuple[Aval, ...]:
-    outs = results_of(program=program)
-    floats = [a for a in operands if a.code >= 3]
+    outs = results_of(program)
+    floats = [a for a in operands if is_float(a.code)]
     _agree("the function takes", [program.aval(v) for v in program.inputs.tolist()], "operands", operands)
     _agree("the rule takes", [rule.aval(v) for v in rule.inputs.tolist()],
            "operands and the tangents of floats", [*operands, *floats])
@@ -49,7 +47,7 @@ def _agree(who: str, found: Sequence[Aval | None], what: str, wanted: Sequence[A
 
 
 def _floats(operands: Sequence[Any]) -> list[int]:
-    return [k for k, t in enumerate(operands) if AVALS[t._aval].code >= 3]
+    return [k for k, t in enumerate(operands) if is_float(AVALS[t._aval].code)]
 
 
 def _jvp(ts: Sequence[Any], ans: Any, *operands: Any, program: Program, rule: Program) -> Any:

@@ -11,8 +11,8 @@ from jitgrad.core.primitive import BY_NAME, Kind, define
 from jitgrad.core.program import Program
 from jitgrad.core.record import dispatch, replay
 from jitgrad.ops.batching import Batch, spread
-from jitgrad.transform.higher import no_reference, results_of
-from jitgrad.transform.residuals import with_results
+from jitgrad.transform.higher import no_reference
+from jitgrad.transform.residuals import results_of, with_results
 from jitgrad.transform.tangent import transposed, zero_like
 from jitgrad.transform.vmap import whole
 
@@ -49,7 +49,7 @@ def _split(program: Program, count: int, operands: Sequence[Any]) -> tuple[int, 
 
 
 def _aval(*operands: Aval, program: Program, rule: Program, count: int) -> tuple[Aval, ...]:
-    return results_of(program=program)
+    return results_of(program)
 
 
 def _vjp(g: Any, ans: Any, *operands: Any, program: Program, rule: Program, count: int) -> list[Any]:

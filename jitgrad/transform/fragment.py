@@ -9,6 +9,7 @@ import numpy as np
 
 from jitgrad import ops
 from jitgrad.core.aval import AVALS, Aval
+from jitgrad.core.dtypes import is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.form import FORMS, Form, form, grown
 from jitgrad.core.primitive import BY_NAME, Missing
@@ -143,7 +144,7 @@ def cotangents_of(made: Form, g: Any, ans: Any, args: Sequence[Any], want: Seque
     given = ruled(made, g, ans, args, want)
     out: list[Any] = []
     for k, (ct, a) in enumerate(zip(given, made.avals, strict=True)):
-        if k not in want or ct is None or a.code < 3:
+        if k not in want or ct is None or not is_float(a.code):
             out.append(None)
             continue
         have = AVALS[ct._aval]

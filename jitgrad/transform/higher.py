@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from jitgrad.core.aval import AVALS, Aval
-from jitgrad.core.form import FORMS, form
+from jitgrad.core.aval import Aval
+from jitgrad.core.form import FORMS
 from jitgrad.core.primitive import BY_NAME, TABLE, Kind, Primitive, define
 from jitgrad.core.program import Program
-from jitgrad.core.record import dispatch
+from jitgrad.core.record import bind
 from jitgrad.ops.batching import Batch
 from jitgrad.transform.jvp import pushforward
-from jitgrad.transform.residuals import completed, with_results
+from jitgrad.transform.residuals import completed, results_of, with_results
 from jitgrad.transform.rows import Rows
 from jitgrad.transform.vjp import pullback
 from jitgrad.transform.vmap import draws, vmap
@@ -29,9 +29,9 @@ def runs_program(prim: Primitive) -> bool:
     return prim.kind is Kind.HIGHER and prim.params[:1] == ("program",)
 
 
-def results_of(*operands: Aval, program: Program) -> tuple[Aval, ...]:
+def shapes(*operands: Aval, program: Program) -> tuple[Aval, ...]:
     """The shape rule of an entry that runs a Program, all of whose results are there."""
-    return tuple(program.aval(v) for v in program.results.tolist())
+    return results_of(program)
 
 
 def no_reference(*arrays: Any, **params: Any) -> Any:
@@ -41,9 +41,7 @@ def no_reference(*arrays: Any, **params: Any) -> Any:
 
 def called(program: Program, operands: Sequence[Any]) -> tuple[Any, ...]:
     """Results of a Program, all of which are there, as one `call` row; operands of many dtypes stay what they are."""
-    made = form(CALL, [AVALS[t._aval] for t in operands], {"program": program})
-    outs = dispatch(made, operands) if made.outs else ()
-    return outs if isinstance(outs, tuple) else (outs,)
+    return bind("call", operands, program=program) if len(program.results) else ()
 
 
 def _vjp(g: Any, ans: Any, *operands: Any, program: Program, want: Sequence[int]) -> list[Any]:
@@ -97,8 +95,7 @@ def _complete(program: Program, derived: Program, saved: Sequence[int], places: 
 
 def _batch(batched: Sequence[bool], size: int, *operands: Any, program: Program) -> Batch:
     inner, flags = vmap(program, batched, size)
-    out = dispatch(form(CALL, [AVALS[t._aval] for t in operands], {"program": inner}), operands)
-    return out if isinstance(out, tuple) else (out,), flags
+    return bind("call", operands, program=inner), flags
 
 
 @functools.lru_cache(maxsize=512)
@@ -110,7 +107,7 @@ def _call() -> None:
     """Run a Program: the row that an inner gradient, or a replayed function, leaves on an outer tape."""
 
 
-define(_call, name="call", kind=Kind.HIGHER, vjp=_vjp, jvp=_jvp, aval=results_of, ref=no_reference, samples=None,
+define(_call, name="call", kind=Kind.HIGHER, vjp=_vjp, jvp=_jvp, aval=shapes, ref=no_reference, samples=None,
        operands=("*xs",), params=("program",), domains=("any",), partial=True, batch=_batch, draws=_draws)
 CALL = BY_NAME["call"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from jitgrad.core.dtypes import is_float
 from jitgrad.core.form import FORMS, Form, form
 from jitgrad.core.lock import TABLES
 from jitgrad.core.primitive import BY_NAME
@@ -36,7 +37,7 @@ class _Push:
         self.constants: dict[int, int] = {}                                  # number in the pool -> value
         self.tangent: dict[int, int] = {}
         for s, t in zip(sources, self.inputs, strict=True):
-            if program.aval(s).code >= 3:
+            if is_float(program.aval(s).code):
                 self._arrive(s, t)
         self._walk()
 

@@ -10,9 +10,9 @@ from jitgrad.core.aval import AVALS
 from jitgrad.core.form import Form, form
 from jitgrad.core.primitive import BY_NAME, Kind, define
 from jitgrad.core.program import Program
-from jitgrad.core.record import dispatch
+from jitgrad.core.record import bind
 from jitgrad.ops.batching import Batch
-from jitgrad.transform.higher import CALL, no_reference, results_of
+from jitgrad.transform.higher import CALL, no_reference, shapes
 from jitgrad.transform.vmap import vmap
 
 
@@ -29,8 +29,7 @@ def _vjp(g: Any, ans: Any, *operands: Any, program: Program, want: Sequence[int]
 
 def _batch(batched: Sequence[bool], size: int, *operands: Any, program: Program) -> Batch:
     inner, flags = vmap(program, batched, size)
-    out = dispatch(recompute_form(inner, operands), operands)
-    return out if isinstance(out, tuple) else (out,), flags
+    return bind("recompute", operands, program=inner), flags
 
 
 def _body() -> None:
@@ -38,5 +37,5 @@ def _body() -> None:
 
 
 define(_body, name="recompute", kind=Kind.HIGHER, vjp=_vjp, jvp=CALL.jvp, batch=_batch, draws=CALL.draws,
-       aval=results_of, ref=no_reference, samples=None, operands=("*xs",), params=("program",), domains=("any",),
+       aval=shapes, ref=no_reference, samples=None, operands=("*xs",), params=("program",), domains=("any",),
        partial=True)

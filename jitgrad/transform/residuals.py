@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jitgrad.core.aval import Aval
+from jitgrad.core.dtypes import is_float
 from jitgrad.core.program import Program
 from jitgrad.transform.prune import pruned
 from jitgrad.transform.vjp import joined, pullback
@@ -16,6 +18,11 @@ def with_results(program: Program, results: Sequence[int]) -> Program:
     return Program(attr=program.attr, first_out=program.first_out, first_operand=program.first_operand,
                    operands=program.operands, avals=program.avals, inputs=program.inputs,
                    constants=program.constants, results=np.array(results, np.int32), lines=program.lines)
+
+
+def results_of(program: Program) -> tuple[Aval, ...]:
+    """Avals of the results, all of which are there."""
+    return tuple(program.aval(v) for v in program.results.tolist())
 
 
 def completed(program: Program, derived: Program, saved: Sequence[int]) -> tuple[Program, list[int]]:
@@ -51,7 +58,7 @@ def with_residuals(program: Program, wanted: Sequence[int]) -> Program:
     The gradient of a `call` row of it computes no primal value again, if the further results have no cotangent.
     """
     results = program.results.tolist()
-    targets = [v for v in dict.fromkeys(results) if v >= 0 and program.aval(v).code >= 3]
+    targets = [v for v in dict.fromkeys(results) if v >= 0 and is_float(program.aval(v).code)]
     seeds = [len(program.avals) + i for i in range(len(targets))]
     back, saved = pullback(program, targets, seeds, [int(program.inputs[k]) for k in wanted],
                         [program.aval(t) for t in targets])

@@ -6,15 +6,18 @@ import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jitgrad import ops
+from jitgrad.core import backend
 from jitgrad.core.aval import AVALS, Aval, aval
+from jitgrad.core.dtypes import is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.form import Form, form
 from jitgrad.core.primitive import BY_NAME, Kind, Linear, Missing
 from jitgrad.core.program import Program
 from jitgrad.core.record import Recorder, dispatch, replay
 from jitgrad.core.recorder import recorder_for
-from jitgrad.ops.creation import zeros
 from jitgrad.transform.fragment import POOL, cotangents_of, no_rule, ruled
 from jitgrad.transform.prune import pruned
 from jitgrad.transform.vjp import vjp
@@ -77,7 +80,7 @@ def tangents_of(made: Form, ts: Tangents, ans: Sequence[Any], args: Sequence[Any
 
 def _by_kind(made: Form, ts: Tangents, ans: Sequence[Any], args: Sequence[Any]) -> list[Any]:
     given = [k for k, t in enumerate(ts) if t is not None]
-    floats = [k for k, a in enumerate(made.avals) if a.code >= 3]
+    floats = [k for k, a in enumerate(made.avals) if is_float(a.code)]
     if made.prim.linear is Linear.EACH and given == floats:
         return [dispatch(made, [a if t is None else t for t, a in zip(ts, args, strict=True)])]
     if made.prim.kind is Kind.ELEMENTWISE:      # a diagonal Jacobian is its own transpose; operands still broadcast
@@ -92,10 +95,10 @@ def _by_kind(made: Form, ts: Tangents, ans: Sequence[Any], args: Sequence[Any]) 
 
 def _transposed_twice(made: Form, ts: Tangents, ans: Sequence[Any], args: Sequence[Any]) -> list[Any]:
     """The entry's rule is linear in the cotangents; pulled back in turn, with tangents for seeds, it pushes these."""
-    floats = [o for o, a in enumerate(made.outs) if a.code >= 3]
+    floats = [o for o, a in enumerate(made.outs) if is_float(a.code)]
     given = [k for k, t in enumerate(ts) if t is not None]
     with Recorder() as rule:
-        gs = [rule.input(a) if a.code >= 3 else None for a in made.outs]
+        gs = [rule.input(a) if is_float(a.code) else None for a in made.outs]
         inner, answers = [rule.input(a) for a in made.avals], [rule.input(a) for a in made.outs]
         many = len(made.outs) > 1
         pulled = cotangents_of(made, tuple(gs) if many else gs[0], tuple(answers) if many else answers[0], inner, given)
@@ -125,15 +128,27 @@ def _sum(parts: Sequence[Any]) -> Any:
 
 
 def zero_like(value: Aval, dry: Any) -> Any:
-    """Zeros of an aval as a row beside ``dry``: operations on numbers would run at once, and be kept whole."""
-    scalar = zeros((), value.dtype)
-    spread = form(BY_NAME["broadcast_to"], [aval(value.code, ())], {"shape": value.shape})
-    return recorder_for(dry).append(spread, [scalar])
+    """Zeros of an aval beside ``dry``."""
+    return zeros(recorder_for(dry), value)
+
+
+def zeros(recorder: Recorder, like: Aval) -> Any:
+    """Zeros in a recording; many as a row, for operations on numbers would run at once, and be kept whole."""
+    scalar = _zero(like.code)
+    if not like.shape:
+        return scalar
+    return recorder.append(form(BY_NAME["broadcast_to"], [AVALS[scalar._aval]], {"shape": like.shape}), [scalar])
+
+
+@functools.cache
+def _zero(code: int) -> Any:
+    scalar = aval(code, ())
+    return backend.current().tensor(np.zeros((), scalar.dtype), scalar)
 
 
 def _fitted(t: Any, value: Aval) -> Any:
     """A rule's result as the tangent of an output: integers have none."""
-    if t is None or value.code < 3:
+    if t is None or not is_float(value.code):
         return None
     if AVALS[t._aval].code != value.code:
         t = ops.cast(t, dtype=value.dtype.name)

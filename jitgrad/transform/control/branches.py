@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 
 from jitgrad.core.aval import Aval
+from jitgrad.core.dtypes import is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import Kind, define
 from jitgrad.core.program import Program
+from jitgrad.core.record import bind
 from jitgrad.core.recorder import Recorder, recorder_for
 from jitgrad.ops.batching import Batch
-from jitgrad.transform.control.steps import any_draws, bind, chosen, emit, is_float, results_of, widened, zeros
+from jitgrad.transform.control.steps import any_draws, chosen, emit, widened
 from jitgrad.transform.jvp import jvp
-from jitgrad.transform.residuals import with_results
+from jitgrad.transform.residuals import results_of, with_results
+from jitgrad.transform.tangent import zeros
 from jitgrad.transform.vjp import vjp
 from jitgrad.transform.vmap import vmap
 
@@ -59,7 +62,7 @@ def _vjp(g: Any, ans: Any, pred: Any, *operands: Any, yes: Program, no: Program,
 def _pulled(yes: Program, no: Program, want: tuple[int, ...],
             live: tuple[int, ...]) -> tuple[list[int], Program, Program]:
     """Which operands have cotangents, and the branches (operands, cotangents of results) -> those cotangents."""
-    want = tuple(k for k in want if is_float(yes.aval(int(yes.inputs[k]))))
+    want = tuple(k for k in want if is_float(yes.aval(int(yes.inputs[k])).code))
     backs = [vjp(with_results(program, [int(program.results[i]) for i in live]), want) for program in (yes, no)]
     both = [max(pair) >= 0 for pair in zip(*(back.results.tolist() for back in backs), strict=True)]
     kept = [i for i, any_ in enumerate(both) if any_]

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from jitgrad.core.aval import Aval, aval
+from jitgrad.core.dtypes import is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import Kind, define
 from jitgrad.core.program import Program
+from jitgrad.core.record import bind
 from jitgrad.core.recorder import recorder_for
 from jitgrad.ops.batching import Batch, moved
 from jitgrad.transform.control.steps import (
@@ -19,14 +21,12 @@ from jitgrad.transform.control.steps import (
     adjoint,
     any_draws,
     batched,
-    bind,
     dual,
-    is_float,
     keeping,
-    results_of,
     widened,
-    zeros,
 )
+from jitgrad.transform.residuals import results_of
+from jitgrad.transform.tangent import zeros
 
 
 def scan(operands: Sequence[Any], body: Program, consts: int, carry: int, length: int,
@@ -45,7 +45,7 @@ def with_residuals(body: Program, consts: int, carry: int, wanted: Sequence[int]
 
 
 def _floats(step: Step) -> tuple[int, ...]:
-    return tuple(r for r, a in enumerate(results_of(step.body)) if is_float(a))
+    return tuple(r for r, a in enumerate(results_of(step.body)) if is_float(a.code))
 
 
 def _aval(*operands: Aval, body: Program, consts: int, carry: int, length: int, reverse: bool) -> tuple[Aval, ...]:

@@ -10,20 +10,18 @@ import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jitgrad import ops
-from jitgrad.core import backend
-from jitgrad.core.aval import AVALS, Aval, aval
+from jitgrad.core.aval import AVALS, Aval
+from jitgrad.core.dtypes import is_float
 from jitgrad.core.form import form
 from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
-from jitgrad.core.record import dispatch
 from jitgrad.core.recorder import Recorder
 from jitgrad.ops.batching import behind
 from jitgrad.transform.jvp import jvp
 from jitgrad.transform.prune import pruned
 from jitgrad.transform.residuals import with_results
+from jitgrad.transform.tangent import zeros
 from jitgrad.transform.vjp import pullback
 from jitgrad.transform.vmap import draws, vmap
 
@@ -55,12 +53,6 @@ class Step(NamedTuple):
         return self.body.aval(int(self.body.results[position]))
 
 
-def bind(name: str, operands: Sequence[Any], **params: Any) -> tuple[Any, ...]:
-    """The row of an entry whose operands are of many dtypes, which stay; always a tuple."""
-    made = dispatch(form(BY_NAME[name], [AVALS[t._aval] for t in operands], params), operands)
-    return made if isinstance(made, tuple) else (made,)
-
-
 def emit(recorder: Recorder, program: Program, operands: Sequence[Any]) -> list[Any]:
     """Append a Program's rows to a recording: its results for these operands, None where it has none."""
     assert [t._aval for t in operands] == program.avals[program.inputs].tolist(), "a Program on operands of others"
@@ -72,32 +64,9 @@ def emit(recorder: Recorder, program: Program, operands: Sequence[Any]) -> list[
     return [known[v] if v >= 0 else None for v in program.results.tolist()]
 
 
-def zeros(recorder: Recorder, like: Aval) -> Any:
-    """Zeros in a recording, as a row where they are many."""
-    scalar = _zero(like.code)
-    if not like.shape:
-        return scalar
-    return recorder.append(form(BY_NAME["broadcast_to"], [AVALS[scalar._aval]], {"shape": like.shape}), [scalar])
-
-
-@functools.cache
-def _zero(code: int) -> Any:
-    scalar = aval(code, ())
-    return backend.current().tensor(np.zeros((), scalar.dtype), scalar)
-
-
 def added(recorder: Recorder, x: Any, y: Any) -> Any:
     """The sum of two Tensors of one aval, in a recording."""
     return recorder.append(form(BY_NAME["add"], [AVALS[x._aval]] * 2, {}), [x, y])
-
-
-def is_float(value: Aval) -> bool:
-    return value.code >= 3
-
-
-def results_of(program: Program) -> tuple[Aval, ...]:
-    """Avals of the results, all of which are there."""
-    return tuple(program.aval(v) for v in program.results.tolist())
 
 
 def needed_for(program: Program, results: Sequence[int]) -> Program:
@@ -110,14 +79,14 @@ def reached(program: Program, sources: Iterable[int]) -> set[int]:
     found = set(sources)
     for made, operands, outs in program.rows():
         if made.differentiable and not found.isdisjoint(operands):
-            found.update(v for v, a in zip(outs, made.outs, strict=True) if is_float(a))
+            found.update(v for v, a in zip(outs, made.outs, strict=True) if is_float(a.code))
     return found
 
 
 def active(step: Step, wanted: Sequence[int]) -> tuple[list[int], list[int]]:
     """Positions of the body's inputs and results through which a loop's results depend on ``wanted`` inputs."""
     inputs, results = step.body.inputs.tolist(), step.body.results.tolist()
-    sources = [k for k in wanted if is_float(step.input(k))]
+    sources = [k for k in wanted if is_float(step.input(k).code)]
     while True:
         depends = reached(step.body, [inputs[k] for k in sources])
         hit = [r for r, v in enumerate(results) if v in depends]
@@ -232,7 +201,7 @@ class Dual(NamedTuple):
 @functools.lru_cache(maxsize=512)
 def dual(step: Step, given: tuple[int, ...]) -> Dual:
     """The step where the inputs ``given`` (positions) have tangents, and what of the carry has some in the end."""
-    given = tuple(k for k in given if is_float(step.input(k)))
+    given = tuple(k for k in given if is_float(step.input(k).code))
     n = len(step.body.results)
     while True:
         both = jvp(step.body, given)

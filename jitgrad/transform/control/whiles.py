@@ -21,6 +21,7 @@ from jitgrad.core.dtypes import BOOL, INT32
 from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import Kind, define
 from jitgrad.core.program import Program
+from jitgrad.core.record import bind
 from jitgrad.core.recorder import Recorder, recorder_for
 from jitgrad.ops.batching import Batch
 from jitgrad.transform.control.steps import (
@@ -31,15 +32,14 @@ from jitgrad.transform.control.steps import (
     adjoint,
     any_draws,
     batched,
-    bind,
     chosen,
     dual,
     emit,
     keeping,
-    results_of,
     widened,
-    zeros,
 )
+from jitgrad.transform.residuals import results_of
+from jitgrad.transform.tangent import zeros
 from jitgrad.transform.vmap import vmap
 
 
