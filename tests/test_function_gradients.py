@@ -123,6 +123,18 @@ def test_custom_gradients_and_stops():
     alike(make)
 
 
+def test_rules_that_have_to_see_numbers_run_as_plain_python(caplog):
+    @jg.custom_gradient
+    def f(x):
+        return jg.sin(x), lambda dy: dy * float(dy)
+    x = jg.constant(1.0)
+    for wrapped in (jg.function(lambda x: f(x) * 2.0), jg.function(lambda x: jg.checkpoint(f)(x) * 2.0)):
+        for _ in range(2):
+            assert told(wrapped(x)) == told(f(x) * 2.0) and float(jg.grad(wrapped)(x)) == 4.0
+        assert wrapped.cache_info().python_bound
+    assert all("custom_gradient" in r.message for r in caplog.records) and len(caplog.records) == 2
+
+
 def test_arguments_and_constants_that_come_back():
     def make(wrap):
         f = wrap(lambda a, b: (a, [b, a], jg.constant(2.0), a * 1.0, None, "s"))

@@ -88,7 +88,7 @@ def _concrete(f: Callable[..., Any], operands: Sequence[Any]) -> Any:
             leaves, structure = nest.flatten(answer)
             results = [tensor(x) if _is_array(x) else x for x in leaves]
             tensors = [composite.identity(t) for t in results if _is_array(t)]
-        traced = tracing.traced(own, tensors, for_once=True)
+        traced = None if tracing.not_replayable else tracing.traced(own, tensors, for_once=True)
     if traced is None or traced.reads_assigned:      # what was assigned is a source of its own to a tape
         tracing.roll_back()
         return f(*operands)

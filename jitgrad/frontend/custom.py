@@ -109,9 +109,9 @@ def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
 
 def _cut(operands: list[Any], count: int, rule: Callable[..., list[Any]]) -> list[Any]:
     """The first ``count`` operands again, as Tensors of their own whose gradient the rule says."""
-    if any(t._data == 0 for t in operands) or next(tracings(), None) is not None:
-        # the rule is recorded now, so that what it computes of forward values is part of the trace
-        outs = dispatch(*cut_row(operands, count, rule))
+    row = _row(operands, count, rule)
+    if row is not None:
+        outs = dispatch(*row)
         return list(outs) if isinstance(outs, tuple) else [outs]
     if not machine.get_state(layout.S_RECORDERS):
         return operands[:count]
@@ -120,6 +120,19 @@ def _cut(operands: list[Any], count: int, rule: Callable[..., list[Any]]) -> lis
     made = _cut_form(tuple(AVALS[t._aval] for t in operands), tuple(AVALS[t._aval] for t in copies))
     machine.append_cut(made.address, tuple(operands), tuple(copies), rule)
     return copies
+
+
+def _row(operands: list[Any], count: int, rule: Callable[..., list[Any]]) -> tuple[Form, list[Any]] | None:
+    """The cut as a row, where something records that; its rule is recorded now, with what it takes from around."""
+    if any(t._data == 0 for t in operands):
+        return cut_row(operands, count, rule)
+    recordings = list(tracings())
+    try:
+        return cut_row(operands, count, rule) if recordings else None
+    except Exception as error:                       # of a rule that has to see numbers, or is never to be asked
+        for recording in recordings:
+            recording.not_replayable = f"the rule of a custom_gradient cannot be recorded ({error})"
+        return None
 
 
 def _takes_variables(grad_fn: Callable[..., Any]) -> bool:

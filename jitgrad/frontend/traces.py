@@ -64,6 +64,8 @@ class Call:
 
     def _check(self) -> None:
         """Raises NotReplayable for what replays could not tell, or do."""
+        if self.tracing.not_replayable:
+            raise NotReplayable(self.tracing.not_replayable, self)
         changed = self.arguments.changed()
         if changed:
             raise NotReplayable(f"it changes a {type(changed[0][0]).__name__} that it is given", self)

@@ -62,6 +62,7 @@ class Tracing(Recording):
         self._assigned: dict[int, Any] = {}
         self._again: dict[int, Any] = {}                        # those that tapes may watch, read after that
         self._created: list[Any] = []                           # weak references to Variables made on the way
+        self.not_replayable = ""                                # why no trace can be made of this
 
     # ---- while it runs ----
 
