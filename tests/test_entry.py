@@ -116,7 +116,11 @@ def test_python_numbers():
         assert int(g(n, 0)) == n and int(g(n, n)) == (2 * n + 2**63) % 2**64 - 2**63
     for bad in (1.0, True, np.int64(1), 2**63, -2**63 - 1, 10**100, None):
         assert is_slow(g(bad, 1)) and is_slow(g(1, bad))
-    for kind, code in (("float", F32), ("int", F64)):
+    single = function(trace([(F32, ())], lambda x: x * 2.0, [("float", 0, 0)]))
+    for x in (1.5, 0.1, 1e300, -1e-60, float("nan"), 16777217.0):
+        with np.errstate(over="ignore"):
+            assert single(x).numpy().tobytes() == (np.float32(x) * np.float32(2.0)).tobytes()
+    for kind, code in (("float", I64), ("int", F64)):
         with pytest.raises(ValueError, match=f"a Python {kind} is no input"):
             trace([(code, ())], lambda x: x + x, [(kind, 0, 0)])
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from jitgrad.core import backend, nest
 from jitgrad.core.aval import AVALS
-from jitgrad.core.dtypes import BOOL, is_float
+from jitgrad.core.dtypes import BOOL, FLOAT32, is_float
+from jitgrad.core.form import FORMS, Form, form
 from jitgrad.core.number import number
 from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
@@ -123,7 +124,8 @@ class Entry:
         shared = {row[2] for row in self.arguments.instructions if row[0] == "tensor"}
         first = len(self.arguments.inputs)
         self._views = views(self.flat, shared | set(range(first, first + len(traced.variables))))
-        self.plan = _plan(traced.program, _without(self.flat, self._views))
+        numbers = [row[2] for row in self.arguments.instructions if row[0] == "float"]
+        self.plan = _plan(traced.program, _with_singles(_without(self.flat, self._views), numbers))
         self._links: list[tuple[int, Entry]] = []
         self.watches: list[Any] = []                 # weak references that tell when an object dies
         self._guards = _guards_of(self.plan.flat)
@@ -292,6 +294,29 @@ def _simplified(program: Program) -> Program:
 
 def _plan(program: Program, flat: Program) -> Plan:
     return Plan(program, range(len(program.inputs)), flat=flat)
+
+
+def _with_singles(program: Program, numbers: Sequence[int]) -> Program:
+    """The Program with inputs in float32, of those at these positions that are read in float32 only."""
+    avals, operands, results = program.avals.copy(), program.operands.copy(), program.results.copy()
+    first = program.first_operand[:-1]
+    for v in program.inputs[list(numbers)].tolist():
+        readers = np.searchsorted(first, np.flatnonzero(program.operands == v), "right") - 1
+        if v in results or not all(FORMS[program.attr[r]] is _single_of(v, program) for r in readers):
+            continue
+        outs = program.first_out[readers]
+        operands[np.isin(operands, outs)] = v
+        results[np.isin(results, outs)] = v
+        avals[v] = FLOAT32
+    made = Program(attr=program.attr, first_out=program.first_out, first_operand=program.first_operand,
+                   operands=operands, avals=avals, inputs=program.inputs, constants=program.constants,
+                   results=results, lines=program.lines)
+    return pruned(made, keep_inputs=True, keep_effects=True)
+
+
+def _single_of(value: int, program: Program) -> Form:
+    """The form of the cast of a value to float32."""
+    return form(BY_NAME["cast"], [program.aval(value)], {"dtype": "float32"})
 
 
 def _without(program: Program, some: Container[int]) -> Program:

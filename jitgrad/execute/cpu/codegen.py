@@ -18,6 +18,7 @@ __all__ = ["elementwise_ir", "module", "width"]
 
 WIDE = 16  # lanes of a long float32 body where registers have 512 bits
 LONG_BODY = 12  # nodes; a shorter body waits for memory anyway
+SHORT_BODY = 8  # nodes; a body up to here is there once more for a single element
 MANY = 256  # elements from which on wide vectors are used: one 512-bit operation slows its neighbours in small calls
 
 
@@ -47,6 +48,8 @@ def elementwise_ir(name: str, trace: Trace, lanes: int | None = None) -> str:
     _given(text, trace, outputs, operands, ".all" if wide > LANES else "")
     if wide > LANES:
         _wide_loop(text, trace, outputs, operands, wide)
+    elif len(trace.nodes) <= SHORT_BODY:
+        _one(text, trace, outputs, operands)
     buffers = [text.stack(stored(dtype), LANES) for dtype in (*trace.dtypes, *trace.arguments)]
     targets, sources = buffers[: len(outputs)], buffers[len(outputs) :]
 
@@ -108,6 +111,26 @@ def elementwise_ir(name: str, trace: Trace, lanes: int | None = None) -> str:
     text.label("exit")
     text.do("ret i64 0")
     return text.finish()
+
+
+def _one(text: Text, trace: Trace, outputs: list[str], operands: list[str]) -> None:
+    """A single element goes through no buffers: numbers by the row are what small programs consist of."""
+    text.branch(text.set("icmp eq i64 %n, 1"), "one", "many")
+    text.label("one")
+    given = []
+    for a, dtype in zip(operands, trace.arguments, strict=True):
+        first = text.set(f"load {stored(dtype)}, ptr {a}, align {dtype.itemsize}")
+        vector = text.broadcast(first, stored(dtype))
+        truth = dtype.kind == "b"
+        given.append(text.set(f"icmp ne {text.vector('i8')} {vector}, zeroinitializer") if truth else vector)
+    for value, o, dtype in zip(emit(text, trace, given), outputs, trace.dtypes, strict=True):
+        kind = text.vector(stored(dtype))
+        if dtype.kind == "b":
+            value = text.set(f"zext {text.vector('i1')} {value} to {kind}")
+        element = text.set(f"extractelement {kind} {value}, i64 0")
+        text.do(f"store {stored(dtype)} {element}, ptr {o}, align {dtype.itemsize}")
+    text.goto("exit")
+    text.label("many")
 
 
 def _given(text: Text, trace: Trace, outputs: list[str], operands: list[str], suffix: str) -> None:

@@ -20,7 +20,8 @@ instructions put there. A **recipe** is a sequence of instructions, all of which
 ``("word", address, value)``           the int64 at an address, which has to outlive the trace, has this value
 ``("tensor", src, i)``                 a Tensor with elements, of the aval of the plan's input i, which it is
 ``("array", src, i)``                  a NumPy array like that: C-contiguous, aligned, in native byte order
-``("float", src, i)``, ``("int", ..)`` an exact float or int as float64 or int64; an int that does not fit is no match
+``("float", src, i)``                  an exact float, as the float64 or float32 that the input is
+``("int", src, i)``                    an exact int as int64; one that does not fit is no match
 ``("variable", variable, i)``          the Tensor that a Variable holds is the input i
 ``("captured", array, i)``             a NumPy array that is no argument is the input i, read at each call
 ====================================== ================================================================================
@@ -42,7 +43,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad.core.aval import AVALS, Aval
-from jitgrad.core.dtypes import FLOAT64, INT64
+from jitgrad.core.dtypes import FLOAT32, FLOAT64, INT64
 from jitgrad.core.primitive import TABLE, Kind
 from jitgrad.core.program import Program
 from jitgrad.execute.cpu import layout, library, types
@@ -81,6 +82,7 @@ class Trace:
         for row in recipe:
             rows.add(*row)
         inputs.check()
+        self._inputs = inputs.kinds
         n_out = peek(plan.address + layout.P_OUTPUT_COUNT)
         steps, depth = self._answer(answer, {"result": n_out, "argument": rows.registers})
         assigned = self._assigned(assignments, [k for name, k, *_ in answer if name == "result"])
@@ -131,7 +133,9 @@ class Trace:
         Its guards are those of the trace's plan. Raises ValueError for one of other inputs or results.
         """
         results = plan._outs[:-1:4].tolist()[:len(self._results)]
-        if (plan._avals.tolist() != self.plan._avals.tolist() or results != self._results
+        given = [FLOAT64 if kind == layout.M_SINGLE else a
+                 for a, (kind, _) in zip(self.plan._avals.tolist(), self._inputs, strict=False)]
+        if (plan._avals[:-1].tolist() != given or results != self._results
                 or len(plan.guards) != len(self.plan.guards)):
             raise ValueError("a trace is recorded with a plan of its inputs, results and guards")
         plan.recordable()
@@ -200,9 +204,12 @@ class _Inputs:
         if not 0 <= i < len(self.avals):
             raise ValueError(f"a trace's plan has no input {i}")
         aval = self.avals[i]
-        if name in ("float", "int") and aval is not AVALS[FLOAT64 if name == "float" else INT64]:
+        code = _DATA[name]
+        if name == "float" and aval is AVALS[FLOAT32]:
+            code = layout.M_SINGLE
+        elif name in ("float", "int") and aval is not AVALS[FLOAT64 if name == "float" else INT64]:
             raise ValueError(f"a Python {name} is no input of {aval!r}")
-        self.kinds[i] = [_DATA[name], 0]
+        self.kinds[i] = [code, 0]
         if name in ("array", "captured"):
             self.kinds[i][1] = self.described(aval)
         if name in ("tensor", "array"):
@@ -283,7 +290,7 @@ class _Rows:
             self.data.append([layout.M_SAME, first, 0, layout.WORD * i])
         else:
             word = self._inputs.take(name, source, i)
-            self.data.append([_DATA[name], first, word, layout.WORD * i])
+            self.data.append([self._inputs.kinds[i][0], first, word, layout.WORD * i])
 
 
 def views(program: Program, inputs: Container[int]) -> dict[int, tuple[int, Aval, int]]:

@@ -216,8 +216,8 @@ E_BYTES = 264
  M_TENSOR,                     # src, aval, offset of the input
  M_ARRAY, M_CAPTURED,          # src or array, I block, offset of the input
  M_SAME,                       # src, -, offset of an input that is this object
- M_FLOAT, M_INT,               # src, -, offset of the input
- M_VARIABLE) = range(20)       # Variable, aval, offset of the input
+ M_FLOAT, M_SINGLE, M_INT,     # src, -, offset of the input; a float as float64 or as float32
+ M_VARIABLE) = range(21)       # Variable, aval, offset of the input
 
 # Codes of an answer
 (W_RESULT, W_ARGUMENT,         # offset of a result or a register

@@ -18,11 +18,13 @@ from jitgrad.execute.cpu.native.raw import (
     get_item,
     incref,
     load,
+    load_f64,
     load_i32,
     long_value,
     object_equal,
     stack,
     store,
+    store_f32,
     zero,
 )
 
@@ -219,6 +221,11 @@ def data_fits(st, registers, objects, scalars, table, at):
             if kind != load(st + lay.S_FLOAT):
                 return False
             store(table + to, o + lay.FLOAT_VALUE)
+        elif op == lay.M_SINGLE:
+            if kind != load(st + lay.S_FLOAT):
+                return False
+            store_f32(scalars + to, load_f64(o + lay.FLOAT_VALUE))
+            store(table + to, scalars + to)
         elif op == lay.M_SAME:
             return load(objects + to) == o
         else:

@@ -305,7 +305,7 @@ def make_operands(trace, work, operands, n_in):
     for i in range(n_in):
         op, block = load(load(trace + lay.E_INPUTS) + 16 * i), load(load(trace + lay.E_INPUTS) + 16 * i + 8)
         o = load(objects + 8 * i)
-        if op == lay.M_FLOAT:
+        if op == lay.M_FLOAT or op == lay.M_SINGLE:
             o = scalar_new(o, lay.WEAK_FLOAT, FLOAT64)
         elif op == lay.M_INT:
             o = scalar_new(o, lay.WEAK_INT, INT64)
