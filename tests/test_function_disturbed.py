@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -262,3 +264,14 @@ def test_closures_and_counters_that_change():
     replayed, plain = make(jg.function), make(lambda f: f)
     for what in [*"-,count,count,-,-,cfg,cfg,-,list,-,list,class,class,-,object,object,-,count,count,-".split(",")]:
         assert told(replayed(X, what)) == told(plain(X, what)), what
+
+
+@jg.function
+def doubled(x):
+    return x * 2.0
+
+
+def test_functions_are_copied_and_pickled_as_pythons_are():
+    assert copy.copy(doubled) is copy.deepcopy(doubled) is pickle.loads(pickle.dumps(doubled)) is doubled
+    with pytest.raises((pickle.PicklingError, AttributeError)):     # as versions of Python differ
+        pickle.dumps(jg.function(lambda x: x))

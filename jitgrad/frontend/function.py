@@ -66,6 +66,7 @@ class _Function:
         self.recordings = self.dropped = self.old_hits = self.calls = 0
         self.failures: Counter[str] = Counter()
         self.bound = self.noted = False
+        self._reason = ""
         self.function: Any = None                    # weak reference to the Function
 
     # ---- what the machine calls ----
@@ -158,9 +159,8 @@ class _Function:
             _logger.warning("%s", sentence)
 
     def _drop(self, entries: Sequence[Entry]) -> None:
-        for e in entries:
-            self.old_hits += e.trace.hits
-            self.dropped += 1
+        self.old_hits += sum(e.trace.hits for e in entries)
+        self.dropped += len(entries)
         self.entries = [e for e in self.entries if e not in entries]
         for e in self.entries:
             e.forget(entries)
@@ -227,8 +227,6 @@ class _Function:
         if len(self.entries) > MOST_TRACES:
             self._drop(sorted(self.entries[:-1], key=lambda e: e.trace.used)[: MOST_TRACES // 4])
         self._installed(entry)
-
-    _reason = ""
 
     def _explain(self, entry: Entry) -> None:
         """Says once what keeps a function recording."""
@@ -346,6 +344,9 @@ class FunctionMethods:
     def __repr__(self) -> str:
         return f"<jitgrad.function {self._impl.name}>"
 
+    def __reduce__(self) -> str:                     # copied and pickled as Python's functions are
+        return str(vars(self)["__qualname__"])
+
 
 install_methods(FunctionMethods, machine.Function)
 
@@ -356,8 +357,7 @@ def make(f: Callable[..., Any], on_branch_change: str, check_every: int) -> Any:
     made: Any = machine.Function()
     made._slow, made._failed, made._impl = impl.slow, impl.failed, impl
     impl.function = weakref.ref(made)
-    functools.update_wrapper(made, f)
-    return made
+    return functools.update_wrapper(made, f)
 
 
 def function(f: Callable[..., Any] | None = None, *, on_branch_change: str = "retrace", check_every: int = 0) -> Any:

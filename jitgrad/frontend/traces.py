@@ -21,6 +21,7 @@ from jitgrad.core.program import Program
 from jitgrad.core.record import tensor
 from jitgrad.core.versions import VERSIONS
 from jitgrad.execute.cpu.functions import Trace, views
+from jitgrad.execute.cpu.lifetime import immortal
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.frontend.answers import Answer, NotRebuilt
 from jitgrad.frontend.arguments import Arguments, fits, held_weakly
@@ -33,6 +34,8 @@ from jitgrad.frontend.watching import TooManyFacts, Watch
 from jitgrad.transform.prune import pruned
 from jitgrad.transform.residuals import with_residuals, with_results
 from jitgrad.transform.simplify import simplify
+
+immortal(VERSIONS)             # traces compare them by address
 
 
 class NotReplayable(Exception):
