@@ -104,3 +104,15 @@ def test_custom_jvp_needs_a_linear_rule_for_gradients():
     custom = recorded(lambda x, s: soft(x, s, squared), (3,), ())
     with pytest.raises(ValueError, match="custom_jvp: the rule must be linear in the derivatives"):
         vjp(custom, [0])
+
+
+def test_arguments_by_keyword_count_by_their_positions():
+    @jg.custom_jvp
+    def f(x, scale=2.0, *, exact=True):
+        return x * scale
+    f.defjvp(lambda primals, tangents: (f(*primals), 10.0 * tangents[0] + tangents[1]))
+    assert float(f(3.0, scale=4.0)) == float(f(x=3.0, scale=4.0)) == 12.0
+    assert [float(jg.grad(lambda x, s: f(scale=s, x=x), k)(3.0, 4.0)) for k in range(2)] == [10.0, 1.0]
+    assert float(jg.grad(lambda x: f(x=x))(3.0)) == 10.0
+    with pytest.raises(TypeError, match=r"custom_jvp: f was given exact, which it takes by keyword alone; .* \(at .*:\d+\)"):
+        f(3.0, exact=False)

@@ -211,7 +211,7 @@ def test_traces_come_and_go_while_threads_call():
     threads = [threading.Thread(target=work) for _ in range(4)]
     for t in threads:
         t.start()
-    for i in range(300):
+    for i in range(96):
         up, down = branch(True, 2.0, ARRAY), branch(False, -1.0, ARRAY)
         install(f, ((up, down), (down, up), (up,), ())[i % 4])
         up.follow_with([(0, down)] * (i % 3))

@@ -13,7 +13,7 @@ from typing import Any
 from jitgrad import ops
 from jitgrad.core import backend, nest
 from jitgrad.core.aval import AVALS, as_length, aval
-from jitgrad.core.dtypes import BOOL, is_float
+from jitgrad.core.dtypes import BOOL, INT32, INT64, is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.program import Program
 from jitgrad.core.record import tensor
@@ -80,7 +80,8 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
 def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init_val: Any) -> Any:
     """``val = body_fun(i, val)`` for i from ``lower`` up to, not including, ``upper``; the last ``val``.
 
-    Bounds are ints, or integer Tensors; ``i`` is an int32 Tensor of shape (). ``val`` as in `while_loop`.
+    Bounds are ints, or integer Tensors of shape () (TypeError otherwise); ``i`` is a Tensor of shape () and of the
+    dtype of ``lower``, int32 for an int. ``val`` as in `while_loop`.
 
     >>> import jitgrad as jg
     >>> float(jg.fori_loop(0, 4, lambda i, x: x + i, 0.5))
@@ -93,6 +94,10 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init_
     if type(lower) is int and type(upper) is int:
         return scan(step, (tensor(lower), init_val), None, max(upper - lower, 0))[0][1]
     start, end = tensor(lower), tensor(upper)
+    for bound in (start, end):
+        if bound.shape or AVALS[bound._aval].code not in (INT32, INT64):
+            raise user_error(TypeError, f"fori_loop: bounds are integers of shape (), got {bound.dtype} of shape "
+                                        f"{bound.shape}")
     return while_loop(lambda carry: carry[0] < end, lambda carry: step(carry, None)[0], (start, init_val))[1]
 
 

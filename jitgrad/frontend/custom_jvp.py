@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jitgrad.core import nest
@@ -50,9 +51,11 @@ class CustomJvp:
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._rule is None:
             raise user_error(TypeError, f"custom_jvp: {self._f.__name__} has no derivative yet; give it one by defjvp")
+        if kwargs:
+            args = self._positional(args, kwargs)
         if _depth.value >= _DEEPEST or active() is None and not machine.get_state(layout.S_RECORDERS):
             return self._f(*args)
         fixed = [x for i, x in enumerate(args) if i in self._fixed]
@@ -73,6 +76,15 @@ class CustomJvp:
         outs = rows.custom_jvp(program, rule.program([*rule.inputs[:n], *around, *rule.inputs[n:],
                                                       *map(creation.zeros_like, extra)]), given)
         return body.rebuilt(outs)
+
+    def _positional(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """All arguments by their positions, which rules know them by."""
+        given = inspect.signature(self._f).bind(*args, **kwargs)
+        if given.kwargs:
+            raise user_error(TypeError, f"custom_jvp: {self._f.__name__} was given {', '.join(given.kwargs)}, which it "
+                                        "takes by keyword alone; rules know arguments by their positions")
+        given.apply_defaults()
+        return given.args
 
     def _merged(self, fixed: Sequence[Any], moving: Sequence[Any]) -> list[Any]:
         """All arguments in their places."""
@@ -111,7 +123,8 @@ def custom_jvp(f: Callable[..., Any] | None = None, nondiff_argnums: Sequence[in
 
     Both are recorded dry where something differentiates or records, so that they use `where` and `cond` in place of
     Python on numbers. A rule that calls the function again gets its rule for second derivatives, and derivatives of
-    its body from the third on. Arguments at ``nondiff_argnums`` are passed as they are. TypeError without a rule.
+    its body from the third on. Arguments at ``nondiff_argnums`` are passed as they are; keywords count by
+    their positions. TypeError without a rule, and for arguments that have none.
 
     >>> import jitgrad as jg
     >>> @jg.custom_jvp
