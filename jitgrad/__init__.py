@@ -40,6 +40,7 @@ from jitgrad.frontend.custom import custom_gradient as custom_gradient
 from jitgrad.frontend.custom import stop_gradient as stop_gradient
 from jitgrad.frontend.custom_jvp import custom_jvp as custom_jvp
 from jitgrad.frontend.forward import ForwardAccumulator as ForwardAccumulator
+from jitgrad.frontend.forward import hvp as hvp
 from jitgrad.frontend.forward import jvp as jvp
 from jitgrad.frontend.forward import linearize as linearize
 from jitgrad.frontend.function import function as function
@@ -48,7 +49,6 @@ from jitgrad.frontend.nans import debug_nans as debug_nans
 from jitgrad.frontend.tape import GradientTape as GradientTape
 from jitgrad.frontend.tape import UnconnectedGradients as UnconnectedGradients
 from jitgrad.frontend.transforms import grad as grad
-from jitgrad.frontend.transforms import hvp as hvp
 from jitgrad.frontend.transforms import value_and_grad as value_and_grad
 from jitgrad.frontend.transforms import vjp as vjp
 from jitgrad.ops.along import *

@@ -12,10 +12,9 @@ from jitgrad.core.aval import AVALS, aval
 from jitgrad.core.dtypes import is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
-from jitgrad.execute.cpu.layout import K_PERSISTENT
 from jitgrad.frontend.bodies import Recorded, hold
 from jitgrad.frontend.forward import tangents_of
-from jitgrad.frontend.transforms import Argnums, chosen, flat, recording, with_aux, with_zeros
+from jitgrad.frontend.transforms import Argnums, taped, with_zeros
 from jitgrad.ops import creation
 from jitgrad.ops.axes import axis_index
 from jitgrad.ops.batching import moved
@@ -161,16 +160,10 @@ def _jacobian(name: str, f: Callable[..., Any], argnums: Argnums, has_aux: bool,
               blocks: Callable[[Any, Sequence[Any], Sequence[Any]], list[list[Any]]]) -> Callable[..., Any]:
     @functools.wraps(f)
     def jacobian(*args: Any, **kwargs: Any) -> Any:
-        given, leaves, rebuilt = chosen(name, args, argnums)
-        tape = recording(leaves, K_PERSISTENT)
-        with tape:
-            answer = f(*given, **kwargs)
-        result, aux = with_aux(name, answer, has_aux)
-        outs, like = flat(result)
-        outs = [tensor(y) for y in outs]
-        for y in outs:
+        call = taped(name, f, args, argnums, has_aux, kwargs)
+        for y in call.outs:
             if not is_float(AVALS[y._aval].code):
                 raise user_error(TypeError, f"{name}: results must be floats, got {y.dtype} of shape {y.shape}")
-        found = like([rebuilt(row) for row in blocks(tape, outs, leaves)])
-        return (found, aux) if has_aux else found
+        found = call.like([call.rebuilt(row) for row in blocks(call.tape, call.outs, call.leaves)])
+        return (found, call.aux) if has_aux else found
     return jacobian

@@ -16,13 +16,13 @@ from jitgrad.core.dtypes import is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
 from jitgrad.execute.cpu import types as machine
-from jitgrad.execute.cpu.layout import HAS_CUT, K_PERSISTENT, K_USED
+from jitgrad.execute.cpu.layout import HAS_CUT, K_USED
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.frontend.cuts import without_cuts
 from jitgrad.frontend.log import aside
 from jitgrad.frontend.tape import GradientTape, UnconnectedGradients
-from jitgrad.frontend.transforms import chosen, flat, matching, recording, with_aux
+from jitgrad.frontend.transforms import grad, matching, taped, with_zeros
 from jitgrad.ops import creation
 from jitgrad.transform.jvp import pushforward
 from jitgrad.transform.residuals import with_results
@@ -61,20 +61,28 @@ def linearize(f: Callable[..., Any], *primals: Any) -> Any:
     return _linear("linearize", f, primals, False)[:2]
 
 
+def hvp(f: Callable[..., Any], primals: Any, tangents: Any) -> Any:
+    """The Hessian of ``f``, a function of the tuple ``primals`` with one float as its result, times ``tangents``.
+
+    Forward over reverse, as JAX's ``jvp(grad(f), primals, tangents)[1]``; a nest like that of the gradient in the
+    first argument, or for several primals a tuple of them.
+
+    >>> import jitgrad as jg
+    >>> float(jg.hvp(lambda x: x ** 3, (2.0,), (1.0,)))
+    12.0
+    """
+    argnums = 0 if len(primals) == 1 else tuple(range(len(primals)))
+    return jvp(grad(f, argnums), primals, tangents)[1]
+
+
 def _linear(name: str, f: Callable[..., Any], primals: Sequence[Any], has_aux: bool) -> tuple[Any, Any, Any]:
-    given, leaves, _ = chosen(name, tuple(primals), tuple(range(len(primals))))
-    tape = recording(leaves, K_PERSISTENT)
-    with tape:
-        answer = f(*given)
-    result, aux = with_aux(name, answer, has_aux)
-    outs, result_like = flat(result)
-    outs = [tensor(y) for y in outs]
+    call = taped(name, f, tuple(primals), tuple(range(len(primals))), has_aux)
 
     def push(*tangents: Any) -> Any:
         ts = matching(f"{name}: tangents", tangents, "primals", tuple(primals))
-        found = tangents_of(tape, outs, leaves, [fitted(name, t, x) for t, x in zip(ts, leaves, strict=True)])
-        return result_like([creation.zeros_like(y) if t is None else t for t, y in zip(found, outs, strict=True)])
-    return result_like(outs), push, aux
+        ts = [fitted(name, t, x) for t, x in zip(ts, call.leaves, strict=True)]
+        return call.like(with_zeros(tangents_of(call.tape, call.outs, call.leaves, ts), call.outs))
+    return call.like(call.outs), push, call.aux
 
 
 def fitted(name: str, t: Any, like: Any) -> Any:

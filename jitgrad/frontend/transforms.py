@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from jitgrad.core import nest
 from jitgrad.core.aval import AVALS
@@ -78,38 +78,16 @@ def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     >>> pull(jg.constant([1.0, 10.0]))[0].numpy()
     array([ 2., 40.], dtype=float32)
     """
-    given, leaves, rebuilt = chosen("vjp", primals, tuple(range(len(primals))))
-    tape = recording(leaves, K_PERSISTENT)
-    with tape:
-        answer = f(*given)
-    result, aux = with_aux("vjp", answer, has_aux)
-    outs, result_like = flat(result)
-    outs = [tensor(y) for y in outs]
+    call = taped("vjp", f, primals, tuple(range(len(primals))), has_aux)
 
     def pull(cotangents: Any) -> Any:
-        seeds = matching("vjp: cotangents", cotangents, "results", result)
-        live = [(y, s) for y, s in zip(outs, seeds, strict=True) if s is not None]
-        found = tape.gradient([y for y, _ in live], leaves, output_gradients=[s for _, s in live])
-        return rebuilt(with_zeros(found, leaves))
+        seeds = matching("vjp: cotangents", cotangents, "results", call.result)
+        live = [(y, s) for y, s in zip(call.outs, seeds, strict=True) if s is not None]
+        found = call.tape.gradient([y for y, _ in live], call.leaves, output_gradients=[s for _, s in live])
+        return call.rebuilt(with_zeros(found, call.leaves))
 
-    result = result_like(outs)
-    return (result, pull, aux) if has_aux else (result, pull)
-
-
-def hvp(f: Callable[..., Any], primals: Any, tangents: Any) -> Any:
-    """The Hessian of ``f``, a function of the tuple ``primals`` with one float as its result, times ``tangents``.
-
-    Forward over reverse, as JAX's ``jvp(grad(f), primals, tangents)[1]``; a nest like that of the gradient in the
-    first argument, or for several primals a tuple of them.
-
-    >>> import jitgrad as jg
-    >>> float(jg.hvp(lambda x: x ** 3, (2.0,), (1.0,)))
-    12.0
-    """
-    from jitgrad.frontend.forward import jvp
-
-    argnums = 0 if len(primals) == 1 else tuple(range(len(primals)))
-    return jvp(grad(f, argnums), primals, tangents)[1]
+    result = call.like(call.outs)
+    return (result, pull, call.aux) if has_aux else (result, pull)
 
 
 # ---- arguments -----------------------------------------------------------------------------------
@@ -173,6 +151,30 @@ def with_aux(name: str, answer: Any, has_aux: bool) -> tuple[Any, Any]:
         raise user_error(TypeError, f"{name}: with has_aux the function must return a pair (result, anything), got "
                                     f"{type(answer).__name__}")
     return answer[0], answer[1]
+
+
+class Taped(NamedTuple):
+    """A call that a persistent tape recorded."""
+
+    tape: Any
+    leaves: list[Any]                                # of the arguments that it watches
+    rebuilt: Callable[[Any], Any]                    # a nest like those arguments
+    result: Any
+    outs: list[Any]                                  # Tensors in the result
+    like: Callable[[Any], Any]                       # a nest like the result
+    aux: Any
+
+
+def taped(name: str, f: Callable[..., Any], args: Sequence[Any], argnums: Argnums, has_aux: bool,
+          kwargs: Mapping[str, Any] | None = None) -> Taped:
+    """``f(*args, **kwargs)``, to be differentiated in the arguments at ``argnums`` any number of times."""
+    given, leaves, rebuilt = chosen(name, args, argnums)
+    tape = recording(leaves, K_PERSISTENT)
+    with tape:
+        answer = f(*given, **(kwargs or {}))
+    result, aux = with_aux(name, answer, has_aux)
+    outs, like = flat(result)
+    return Taped(tape, leaves, rebuilt, result, [tensor(y) for y in outs], like, aux)
 
 
 def own(name: str, x: Any) -> Any:
