@@ -1,7 +1,8 @@
 """Control flow that stays one row: `cond`, `while_loop`, `fori_loop`, `scan`, by JAX's names and arguments.
 
 The functions are recorded dry. They may read and assign Variables, and use what is around them: the rows get it all as
-operands, so that gradients go there and a recorded function replays it.
+operands, so that gradients go there and a recorded function replays it. Of a Variable that they assign, a tape around
+sees what it held before alone: its gradient is that of the reads of this value, where plain Python counts every read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from jitgrad import ops
 from jitgrad.core import backend, nest
 from jitgrad.core.aval import AVALS, as_length, aval
-from jitgrad.core.dtypes import BOOL, INT32, INT64, is_float
+from jitgrad.core.dtypes import BOOL, is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.program import Program
 from jitgrad.core.record import tensor
@@ -69,7 +70,9 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
     if condition.assigned:
         raise user_error(TypeError, "while_loop: the condition must not assign Variables")
     _carried("while_loop", body.answer, init_val, body.results, init)
-    condition.close([_truth("while_loop", condition.answer if len(condition.results) != 1 else condition.results[0])])
+    if len(condition.results) != 1 or condition.leaves[0] is not condition.answer:
+        raise user_error(TypeError, f"while_loop: the condition must return one bool, got {_shown(condition.answer)}")
+    condition.close([_truth("while_loop", condition.results[0])])
     loop = _Loop(body, init)
     consts = loop.consts([*body.captured, *condition.captured])
     outs = control.while_loop([*consts, *loop.carry], condition.program([*consts, *condition.inputs, *loop.states]),
@@ -80,8 +83,8 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
 def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init_val: Any) -> Any:
     """``val = body_fun(i, val)`` for i from ``lower`` up to, not including, ``upper``; the last ``val``.
 
-    Bounds are ints, or integer Tensors of shape () (TypeError otherwise); ``i`` is a Tensor of shape () and of the
-    dtype of ``lower``, int32 for an int. ``val`` as in `while_loop`.
+    Bounds are ints, or integer Tensors of shape () (TypeError otherwise); ``i`` is a Tensor of the dtype of ``lower``,
+    int32 for an int. ``val`` as in `while_loop`.
 
     >>> import jitgrad as jg
     >>> float(jg.fori_loop(0, 4, lambda i, x: x + i, 0.5))
@@ -93,11 +96,7 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init_
 
     if type(lower) is int and type(upper) is int:
         return scan(step, (tensor(lower), init_val), None, max(upper - lower, 0))[0][1]
-    start, end = tensor(lower), tensor(upper)
-    for bound in (start, end):
-        if bound.shape or AVALS[bound._aval].code not in (INT32, INT64):
-            raise user_error(TypeError, f"fori_loop: bounds are integers of shape (), got {bound.dtype} of shape "
-                                        f"{bound.shape}")
+    start, end = _bound(lower), _bound(upper)
     return while_loop(lambda carry: carry[0] < end, lambda carry: step(carry, None)[0], (start, init_val))[1]
 
 
@@ -235,6 +234,14 @@ def _length(arrays: Sequence[Any], length: int | None) -> int:
         raise user_error(ValueError, "scan: without xs it needs a length" if not found else
                          f"scan: xs (and length) must agree on one length, got {sorted(found)}")
     return int(found.pop())
+
+
+def _bound(given: Any) -> Any:
+    made = tensor(given)
+    have = AVALS[made._aval]
+    if is_float(have.code) or have.code == BOOL or have.shape:
+        raise user_error(TypeError, f"fori_loop: the bounds must be integers, got {have!r}")
+    return made
 
 
 def _truth(name: str, pred: Any) -> Any:
