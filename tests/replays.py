@@ -38,3 +38,15 @@ def assert_alike(make: Callable[[Callable[..., Any]], Callable[..., Any]], calls
     replayed, plain = make(jg.function), make(lambda f: f)
     for n, args in enumerate(calls):
         assert done(replayed, args) == done(plain, args), f"call {n}: {args}"
+
+
+def close(got: Any, want: Any, tolerance: float = 1e-12) -> None:
+    """Nests of equal structure, of nearly equal numbers; None where there is None."""
+    if isinstance(want, list | tuple):
+        assert len(got) == len(want)
+        for a, b in zip(got, want, strict=True):
+            close(a, b, tolerance)
+    elif want is None:
+        assert got is None
+    else:
+        np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=tolerance, atol=tolerance)

@@ -1,4 +1,4 @@
-"""Programs that users write with loops, transforms and recorded functions, against the same in plain Python."""
+"""Programs that users write with loops, eagerly and recorded, against the same in plain Python."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jitgrad as jg
-from replays import told
+from replays import close, told
 
 PLAIN_OR_RECORDED = pytest.mark.parametrize("wrap", [lambda f: f, jg.function], ids=["plain", "recorded"])
 DRIVERS = pytest.mark.parametrize("loop", ["by_ints", "by_tensors", "by_condition", "by_slices"])
@@ -34,18 +34,6 @@ def by_condition(body, n, init):
 
 def by_slices(body, n, init):
     return jg.scan(lambda c, i: (body(i, c), None), init, jg.constant(np.arange(n, dtype=np.int32)))[0]
-
-
-def close(got, want, tolerance=1e-12):
-    """Nests of equal structure, of nearly equal numbers; None where there is None."""
-    if isinstance(want, list | tuple):
-        assert len(got) == len(want)
-        for a, b in zip(got, want, strict=True):
-            close(a, b, tolerance)
-    elif want is None:
-        assert got is None
-    else:
-        np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=tolerance, atol=tolerance)
 
 
 # ---- an ordinary differential equation -----------------------------------------------------------------
