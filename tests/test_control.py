@@ -522,9 +522,3 @@ def test_a_loop_keeps_the_effects_of_its_body():
                     run(program, given)
     with pytest.raises(RuntimeError, match="guard"):
         control.scan([tensor(np.float64(1.0))], body, 0, 1, 5)
-
-
-@pytest.mark.parametrize("bounds", [(0.5, 3), (jg.constant(0), 2.5), (True, jg.constant(3)), (jg.constant([0]), 3)])
-def test_bounds_of_a_loop_are_integers(bounds):
-    with pytest.raises(TypeError, match=r"fori_loop: bounds are integers of shape \(\), got .* of shape"):
-        jg.fori_loop(*bounds, lambda i, x: x, 0.0)
