@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import jitgrad as jg
-from entry import DOWN, F32, F64, UP, branch, function, is_slow, plan, program, recorded, trace
+from entry import DOWN, F32, F64, UP, branch, function, installed, is_slow, plan, program, recorded, trace
 from jitgrad.core.primitive import OPS
 from jitgrad.execute.cpu import layout, library, types
-from jitgrad.execute.cpu.functions import Trace, install, installed
+from jitgrad.execute.cpu.functions import Trace, install
 from jitgrad.execute.cpu.plans import plan_of
 from jitgrad.transform import control
 

@@ -38,12 +38,10 @@ class Traced(NamedTuple):
     """What a recording found."""
 
     program: Program
-    arguments: list[int]          # for each argument Tensor its position among the inputs, -1 if unused
+    arguments: list[int]          # for each argument Tensor its position among the inputs
     variables: list[Any]          # the inputs after those
     arrays: list[Any]             # and after those
-    results: list[int]            # per result leaf: position among the Program's results
     assigned: list[tuple[Any, int]]        # Variable, and which result it holds in the end
-    guards: list[str]             # where Python read the number that each guard row checks
     reads_assigned: bool = False  # a Variable that was assigned before: tapes see two sources in one
 
 
@@ -217,7 +215,6 @@ class _Builder:
         self._variables: list[tuple[Any, int]] = []
         self._arrays: list[tuple[Any, int]] = []
         self._arguments = list(arguments)
-        self._guards: list[str] = []
         for t in arguments:
             if id(t) not in self._number:
                 self._new(t)
@@ -251,7 +248,6 @@ class _Builder:
         expected = self._rows.value(t._aval)             # not the value itself: the number that Python read
         self._rows.constants[expected] = t
         self._rows.row(form(BY_NAME["guard"], [AVALS[t._aval]] * 2, {}).id, (value, expected), where)
-        self._guards.append(where)
 
     def built(self, rows: Sequence[Any], frames: Sequence[Any], reads: Sequence[Any], results: Sequence[Any],
               assigned: Sequence[tuple[Any, Any]]) -> Traced:
@@ -283,5 +279,4 @@ class _Builder:
         place_of = {v: i for i, v in enumerate(inputs)}
         program = self._rows.program(inputs, ends)
         return Traced(program, [place_of[self._number[id(t)]] for t in self._arguments],
-                      [v for v, _ in self._variables], [a for a, _ in self._arrays], list(range(len(numbers))),
-                      held, self._guards)
+                      [v for v, _ in self._variables], [a for a, _ in self._arrays], held)

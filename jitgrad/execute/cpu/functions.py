@@ -309,9 +309,3 @@ def views(program: Program, inputs: Container[int]) -> dict[int, tuple[int, Aval
 def install(function: Any, traces: Sequence[Trace]) -> None:
     """The traces of a `types.Function`, which tries up to `layout.MAX_TRACES` of them, the first first."""
     types.set_traces(function, tuple(traces), tuple(t.address for t in traces))
-
-
-def installed(function: Any) -> list[int]:
-    """Addresses of the traces that the machine tries, the one that matched last in front."""
-    at = id(function)
-    return [peek(at + layout.N_TRACES + layout.WORD * i) for i in range(peek(at + layout.N_COUNT))]
