@@ -237,6 +237,11 @@ WRONG = [
     (lambda: jg.fori_loop(0, jg.constant(2.0), lambda i, x: x, ONE), r"fori_loop: .* integers, got float32\[\]"),
     (lambda: jg.fori_loop(False, 2, lambda i, x: x, ONE), r"fori_loop: .* integers, got bool\[\]"),
     (lambda: jg.fori_loop(0, jg.constant([1, 2]), lambda i, x: x, ONE), r"fori_loop: .* integers, got int32\[2\]"),
+    (lambda: jg.fori_loop(0, 2, lambda i, x: jg.stack([x, x]), ONE), r"fori_loop: .* as float32\[\], .* float32\[2\]"),
+    (lambda: jg.fori_loop(0, jg.constant(2), lambda i, x: (x, i), ONE), r"fori_loop: .* as \*, one round makes \(\*, \*\)"),
+    (lambda: jg.fori_loop(0, 2, lambda i, x: 0.5, 1), r"fori_loop: .* as int32\[\], one round makes float32\[\]"),
+    (lambda: jg.scan(lambda c, x: (0.5, x), 1, length=2), r"scan: .* as int32\[\], one round makes float32\[\]"),
+    (lambda: jg.cond(True, lambda: True, lambda: 2), r"one gives bool\[\], the other int32\[\]"),
     (lambda: jg.while_loop(lambda x: (x < 2, x < 3), lambda x: x, ONE), r"the condition must .* one bool, got \(\*, \*\)"),
     (lambda: jg.while_loop(lambda x: None, lambda x: x, ONE), "while_loop: the condition must return one bool, got None"),
     (lambda: jg.while_loop(lambda x: {"a": x < 2}, lambda x: x, ONE), r"one bool, got \{'a': \*\}"),
@@ -250,6 +255,16 @@ def test_bounds_and_conditions_that_are_refused(wrong, words, wrap):
     with pytest.raises(TypeError, match=words) as said:
         wrap(wrong)()
     assert "test_control_flow_programs.py:" in str(said.value)
+
+
+def test_numbers_that_bodies_return_have_the_dtype_of_what_they_replace():
+    x, n = jg.constant(1.0, dtype="float64"), jg.constant(1, dtype="int64")
+    found = [jg.fori_loop(0, 2, lambda i, c: (None, 0.5, 3), (None, x, n))[1:],
+             jg.while_loop(lambda c: c[1] < 1.5, lambda c: (None, 2, 3), (None, x, n))[1:],
+             jg.scan(lambda c, _: ((None, 0.5, True), 7), (None, x, n), length=2)[0][1:],
+             jg.cond(False, lambda: (None, x, n), lambda: (None, 0.5, 3))[1:]]
+    assert [[(str(t.dtype), float(t)) for t in pair] for pair in found] == [
+        [("float64", y), ("int64", k)] for y, k in ((0.5, 3.0), (2.0, 3.0), (0.5, 1.0), (0.5, 3.0))]
 
 
 @PLAIN_OR_RECORDED

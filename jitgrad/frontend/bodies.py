@@ -7,6 +7,7 @@ from typing import Any
 
 from jitgrad.core import backend, nest
 from jitgrad.core.aval import AVALS, Aval
+from jitgrad.core.dtypes import BOOL, is_float
 from jitgrad.core.program import Program
 from jitgrad.core.record import tensor
 from jitgrad.core.recorder import Body, active
@@ -22,14 +23,12 @@ class Recorded:
 
     def __init__(self, f: Callable[..., Any], structure: Any, avals: Sequence[Aval],
                  like: Sequence[Aval] | None = None) -> None:
-        """``like``: avals whose dtypes Python numbers get that are returned in these places."""
+        """``like``: avals whose dtypes Python numbers get that are returned first, in these places."""
         with Body() as body:
             self.inputs = [body.input(a) for a in avals]
             self.answer = f(*nest.rebuild(structure, list(self.inputs)))
             self.leaves, self.structure = nest.flatten(self.answer)
-            dtypes = [None] * len(self.leaves) if like is None or len(like) != len(self.leaves) else [
-                a.code if type(x) in (bool, int, float) else None for x, a in zip(self.leaves, like, strict=True)]
-            self.results = [tensor(x, code) for x, code in zip(self.leaves, dtypes, strict=True) if x is not None]
+            self.results = tensors(self.leaves, like)
             self._held = body.variables
         self.body = body
 
@@ -89,6 +88,22 @@ def hold(variables: Sequence[Any], values: Sequence[Any]) -> None:
 def union(*lists: Sequence[Any]) -> list[Any]:
     """Tensors (or Variables) of all lists, each once."""
     return list({id(t): t for items in lists for t in items}.values())
+
+
+_KINDS = (bool, int, float)    # of Python numbers, each of which fits dtypes of its own kind and later ones
+
+
+def tensors(leaves: Sequence[Any], like: Sequence[Aval] | None) -> list[Any]:
+    """Those that are not None, as Tensors; Python numbers among the first get these dtypes if they fit."""
+    given, wanted = [x for x in leaves if x is not None], [a.code for a in like or ()]
+    codes = [*wanted, *[None] * len(given)][: len(given)]
+    return [tensor(x, code if _fits(x, code) else None) for x, code in zip(given, codes, strict=True)]
+
+
+def _fits(x: Any, code: int | None) -> bool:
+    if code is None or type(x) not in _KINDS:
+        return False
+    return _KINDS.index(type(x)) <= (2 if is_float(code) else int(code != BOOL))
 
 
 def avals_of(tensors: Sequence[Any]) -> list[Aval]:

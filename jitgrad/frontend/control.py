@@ -19,7 +19,7 @@ from jitgrad.core.errors import user_error
 from jitgrad.core.program import Program
 from jitgrad.core.record import tensor
 from jitgrad.execute.cpu.layout import ON_TAPE
-from jitgrad.frontend.bodies import Recorded, avals_of, hold, present, union
+from jitgrad.frontend.bodies import Recorded, avals_of, hold, present, tensors, union
 from jitgrad.frontend.transforms import flat
 from jitgrad.transform import control
 
@@ -92,7 +92,9 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init_
     """
     def step(carry: Any, x: Any) -> Any:
         i, val = carry
-        return (i + 1, body_fun(i, val)), None
+        new, init = body_fun(i, val), flat(val)[0]
+        _carried("fori_loop", new, val, tensors(nest.flatten((new,))[0], avals_of(init)), init)
+        return (i + 1, new), None
 
     if type(lower) is int and type(upper) is int:
         return scan(step, (tensor(lower), init_val), None, max(upper - lower, 0))[0][1]
