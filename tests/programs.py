@@ -8,7 +8,8 @@ import jitgrad as jg
 from jitgrad.core.aval import aval
 from jitgrad.core.dtypes import CODES
 from jitgrad.core.primitive import OPS, Kind, Linear
-from jitgrad.core.record import Recorder, tensor
+from jitgrad.core.record import tensor
+from jitgrad.core.recorder import Recorder
 from table import ENTRIES, data_domains
 
 FLOAT = CODES[np.dtype("float64")]

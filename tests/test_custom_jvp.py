@@ -8,7 +8,7 @@ import pytest
 import jitgrad as jg
 from jitgrad.core.aval import aval
 from jitgrad.core.dtypes import CODES
-from jitgrad.core.record import Recorder
+from jitgrad.core.recorder import Recorder
 from jitgrad.execute import oracle
 from jitgrad.execute.cpu.plans import plan_of
 from jitgrad.frontend.explain import program_of

@@ -12,7 +12,8 @@ from jitgrad.core.aval import AVALS, aval
 from jitgrad.core.dtypes import CODES
 from jitgrad.core.form import Form, form
 from jitgrad.core.primitive import BY_NAME, OPS, Kind, Linear, Missing, missing
-from jitgrad.core.record import Recorder, tensor
+from jitgrad.core.record import tensor
+from jitgrad.core.recorder import Recorder
 from jitgrad.execute import oracle
 from jitgrad.execute.cpu.plans import plan_of
 from jitgrad.transform import tangent

@@ -14,7 +14,7 @@ import jitgrad as jg
 from jitgrad.core.aval import aval
 from jitgrad.core.form import FORMS
 from jitgrad.core.program import Program
-from jitgrad.core.record import Recorder
+from jitgrad.core.recorder import Recorder
 from jitgrad.execute import oracle
 from jitgrad.execute.cpu.plans import plan_of
 from jitgrad.transform.vjp import vjp

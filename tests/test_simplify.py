@@ -15,7 +15,8 @@ from jitgrad.core.dtypes import CODES, DTYPES
 from jitgrad.core.form import form
 from jitgrad.core.primitive import BY_NAME, OPS, TABLE, Kind, Primitive, takes
 from jitgrad.core.program import programs_in
-from jitgrad.core.record import Recorder, dispatch, tensor
+from jitgrad.core.record import dispatch, tensor
+from jitgrad.core.recorder import Recorder
 from jitgrad.execute.cpu.plans import plan_of
 from jitgrad.transform import control
 from jitgrad.transform.higher import CALL, inlined

@@ -8,7 +8,8 @@ import pytest
 import jitgrad as jg
 from jitgrad.core.aval import AVALS
 from jitgrad.core.primitive import OPS, Missing
-from jitgrad.core.record import Recorder, tensor
+from jitgrad.core.record import tensor
+from jitgrad.core.recorder import Recorder
 from jitgrad.execute import oracle
 from jitgrad.transform.vjp import vjp
 from table import ENTRIES, ident, operands, points, reference

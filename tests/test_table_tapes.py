@@ -11,7 +11,8 @@ import pytest
 import jitgrad as jg
 from jitgrad.core.aval import AVALS
 from jitgrad.core.primitive import FIXED, OPS, Missing
-from jitgrad.core.record import Recorder, tensor
+from jitgrad.core.record import tensor
+from jitgrad.core.recorder import Recorder
 from jitgrad.execute import oracle
 from jitgrad.testing import tolerances
 from jitgrad.transform.vjp import vjp

@@ -11,7 +11,7 @@ import pytest
 import jitgrad as jg
 from jitgrad import ops
 from jitgrad.core.primitive import elementwise, missing, reduction, uniform
-from jitgrad.core.record import Recorder
+from jitgrad.core.recorder import Recorder
 from jitgrad.execute import oracle
 from jitgrad.execute.cpu.plans import plan_of
 from jitgrad.ops import maths, scalar

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from jitgrad.core.aval import AVALS, Aval
-from jitgrad.core.record import Recorder
+from jitgrad.core.recorder import Recorder
 from jitgrad.execute.cpu import layout, types
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.frontend.log import aside

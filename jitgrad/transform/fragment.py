@@ -14,7 +14,7 @@ from jitgrad.core.errors import user_error
 from jitgrad.core.form import FORMS, Form, form, grown
 from jitgrad.core.primitive import BY_NAME, Missing
 from jitgrad.core.program import Program
-from jitgrad.core.record import Recorder
+from jitgrad.core.recorder import Recorder
 from jitgrad.transform.prune import pruned
 from jitgrad.transform.walk import MASK_BITS
 

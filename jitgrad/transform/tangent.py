@@ -16,8 +16,8 @@ from jitgrad.core.errors import user_error
 from jitgrad.core.form import Form, form
 from jitgrad.core.primitive import BY_NAME, Kind, Linear, Missing
 from jitgrad.core.program import Program
-from jitgrad.core.record import Recorder, dispatch, replay
-from jitgrad.core.recorder import recorder_for
+from jitgrad.core.record import dispatch, replay
+from jitgrad.core.recorder import Recorder, recorder_for
 from jitgrad.transform.fragment import POOL, cotangents_of, no_rule, ruled
 from jitgrad.transform.prune import pruned
 from jitgrad.transform.vjp import vjp
