@@ -126,6 +126,15 @@ def test_other_plain_values_are_keys(values):
     assert_alike(lambda wrap: wrap(lambda x, a: (x, a, str(a))), [(X, a) for a in values * 2])
 
 
+@pytest.mark.parametrize("kind", [str, bytes, frozenset])
+def test_equal_values_of_a_class_of_the_users_may_differ(kind):
+    made = type("Own", (kind,), {})
+    values = [made(), made()]
+    for k, value in enumerate(values):
+        value.rate = 2.0 + k
+    assert_alike(lambda wrap: wrap(lambda x, a: x * a.rate), [(X, a) for a in values * 2])
+
+
 def test_numbers_under_another_default_dtype():
     def f(x, a):
         return x * jg.constant(0.1) + 1.5 + a + jg.zeros(3)

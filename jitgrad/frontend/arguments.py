@@ -23,7 +23,7 @@ from jitgrad.ops import composite
 
 Instruction = tuple[Any, ...]
 Path = tuple[Any, ...]                     # where an argument stands: position or name, then keys
-_BY_VALUE = (str, bytes, frozenset, np.dtype)
+_BY_VALUE = (str, bytes, frozenset)
 _PARTS = {complex: ("real", "imag"), range: ("start", "stop", "step"), slice: ("start", "stop", "step")}
 _SETS = (set, bytearray)
 _INT64 = range(-(2**63), 2**63)
@@ -105,7 +105,7 @@ class Arguments:
             self._parts(at, x, _PARTS[kind])
         elif kind is frozenset and not all(isinstance(item, str | bytes) for item in x):
             say(("is", at, x))                         # equal ones may hold 1, 1.0 and True
-        elif isinstance(x, _BY_VALUE):
+        elif kind in _BY_VALUE or isinstance(x, np.dtype):
             say(("equal", at, x))
         elif isinstance(x, _SINGLE) or kind is Variable or isinstance(x, type):
             say(("is", at, x))
