@@ -15,7 +15,7 @@ from benchmarks import workloads as w
 from benchmarks.libraries.use_jitgrad import mlp_loss
 from jitgrad.core.aval import AVALS
 from jitgrad.core.program import Program
-from jitgrad.core.record import Recorder
+from jitgrad.core.recorder import Recorder
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.transform.vjp import joined, pullback

@@ -64,7 +64,10 @@ def loops():
         z = jg.sum(a) + b + control.cond(n > 3, [y], grow, grow)[0]
     return [z, *tape.gradient(z, [wide, one])]
 
-for program, last in ((loop, 700), (mixed, 2500), (loops, 400)):
+cases = [(loop, 700), (mixed, 2500), (loops, 400)]
+if sys.version_info >= (3, 12):           # as above: rows of loops are bound by functions and generators of Python
+    cases.pop()
+for program, last in cases:
     program()
     want = [t.numpy() for t in program()]
     gc.collect()

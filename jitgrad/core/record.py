@@ -18,7 +18,6 @@ from jitgrad.core.form import Form, form
 from jitgrad.core.number import Number
 from jitgrad.core.primitive import BY_NAME, FIXED, Primitive
 from jitgrad.core.program import Program
-from jitgrad.core.recorder import Recorder as Recorder
 from jitgrad.core.recorder import active, recorder_for
 
 _HASHED = (int, bool, str, type(None), float, np.dtype)
