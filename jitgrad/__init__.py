@@ -1,5 +1,6 @@
 """jitgrad: automatic differentiation for fast CPU training loops, with a TensorFlow-style tape."""
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from jitgrad._version import __version__ as __version__
@@ -43,7 +44,6 @@ from jitgrad.frontend.forward import ForwardAccumulator as ForwardAccumulator
 from jitgrad.frontend.forward import hvp as hvp
 from jitgrad.frontend.forward import jvp as jvp
 from jitgrad.frontend.forward import linearize as linearize
-from jitgrad.frontend.function import function as function
 from jitgrad.frontend.lines import debug_lines as debug_lines
 from jitgrad.frontend.nans import debug_nans as debug_nans
 from jitgrad.frontend.tape import GradientTape as GradientTape
@@ -61,6 +61,9 @@ from jitgrad.ops.products import *
 from jitgrad.ops.shapes import *
 from jitgrad.ops.statistics import *
 
+if _TYPE_CHECKING:
+    from jitgrad.frontend.function import function as function
+
 Tensor: _Any = _Machine.Tensor
 Variable: _Any = _Machine.Variable
 for _methods, _target in ((_Operations, Tensor), (_TensorMethods, Tensor), (_Operations, Variable),
@@ -75,6 +78,9 @@ def __getattr__(name: str) -> _Any:
     if name in ("nn", "interop", "testing"):       # not needed by a loop that only differentiates
         import importlib
         return importlib.import_module(f"jitgrad.{name}")
+    if name == "function":                         # nor is this, which brings machine code of its own
+        from jitgrad.frontend.function import function
+        return globals().setdefault(name, function)
     if name in _ops.public():                       # an entry that was added later
         return _ops.public()[name]
     raise AttributeError(f"module 'jitgrad' has no attribute {name!r}")

@@ -10,6 +10,7 @@ from jitgrad.core.dtypes import FLOAT32, FLOAT64, INT64
 from jitgrad.core.primitive import OPS
 from jitgrad.core.recorder import Recorder
 from jitgrad.execute.cpu import functions, layout, types
+from jitgrad.execute.cpu.function_type import Function
 from jitgrad.execute.cpu.plans import Plan
 
 F32, F64, I64 = FLOAT32, FLOAT64, INT64
@@ -55,7 +56,7 @@ def _listed(x):
 
 def function(*traces):
     """A Function of these traces that says when Python had to act."""
-    f = types.Function()
+    f = Function()
     f._slow = lambda *args, **kwargs: ("slow", args, kwargs)
     f._failed = lambda address, guard, *args, **kwargs: ("failed", address, guard, args, kwargs)
     functions.install(f, traces)

@@ -14,6 +14,7 @@ from jitgrad.core.aval import aval
 from jitgrad.core.dtypes import CODES
 from jitgrad.core.recorder import Recorder
 from jitgrad.execute.cpu import functions, types
+from jitgrad.execute.cpu.function_type import Function
 
 KEY = object()
 
@@ -51,7 +52,7 @@ def test_methods():
 
 
 def test_a_function_without_a_python_half_says_so():
-    f = types.Function()
+    f = Function()
     for call in (f, lambda: f(1, a=2)):
         with pytest.raises(TypeError):
             call()

@@ -73,7 +73,7 @@ def choices(params: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def programs() -> None:
-    """A gradient to second order and an optimizer's step: what is not of one operation alone."""
+    """A gradient to second order, an optimizer's step, a recorded function: what is not of one operation alone."""
     x, w = jg.Variable(np.ones((3, 2), np.float32)), jg.Variable(np.ones((2, 2), np.float32))
     with jg.GradientTape() as outer:
         with jg.GradientTape() as tape:
@@ -81,3 +81,4 @@ def programs() -> None:
         g = tape.gradient(y, [x, w])
     outer.gradient(g, [x, w])
     jg.nn.optimizers.Adam().apply_gradients(zip(g, [x, w], strict=True))
+    jg.function(lambda v: v * 2.0)(x)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
-STRUCTURE, DEFAULTS = 0, 1
-VERSIONS = np.zeros(2, np.int64)         # of what layers and optimizers hold; of process-wide defaults
+STRUCTURE, DEFAULTS, ANY = 0, 1, 2
+VERSIONS = np.zeros(3, np.int64)         # of what layers and optimizers hold; of process-wide defaults; of either
+_lock = threading.Lock()
 
 
 def changed(which: int) -> None:
     """Something did."""
-    VERSIONS[which] += 1
+    with _lock:
+        VERSIONS[which] += 1
+        VERSIONS[ANY] += 1

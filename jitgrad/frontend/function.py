@@ -23,6 +23,7 @@ from jitgrad.core.recorder import active
 from jitgrad.core.tensor import install as install_methods
 from jitgrad.execute.cpu import layout
 from jitgrad.execute.cpu import types as machine
+from jitgrad.execute.cpu.function_type import Function
 from jitgrad.execute.cpu.functions import install
 from jitgrad.frontend import nans
 from jitgrad.frontend.arguments import Arguments, Exotic, normal
@@ -348,13 +349,13 @@ class FunctionMethods:
         return str(vars(self)["__qualname__"])
 
 
-install_methods(FunctionMethods, machine.Function)
+install_methods(FunctionMethods, Function)
 
 
 def make(f: Callable[..., Any], on_branch_change: str, check_every: int) -> Any:
     """A Function over a Python callable."""
     impl = _Function(f, on_branch_change, check_every)
-    made: Any = machine.Function()
+    made: Any = Function()
     made._slow, made._failed, made._impl = impl.slow, impl.failed, impl
     impl.function = weakref.ref(made)
     return functools.update_wrapper(made, f)
@@ -388,7 +389,7 @@ def function(f: Callable[..., Any] | None = None, *, on_branch_change: str = "re
     """
     if f is None:
         return functools.partial(function, on_branch_change=on_branch_change, check_every=check_every)
-    if isinstance(f, machine.Function):
+    if isinstance(f, Function):
         return f
     if not callable(f):
         raise user_error(TypeError, f"function: takes a callable, got {type(f).__name__}")

@@ -19,7 +19,7 @@ from jitgrad.core.number import number
 from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
 from jitgrad.core.record import tensor
-from jitgrad.core.versions import VERSIONS
+from jitgrad.core.versions import ANY, DEFAULTS, VERSIONS
 from jitgrad.execute.cpu.functions import Trace, views
 from jitgrad.execute.cpu.lifetime import immortal
 from jitgrad.execute.cpu.plans import Plan
@@ -143,7 +143,7 @@ class Entry:
         sources += [("captured", a, count + len(traced.variables) + i) for i, a in enumerate(traced.arrays)]
         checks = Checks(arguments.used, arguments.places)
         checks.add(self.facts)
-        words = [("word", VERSIONS.ctypes.data + 8 * i, v) for i, v in enumerate(self._word)]
+        words = [("word", VERSIONS.ctypes.data + 8 * ANY, self._word[ANY])]
         return Trace(self.plan, [*arguments.recipe(), *words, *checks.rows, *sources], positional=arguments.count,
                      names=arguments.names, answer=self.answer.instructions, assignments=traced.assigned,
                      views=self._views)
@@ -170,7 +170,7 @@ class Entry:
     def refreshed(self) -> bool:
         """Whether the counters have moved on without a change of what this trace met; then it is good again."""
         now = VERSIONS.tolist()
-        if now == self._word or now[1:] != self._word[1:] or self._present() != self._versions:
+        if now == self._word or now[DEFAULTS] != self._word[DEFAULTS] or self._present() != self._versions:
             return False
         self._word = now
         links, tape_plan = self.trace.links, self.trace.tape_plan

@@ -13,7 +13,7 @@ from jitgrad.core.form import Form
 from jitgrad.core.program import Program
 from jitgrad.execute.cpu import library, plans
 from jitgrad.execute.cpu.lifetime import immortal
-from jitgrad.execute.cpu.types import NATIVE
+from jitgrad.execute.cpu.types import later
 from jitgrad.plan.memory import ALIGN
 from jitgrad.transform.control.steps import Step, needed_for
 from jitgrad.transform.control.whiles import Stage, firsts, steps_of
@@ -74,7 +74,7 @@ def _branch(f: Form) -> library.Kernel:
     no = _part(f.params["no"], operands, first + len(yes.pointers))
     pointers = yes.pointers + no.pointers
     table = _room(8 * (first + len(pointers)))
-    return NATIVE["branch"], [results, operands, table + max(yes.arena, no.arena), table, len(pointers),
+    return later()["branch"], [results, operands, table + max(yes.arena, no.arena), table, len(pointers),
                               library.keep(pointers), yes.code, yes.rows, no.code, no.rows]
 
 
@@ -109,7 +109,7 @@ def _loop(f: Form) -> library.Kernel:
             streams += [_Stream(-1, 8 * r, step.result(r).nbytes) for r in range(step.carry, step.carry + step.ys)]
         laid.append(_Laid(step, stage.reverse, streams, records[s][1] if condition else 0, first[s], len(f.outs),
                           condition if s == 0 else None))
-    return NATIVE["loop"], _words(f, laid, length, consts, first[-1] if condition else -1)
+    return later()["loop"], _words(f, laid, length, consts, first[-1] if condition else -1)
 
 
 def _record(step: Step) -> tuple[list[int], int]:

@@ -46,7 +46,8 @@ from jitgrad.core.aval import AVALS, Aval
 from jitgrad.core.dtypes import FLOAT32, FLOAT64, INT64
 from jitgrad.core.primitive import TABLE, Kind
 from jitgrad.core.program import Program
-from jitgrad.execute.cpu import layout, library, types
+from jitgrad.execute.cpu import layout, library
+from jitgrad.execute.cpu.function_type import set_traces
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.execute.cpu.types import peek, poke
 
@@ -307,5 +308,5 @@ def views(program: Program, inputs: Container[int]) -> dict[int, tuple[int, Aval
 
 
 def install(function: Any, traces: Sequence[Trace]) -> None:
-    """The traces of a `types.Function`, which tries up to `layout.MAX_TRACES` of them, the first first."""
-    types.set_traces(function, tuple(traces), tuple(t.address for t in traces))
+    """The traces of a `function_type.Function`, which tries up to `layout.MAX_TRACES` of them, the first first."""
+    set_traces(function, tuple(traces), tuple(t.address for t in traces))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as C
+import functools
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Mapping
@@ -134,7 +135,7 @@ def _slots_of(arity: int) -> list[tuple[int, str]]:
 def _build() -> bytes:
     from jitgrad.execute.cpu.native import build
     announce("compiling the machine code of Tensors and tapes, once for this machine")
-    texts = build.natives()
+    texts = build.natives(later=False)
     texts += [build.trampolines(_slots_of(2), "slot_binary", 2), build.trampolines(_slots_of(1), "slot_unary", 1)]
     return llvm.emit(texts, optimise="loops" if config.numba_kernels() else "branches")
 
@@ -147,10 +148,22 @@ def announce(what: str) -> None:
 def _load() -> dict[str, int]:
     obj = cache.fetch("native", fingerprint.natives(), _build)
     slots = [name for n in (1, 2) for _, name in _slots_of(n)]
-    return llvm.link(obj, [*exports.names(), *slots], {"jitgrad_state": _state})
+    return llvm.link(obj, [*exports.names(later=False), *slots], {"jitgrad_state": _state})
 
 
 NATIVE = _load()
+
+
+def _build_later() -> bytes:
+    from jitgrad.execute.cpu.native import build
+    return llvm.emit(build.natives(later=True), optimise="loops" if config.numba_kernels() else "branches")
+
+
+@functools.cache
+def later() -> dict[str, int]:
+    """The natives of recorded functions and loops, which no eager program needs."""
+    obj = cache.fetch("native_functions", fingerprint.natives(), _build_later)
+    return llvm.link(obj, exports.names(later=True), {"jitgrad_state": _state})
 
 
 # ---- types ---------------------------------------------------------------------------------------
@@ -220,18 +233,6 @@ OpType = _make(
     [("__vectorcalloffset__", _T_SSIZE, layout.O_VECTORCALL, _READONLY),
      ("__dictoffset__", _T_SSIZE, layout.O_DICT, _READONLY), _weak(layout.O_WEAK)])
 
-_dict = immortal((_Getter * 2)(
-    _Getter(b"__dict__", _address("PyObject_GenericGetDict"), _address("PyObject_GenericSetDict"))))
-Function = _make(
-    "jitgrad.Function", layout.N_SIZE, 0, _HAVE_GC | _HAVE_VECTORCALL | _METHOD,
-    {_CALL: _address("PyVectorcall_Call"), _NEW: NATIVE["function_new"], _GET: NATIVE["function_get"],
-     _GETTERS: C.addressof(_dict), _TRAVERSE: NATIVE["function_traverse"], _CLEAR: NATIVE["function_clear"],
-     _DEALLOC: NATIVE["function_dealloc"]},
-    [("__vectorcalloffset__", _T_SSIZE, layout.N_VECTORCALL, _READONLY),
-     ("__dictoffset__", _T_SSIZE, layout.N_DICT, _READONLY), _weak(layout.N_WEAK),
-     ("_slow", _T_OBJECT_EX, layout.N_SLOW, 0), ("_failed", _T_OBJECT_EX, layout.N_FAILED, 0),
-     ("_held", _T_OBJECT_EX, layout.N_HELD, _READONLY), _word("_hits", layout.N_HITS, 0)])
-
 _GRADIENT = """gradient(target, sources, output_gradients=None, unconnected_gradients=UnconnectedGradients.NONE)
 
 The gradient of ``target`` (summed over its elements, and over a nest of targets) in each source.
@@ -253,15 +254,17 @@ Tape = _make(
     [_weak(layout.K_WEAK), _word("_flags", layout.K_FLAGS, 0)])
 
 
-def _builtin(name: str) -> Callable[..., Any]:
-    table = _Method(name.encode(), NATIVE[name], _FASTCALL, None)
+def builtin(name: str, address: int) -> Callable[..., Any]:
+    """A function of Python that runs a native one: (self, args, count) -> object."""
+    table = _Method(name.encode(), address, _FASTCALL, None)
     _kept.append(table)
     make = C.PYFUNCTYPE(C.py_object, C.c_void_p, C.c_void_p, C.c_void_p)(("PyCFunction_NewEx", _API))
     made: Callable[..., Any] = make(C.addressof(table), None, None)
     return made
 
 
-_builtins = {name: _builtin(name) for names in exports.BUILTINS.values() for name in names}
+_builtins = {name: builtin(name, NATIVE[name]) for place, names in exports.BUILTINS.items() for name in names
+             if place not in exports.LATER}
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
@@ -279,7 +282,6 @@ for _at, _value in ((layout.S_TENSOR, Tensor), (layout.S_VARIABLE, Variable), (l
                     (layout.S_NONE, None), (layout.S_TUPLE, tuple), (layout.S_LIST, list), (layout.S_TAPE, Tape),
                     (layout.S_EXCEPTION, Exception), (layout.S_NDARRAY, np.ndarray), (layout.S_DICT, dict)):
     set_state(_at, id(_value))
-set_state(layout.S_FUNCTION_CALL, NATIVE["function_vectorcall"])
 set_state(layout.S_RECORDER_TABLE, _recorders.ctypes.data)
 set_state(layout.S_THREADS, _threads.ctypes.data)
 _kept.extend((sys.intern("co_filename"), PACKAGE))

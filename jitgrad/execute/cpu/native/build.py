@@ -16,10 +16,10 @@ from jitgrad.execute.cpu.native.language import Array, Unsupported, Value
 from jitgrad.execute.cpu.native.translate import Module
 
 
-def natives() -> list[str]:
-    """Texts that define every native function."""
+def natives(later: bool) -> list[str]:
+    """Texts that define the native functions of one object file (see `exports`)."""
     functions = {name: getattr(importlib.import_module(f"jitgrad.execute.cpu.native.{place}"), name)
-                 for table in (exports.BUILTINS, exports.INNER) for place, names in table.items() for name in names}
+                 for name, place in exports.names(later).items()}
     if config.numba_kernels():
         from jitgrad.execute.cpu.native import by_numba
         return [by_numba.exported(name, function) for name, function in functions.items()]

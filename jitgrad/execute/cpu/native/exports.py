@@ -1,4 +1,7 @@
-"""What the native object file defines for others, by the module where it is written."""
+"""What the native object files define for others, by the module where it is written.
+
+There are two: Tensors and tapes need the first at once, and the second waits for the first recorded function or loop.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,10 @@ INNER = {                        # slots and methods of types, kernels, function
 }
 
 
-def names() -> list[str]:
-    """Every symbol."""
-    return [name for table in (BUILTINS, INNER) for group in table.values() for name in group]
+LATER = ("functions", "replay", "loops")
+
+
+def names(later: bool) -> dict[str, str]:
+    """Every symbol of the second object file, or of the first, and where it is written."""
+    return {name: place for table in (BUILTINS, INNER) for place, group in table.items()
+            for name in group if (place in LATER) == later}
