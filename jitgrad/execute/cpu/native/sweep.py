@@ -46,8 +46,11 @@ def is_guard(status):
 def sweep(code, count, table, arena):
     """Instructions: kernel, params, n, then n slots: a byte offset into the arena, or -1 - i for table[i].
 
-    The status is that of the kernel that failed; where a guard did, here or in a row that loops, it says in which row.
+    A negative count says that ``code`` is a function of the table and the arena that does all of them. The status is
+    that of the kernel that failed; where a guard did, here or in a row that loops, it says in which row.
     """
+    if count < 0:
+        return call_kernel(code, table, arena)
     few = frame_slots()
     for i in range(count):
         n = load(code + 16)
@@ -100,15 +103,16 @@ def run_code(st, plan, table):
     for k in range(load(plan + lay.P_CONSTANT_COUNT)):
         store(table + 8 * (n_in + n_out + k), load(constants + 8 * k))
     free_threads = load(plan + lay.P_FLAGS) & lay.LONG != 0
-    size = load(plan + lay.P_ARENA)
+    # all three at once: another thread may put machine code in the place of instructions
+    size, code, count = load(plan + lay.P_ARENA), load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT)
     if not free_threads and size <= lay.SCRATCH_BYTES:
-        return sweep(load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT), table, load(st + lay.S_SCRATCH))
+        return sweep(code, count, table, load(st + lay.S_SCRATCH))
     block = take_block(st, size + 64)
     if block == 0:
         return lay.NO_MEMORY
     room = load(st + lay.S_POOL_TAKEN)
     thread = save_thread() if free_threads else 0
-    status = sweep(load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT), table, (block + 63) & -64)
+    status = sweep(code, count, table, (block + 63) & -64)
     if free_threads:
         restore_thread(thread)
     give_block(st, block, room)
