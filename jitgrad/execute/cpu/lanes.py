@@ -52,8 +52,8 @@ def splat(value: float, dtype: np.dtype[Any]) -> str:
 class Text:
     """Lines of one function under construction, with its declarations and constant tables."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, arguments: str = "ptr %params, ptr %slots") -> None:
+        self.name, self.arguments = name, arguments
         self.lanes = LANES  # of the vectors written now
         self.lines: list[str] = []
         self.entry: list[str] = []  # allocas: they belong to the entry block
@@ -190,7 +190,7 @@ class Text:
     def finish(self) -> str:
         """The whole function with what it needs, one module's worth of text."""
         tables = [f"{name} = {text}" for text, name in self.tables.items()]
-        head = [f"define i64 @{self.name}(ptr %params, ptr %slots) {{", "entry:", *self.entry]
+        head = [f"define i64 @{self.name}({self.arguments}) {{", "entry:", *self.entry]
         return "\n".join([*tables, *head, *self.lines, "}", *self.declarations, ""])
 
 

@@ -1,0 +1,223 @@
+"""Tier 1: a Program as one machine-code function of a table and an arena, as the sweep calls it.
+
+Its nests are loops written for their shapes; rows with a kernel of their own call it. Memory is laid out as for the
+sweep, over steps instead of rows, so what lives inside a nest has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from jitgrad.core import backend
+from jitgrad.core.primitive import BY_NAME
+from jitgrad.core.program import Program
+from jitgrad.execute.cpu import cache, layout, library, llvm
+from jitgrad.execute.cpu.lanes import Text, module
+from jitgrad.execute.cpu.nests import Walk, Writer, walk_of
+from jitgrad.execute.cpu.types import peek
+from jitgrad.plan import memory
+from jitgrad.plan.fuse import Call, Nest, Operand, Step, read_later, steps_of
+
+SYMBOL = "plan"
+_COPY = -1
+_int = np.int64
+
+
+class Machine(NamedTuple):
+    """Machine code of a Program: where it is, and the bytes of arena that it works in."""
+
+    address: int
+    arena: int
+
+
+class Copy(NamedTuple):
+    """A result that lies in another value: its bytes move to where results are wanted."""
+
+    operands: tuple[Operand, ...]
+    outs: tuple[int, ...]
+
+    @property
+    def members(self) -> tuple[Copy, ...]:
+        return (self,)
+
+
+@dataclass
+class Laid:
+    """Steps with what they write, and where everything lies: an arena offset, or -1 - i for entry i of the table."""
+
+    steps: list[Step | Copy]
+    walks: dict[int, Walk]
+    written: list[list[int]]
+    places: list[dict[int, int]]
+    copies: list[tuple[int, int, int]]
+    arena: int
+
+
+def machine_code(program: Program, first_result: int, first_const: int, guards: Sequence[int]) -> Machine:
+    """Compile a Program without calls; ``guards``: the status word's number for each guard row, in order.
+
+    The table of pointers begins with the inputs; results and constants stand where told.
+    """
+    laid = lay_out(program, first_result, first_const)
+    text, imports = write(laid, guards)
+    key = cache.digest(llvm.host(), text)
+    obj = cache.fetch(SYMBOL, key, lambda: llvm.emit(text))
+    return Machine(llvm.link(obj, [SYMBOL], imports)[SYMBOL], laid.arena)
+
+
+def lay_out(program: Program, first_result: int, first_const: int) -> Laid:
+    """The steps, and where their values lie."""
+    found, lies = steps_of(program)
+    steps: list[Step | Copy] = list(found)
+    results, free = [], len(program.avals)
+    sizes = {v: program.aval(v).nbytes for v in range(free)}
+    for v in program.results.tolist():
+        value, offset = lies.get(v, (v, 0))
+        if v >= 0 and (offset or sizes[value] != sizes[v]):
+            steps.append(Copy((Operand(value, offset, program.aval(v)),), (free,)))
+            sizes[free], value = sizes[v], free
+            free += 1
+        results.append(value)
+    kept = {*results}
+    written, walks, reads = [], {}, []
+    for k, (step, others) in enumerate(zip(steps, read_later(steps), strict=True)):
+        outs = [v for m in step.members for v in m.outs]
+        if isinstance(step, Nest):
+            outs = [v for v in outs if v in others or v in kept]
+            walks[k] = walk_of(step, {*outs})
+            for v, a in walks[k].kept:               # memory of a row, for the nest's own use
+                outs.append(v)
+                sizes[v] = a.dtype.itemsize * step.length
+        written.append(outs)
+        inside = {v for m in step.members for v in m.outs}
+        reads.append(list(dict.fromkeys(o.value for m in step.members for o in m.operands if o.value not in inside)))
+    return _laid(program, steps, walks, written, reads, results, sizes, first_result, first_const)
+
+
+def _laid(program: Program, steps: list[Step | Copy], walks: dict[int, Walk], written: list[list[int]],
+          reads: list[list[int]], results: list[int], sizes: dict[int, int], first_result: int,
+          first_const: int) -> Laid:
+    inputs, constants = program.inputs.tolist(), list(program.constants)
+    order = [*inputs, *constants, *(v for outs in written for v in outs)]
+    at = {v: i for i, v in enumerate(order)}
+    n = len(steps)
+    slot = np.full(len(order) + 1, memory.NOWHERE, _int)
+    slot[: len(inputs)] = -1 - np.arange(len(inputs))
+    slot[len(inputs): len(inputs) + len(constants)] = -1 - (first_const + np.arange(len(constants)))
+    pairs = np.array([word for i, v in enumerate(results) for word in (
+        at[v] if v >= 0 else -1, -1 - (first_result + i))] + [0], _int)
+    nbytes = np.array([*(sizes[v] for v in order), 0], _int)
+    counts, made_counts = ([len(x) for x in lists] for lists in (reads, written))
+    operands = np.array([at[v] for ids in reads for v in ids] + [0], _int)
+    code = np.zeros(3 * n + sum(counts) + sum(made_counts) + 5 * len(results) + 1, _int)
+    ordinals, made, numbers = np.zeros(n + 1, _int), np.zeros(3, _int), np.arange(n + 1, dtype=_int)
+    room = (np.zeros(len(order) + 2, _int) for _ in range(4))
+    status = backend.current().compiled(memory.lay_out)(
+        np.array([n, len(order), len(results)], _int), numbers, np.array([0, *np.cumsum(counts)], _int), operands,
+        len(inputs) + len(constants) + np.array([0, *np.cumsum(made_counts)], _int), pairs, slot, nbytes, numbers,
+        np.zeros(n + 1, _int), np.zeros(n + 1, _int), np.array([*counts, 0], _int), np.array([*made_counts, 0], _int),
+        np.array([_COPY], _int), nbytes, *room, code, ordinals, made)
+    assert status == memory.DONE
+    places: list[dict[int, int]] = [{} for _ in steps]
+    copies, k = [], 0
+    for _ in range(int(made[memory.M_COUNT])):
+        step, params, count = code[k: k + 3].tolist()
+        where = code[k + 3: k + 3 + count].tolist()
+        if step == _COPY:
+            copies.append((where[0], where[1], params))
+        else:
+            places[step] = dict(zip([*written[step], *reads[step]], where, strict=True))
+        k += 3 + count
+    return Laid(steps, walks, written, places, copies, int(made[memory.M_ARENA]))
+
+
+# ---- text ------------------------------------------------------------------------------------------
+
+def write(laid: Laid, guards: Sequence[int]) -> tuple[str, dict[str, int]]:
+    """The text of the function, and the addresses of what it names."""
+    made = _Function(guards)
+    for k, step in enumerate(laid.steps):
+        made.step(step, laid.places[k], laid.walks.get(k), laid.written[k])
+    for to, source, nbytes in laid.copies:
+        made.copy(made.pointer(to), made.pointer(source), nbytes)
+    return made.finish(), made.imports
+
+
+class _Function:
+    """The function under construction."""
+
+    def __init__(self, guards: Sequence[int]) -> None:
+        self.text = Text(SYMBOL, "ptr %table, ptr %arena")
+        self.imports: dict[str, int] = {}
+        self.names: dict[int, str] = {}
+        self.guards = iter(guards)
+        self.slots = self.text.stack("ptr", 1)
+        self.most = 1
+        self.failures: list[tuple[str, str]] = []
+
+    def pointer(self, slot: int) -> str:
+        """Address of a place."""
+        if slot >= 0:
+            return self.text.set(f"getelementptr i8, ptr %arena, i64 {slot}")
+        word = self.text.set(f"getelementptr ptr, ptr %table, i64 {-1 - slot}")
+        return self.text.set(f"load ptr, ptr {word}, align 8")
+
+    def step(self, step: Step | Copy, places: dict[int, int], walk: Walk | None, written: list[int]) -> None:
+        if walk is not None:
+            Writer(self.text, walk, lambda v: self.pointer(places[v]), written).all_rows()
+        elif isinstance(step, Copy):
+            (o,), (v,) = step.operands, step.outs
+            self.copy(self.pointer(places[v]), self.address(o, places), o.aval.nbytes)
+        else:
+            assert isinstance(step, Call)
+            self.call(step, places)
+
+    def address(self, o: Operand, places: dict[int, int]) -> str:
+        pointer = self.pointer(places[o.value])
+        return self.text.set(f"getelementptr i8, ptr {pointer}, i64 {o.offset}") if o.offset else pointer
+
+    def copy(self, to: str, source: str, nbytes: int) -> None:
+        self.text.declare("void", "llvm.memmove.p0.p0.i64", "ptr", "ptr", "i64", "i1")
+        self.text.do(f"call void @llvm.memmove.p0.p0.i64(ptr {to}, ptr {source}, i64 {nbytes}, i1 false)")
+
+    def call(self, step: Call, places: dict[int, int]) -> None:
+        """A row by its own kernel; what does not return 0 ends the run."""
+        text = self.text
+        given = [self.pointer(places[v]) for v in step.outs] + [self.address(o, places) for o in step.operands]
+        self.most = max(self.most, len(given))
+        for k, pointer in enumerate(given):
+            text.do(f"store ptr {pointer}, ptr {text.set(f'getelementptr ptr, ptr {self.slots}, i64 {k}')}, align 8")
+        struct = library.realise(step.form)
+        kernel = self.name("kernel", peek(struct + layout.F_KERNEL))
+        params = self.name("params", peek(struct + layout.F_PARAMS))
+        status = text.set(f"call i64 @{kernel}(ptr @{params}, ptr {self.slots})")
+        after = text.fresh("after")
+        if step.form.prim is BY_NAME["guard"]:
+            self.failures.append((str(layout.GUARD_FAILED + (next(self.guards) << layout.ORDINAL)), text.block))
+        else:
+            self.failures.append((status, text.block))
+        text.branch(text.set(f"icmp eq i64 {status}, 0"), after, "failed")
+        text.label(after)
+
+    def name(self, stem: str, address: int) -> str:
+        """A symbol for an address, numbered as met, so that the text is the same in every process."""
+        if address not in self.names:
+            self.names[address] = f"{stem}{len(self.names)}"
+            self.imports[self.names[address]] = address
+        return self.names[address]
+
+    def finish(self) -> str:
+        text = self.text
+        text.do("ret i64 0")
+        if self.failures:
+            text.label("failed")
+            text.set("phi i64 " + ", ".join(f"[{status}, %{block}]" for status, block in self.failures), "status")
+            text.do("ret i64 %status")
+        text.entry[0] = text.entry[0].replace("[1 x ptr]", f"[{self.most} x ptr]")
+        declared = [f"declare i64 @{name}(ptr, ptr)" if name.startswith("kernel") else f"@{name} = external global i8"
+                    for name in self.imports]
+        return module([text.finish()]) + "\n".join([*declared, ""])

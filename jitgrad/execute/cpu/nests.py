@@ -1,0 +1,519 @@
+"""Nests of a Plan as vector text: elementwise rows and reductions over last axes, in one walk over memory.
+
+A row of up to `SHORT` vectors is unrolled: its values stay in registers. A longer one is walked in passes, one more
+for each reduction that later members wait for; values that a later pass reads are kept in memory. Reductions have the
+order of `reductions`, so the bits are those of a kernel for each row, whatever the lanes and the threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jitgrad.core.aval import Aval
+from jitgrad.execute.cpu import llvm
+from jitgrad.execute.cpu.lanes import Text, emit, register, splat, stored
+from jitgrad.execute.cpu.reductions import CHUNK, FLOAT32, FLOAT64, reduction_init
+from jitgrad.ops.scalar import Trace
+from jitgrad.plan.fuse import Member, Nest, Operand, aligned, body_of, inner_step, split
+
+SHORT = 4                      # vectors of a row that is unrolled
+MOST_UNROLLED = 6000           # nodes of all its vectors
+ACCUMULATORS = 32              # lanes that a reduction adds up side by side
+
+Place = Callable[[int], str]
+
+
+@dataclass(eq=False)
+class Walk:
+    """How a nest is walked: lanes, whether rows are unrolled, the pass of each value, and what passes keep."""
+
+    nest: Nest
+    lanes: int
+    short: bool
+    turn: dict[int, int]
+    kept: list[tuple[int, Aval]] = field(default_factory=list)
+
+    @property
+    def tail(self) -> int:
+        """Elements of a row behind its whole vectors."""
+        return self.nest.length % self.lanes
+
+
+def walk_of(nest: Nest, written: set[int]) -> Walk:
+    """The walk of a nest, of whose values some are read elsewhere too."""
+    length = nest.length
+    wide = [a for m in nest.members if m.wide or m.fold for a in (*m.form.avals, *m.form.outs)]
+    narrow_types = all(a.dtype.itemsize <= 4 for a in wide)
+    lanes = 1 if length == 1 else 8
+    if narrow_types and (8 < length <= 16 or length > 64 and llvm.has_feature("avx512f")):
+        lanes = 16
+    vectors = -(-length // lanes)
+    short = vectors == 1 or vectors <= SHORT and nest.nodes * vectors <= MOST_UNROLLED
+    turn = _turns(nest)
+    walk = Walk(nest, lanes, short, turn)
+    if not short:
+        later = {o.value for m in nest.members for o in m.operands
+                 if (m.wide or m.fold) and nest.values.get(o.value) and turn[m.outs[0]] > turn[o.value]}
+        avals = {v: a for m in nest.members for v, a in zip(m.outs, m.form.outs, strict=True)}
+        walk.kept = [(v, avals[v]) for v in sorted(later - written)]
+    return walk
+
+
+def _turns(nest: Nest) -> dict[int, int]:
+    """The pass in which a wide value or a reduction is computed; a narrow value is, before that pass."""
+    turn: dict[int, int] = {}
+    folds = {v for m in nest.members if m.fold for v in m.outs}
+    for m in nest.members:
+        at = max((turn[o.value] + (o.value in folds) for o in m.operands if o.value in turn), default=0)
+        turn.update(dict.fromkeys(m.outs, at))
+    return turn
+
+
+class Writer:
+    """Writes the walk of a nest into the text of a function; ``place`` gives the address of a value's memory."""
+
+    def __init__(self, text: Text, walk: Walk, place: Place, written: Iterable[int]) -> None:
+        self.text, self.walk, self.nest = text, walk, walk.nest
+        self.written = {*written} - {v for v, _ in walk.kept}
+        self.length = self.nest.length
+        self.folds = {m.outs[0]: _Fold(text, m, walk.lanes) for m in self.nest.members if m.fold}
+        self.pointers = {v: place(v) for v in dict.fromkeys(self._touched())}
+        self.shape = self.nest.shape or (self.nest.size,)
+        axis = split(self.nest.shape, self.nest.partial, self.nest.rows) if self.nest.shape is not None else 0
+        assert axis is not None
+        self.axis = axis
+        self.dims, self.steps = self._outer()
+        self.single: dict[tuple[int, int], str] = {}             # numbers that are read once
+        self.spread: dict[tuple[int, int], str] = {}             # the same in all lanes
+        self._read_numbers()
+
+    def _touched(self) -> Iterable[int]:
+        for m in self.nest.members:
+            yield from (o.value for o in m.operands if o.value not in self.nest.values)
+        yield from sorted(self.written | {v for v, _ in self.walk.kept})
+
+    def _outer(self) -> tuple[list[int], dict[tuple[int, ...], list[int]]]:
+        """Axes of rows with neighbours merged, and along them the strides of each shape that broadcasts."""
+        if self.nest.shape is None:
+            return [self.nest.rows or 1], {}
+        strides = {p: aligned(p, self.shape)[: self.axis] for p in self.nest.partial}
+        dims: list[int] = []
+        steps: dict[tuple[int, ...], list[int]] = {p: [] for p in strides}
+        for k in reversed(range(self.axis)):
+            n = self.shape[k]
+            if n == 1:
+                continue
+            if dims and all(strides[p][k] == steps[p][0] * dims[0] for p in strides):
+                dims[0] *= n
+                continue
+            dims.insert(0, n)
+            for p in strides:
+                steps[p].insert(0, strides[p][k])
+        return dims or [1], {p: s or [0] for p, s in steps.items()}
+
+    # ---- operands ----
+
+    def address(self, o: Operand) -> str:
+        pointer = self.pointers[o.value]
+        return self.text.set(f"getelementptr i8, ptr {pointer}, i64 {o.offset}") if o.offset else pointer
+
+    def _read_numbers(self) -> None:
+        text = self.text
+        for m in self.nest.members:
+            for o in m.operands:
+                key = o.value, o.offset
+                if o.value in self.nest.values or o.aval.size != 1:
+                    continue
+                if key not in self.single:
+                    text.lanes = 1
+                    self.single[key] = text.load(self.address(o), o.aval.dtype)
+                if (m.wide or m.fold) and key not in self.spread:
+                    self.spread[key] = self._everywhere(self.single[key], o.aval.dtype)
+
+    def _everywhere(self, one: str, dtype: np.dtype[Any]) -> str:
+        """A number in all lanes."""
+        if self.walk.lanes == 1:
+            return one
+        lane = register(dtype)
+        return self.text.set(f"shufflevector <1 x {lane}> {one}, <1 x {lane}> poison, "
+                             f"<{self.walk.lanes} x i32> zeroinitializer")
+
+    # ---- rows ----
+
+    def all_rows(self) -> None:
+        """Every row, in the function that is being written."""
+        self.some_rows("0", str(self.dims[0]))
+
+    def some_rows(self, first: str, last: str) -> None:
+        """Rows whose first index is in a range."""
+        def along(k: int, indices: list[str]) -> None:
+            if k == len(self.dims):
+                self.row(indices)
+                return
+            if self.dims[k] == 1:
+                along(k + 1, [*indices, "0"])
+                return
+
+            def step(i: str) -> list[str]:
+                along(k + 1, [*indices, i])
+                return []
+            bounds = (first, last) if k == 0 else ("0", str(self.dims[k]))
+            self.text.loop("row", *bounds, 1, step)
+        along(0, [])
+
+    def row(self, indices: list[str]) -> None:
+        """All passes over one row."""
+        self.begin(indices)
+        for turn in range(1 + max(self.walk.turn.values())):
+            self.narrow(turn)
+            self.wide(turn)
+        self.narrow(1 + max(self.walk.turn.values()))
+
+    def begin(self, indices: list[str]) -> None:
+        """Nothing is known of the row yet."""
+        text = self.text
+        self.indices = indices
+        number = indices[0]
+        for n, i in zip(self.dims[1:], indices[1:], strict=True):
+            number = text.set(f"add i64 {text.set(f'mul i64 {number}, {n}')}, {i}")
+        self.number = number
+        self.narrow_values: dict[int, str] = {}
+        self.everywhere: dict[Any, str] = {}
+        self.bases: dict[Any, str] = {}
+        self.points: dict[int, dict[Any, str]] = {}      # of an unrolled row: what is known at each vector
+
+    def base(self, o: Operand) -> str:
+        """Where an operand's part of this row begins."""
+        key = o.value, o.offset, o.aval.shape if o.aval.size != self.nest.size else None
+        if key not in self.bases:
+            self.bases[key] = self._begins(self.address(o), o)
+        return self.bases[key]
+
+    def _begins(self, pointer: str, o: Operand) -> str:
+        text = self.text
+        if o.value in (v for v, _ in self.walk.kept):
+            return pointer
+        if o.aval.size == self.nest.size:
+            return pointer if self.number == "0" else text.at(
+                pointer, text.set(f"mul i64 {self.number}, {self.length}"), o.aval.dtype)
+        for i, step in zip(self.indices, self.steps[o.aval.shape], strict=True):
+            if step and i != "0":
+                pointer = text.at(pointer, text.set(f"mul i64 {i}, {step}"), o.aval.dtype)
+        return pointer
+
+    # ---- one value for a row ----
+
+    def narrow(self, turn: int) -> None:
+        """The narrow members before a pass."""
+        for m in self.nest.members:
+            if m.wide or m.fold or self.walk.turn[m.outs[0]] != turn:
+                continue
+            given = [self._narrow_operand(o) for o in m.operands]
+            self.text.lanes = 1
+            for v, result, a in zip(m.outs, emit(self.text, body_of(m.form.id), given), m.form.outs, strict=True):
+                self.set_narrow(v, result, a.dtype)
+
+    def set_narrow(self, v: int, value: str, dtype: np.dtype[Any]) -> None:
+        """A narrow value of this row is known; it is stored if others read it."""
+        self.narrow_values[v] = value
+        if v in self.written:
+            self.text.lanes = 1
+            self.text.store(value, self._of_row(self.pointers[v], dtype), dtype)
+
+    def _of_row(self, pointer: str, dtype: np.dtype[Any]) -> str:
+        return pointer if self.number == "0" else self.text.at(pointer, self.number, dtype)
+
+    def _narrow_operand(self, o: Operand) -> str:
+        if o.value in self.narrow_values:
+            return self.narrow_values[o.value]
+        if o.aval.size == 1:
+            return self.single[o.value, o.offset]
+        key = "narrow", o.value, o.offset
+        if key not in self.everywhere:
+            self.text.lanes = 1
+            self.everywhere[key] = self.text.load(self._of_row(self.address(o), o.aval.dtype), o.aval.dtype)
+        return self.everywhere[key]
+
+    # ---- a value for every element ----
+
+    def wide(self, turn: int) -> None:
+        """The wide members and reductions of a pass."""
+        members = [m for m in self.nest.members if (m.wide or m.fold) and self.walk.turn[m.outs[0]] == turn]
+        if not members:
+            return
+        self.prepare(members)
+        folds = [self.folds[m.outs[0]] for m in members if m.fold]
+        if self.walk.short:
+            self._unrolled(members)
+            parts = [f.part for f in folds]
+        elif self.length <= CHUNK or not folds:
+            parts = [f.joined(accs) for f, accs in zip(
+                folds, self.span(members, "0", str(self.length - self.walk.tail), self.length, self.walk.tail),
+                strict=True)]
+        else:
+            parts = self._chunks(members, folds)
+        for f, part in zip(folds, parts, strict=True):
+            self.set_narrow(f.value, part, f.dtype)
+
+    def prepare(self, members: Sequence[Member]) -> None:
+        """What a pass reads once: where its operands begin, and numbers of the row in all lanes."""
+        for m in members:
+            for o in m.operands:
+                if o.value in self.narrow_values:
+                    self._once(("row", o.value), self.narrow_values[o.value], o)
+                elif o.value in self.nest.values and (self.walk.short or not self._in_memory(o.value)):
+                    continue
+                elif o.aval.size != 1:
+                    if self._stands(o):
+                        key = "stands", o.value, o.offset, o.aval.shape
+                        if key not in self.everywhere:
+                            self.text.lanes = 1
+                            self._once(key, self.text.load(self.base(o), o.aval.dtype), o)
+                    else:
+                        self.base(o)
+            for v, a in zip(m.outs, m.form.outs, strict=True):
+                if m.wide and self._in_memory(v):
+                    self.base(Operand(v, 0, a))
+
+    def _once(self, key: Any, one: str, o: Operand) -> None:
+        if key not in self.everywhere:
+            self.everywhere[key] = self._everywhere(one, o.aval.dtype)
+
+    def _in_memory(self, v: int) -> bool:
+        return v in self.pointers
+
+    def _stands(self, o: Operand) -> bool:
+        """Whether an operand is one number along the row."""
+        return o.aval.size != self.nest.size and inner_step(o.aval.shape, self.shape, self.axis) == 0
+
+    def operand(self, o: Operand, known: dict[Any, str], i: str, count: int) -> str:
+        """A vector of an operand: of what is known at this place, of the row, or from memory."""
+        self.text.lanes = self.walk.lanes
+        if o.value in known:
+            return known[o.value]
+        if o.value in self.narrow_values:
+            return self.everywhere["row", o.value]
+        if o.aval.size == 1:
+            return self.spread[o.value, o.offset]
+        if self._stands(o):
+            return self.everywhere["stands", o.value, o.offset, o.aval.shape]
+        key = o.value, o.offset, o.aval.shape
+        if key not in known:
+            known[key] = load_first(self.text, self._at(self.base(o), i, o.aval.dtype), o.aval.dtype, count)
+        return known[key]
+
+    def _at(self, pointer: str, i: str, dtype: np.dtype[Any]) -> str:
+        return pointer if i == "0" else self.text.at(pointer, i, dtype)
+
+    def elements(self, m: Member, known: dict[Any, str], i: str, count: int) -> None:
+        """A wide member at one place of the row."""
+        text = self.text
+        given = [self.operand(o, known, i, count) for o in m.operands]
+        text.lanes = self.walk.lanes
+        for v, result, a in zip(m.outs, emit(text, body_of(m.form.id), given), m.form.outs, strict=True):
+            known[v] = result
+            if self._in_memory(v):
+                store_first(text, result, self._at(self.base(Operand(v, 0, a)), i, a.dtype), a.dtype, count)
+
+    def _unrolled(self, members: Sequence[Member]) -> None:
+        lanes = self.walk.lanes
+        for p, start in enumerate(range(0, self.length, lanes)):
+            count = min(lanes, self.length - start)
+            known = self.points.setdefault(p, {})
+            for m in members:
+                if m.fold:
+                    fold = self.folds[m.outs[0]]
+                    if p == 0:
+                        fold.clear()
+                    fold.add(self.operand(m.operands[0], known, str(start), count), p, count)
+                else:
+                    self.elements(m, known, str(start), count)
+        for m in members:
+            if m.fold:
+                self.folds[m.outs[0]].close(self.length)
+
+    def span(self, members: Sequence[Member], start: str, stop: str, length: int, tail: int) -> list[list[str]]:
+        """Whole vectors from an element to another, then a tail: the accumulators of each reduction, in order.
+
+        ``length`` elements in all. The accumulators take turns, so that the body stands in the loop once.
+        """
+        text, lanes = self.text, self.walk.lanes
+        folds = [self.folds[m.outs[0]] for m in members if m.fold]
+
+        def step(i: str, count: int, accs: Sequence[str]) -> list[str]:
+            known: dict[Any, str] = {}
+            after, at = [], 0
+            for m in members:
+                if m.fold:
+                    fold = self.folds[m.outs[0]]
+                    first, *others = accs[at: at + fold.count]
+                    at += fold.count
+                    after += [*others, fold.folded(first, self.operand(m.operands[0], known, i, count), count)]
+                else:
+                    self.elements(m, known, i, count)
+            return after
+
+        accs = [fold.init for fold in folds for _ in range(fold.count)]
+        vectors = (length - tail) // lanes
+        if vectors:
+            text.lanes = lanes
+            carried = [f"{fold.kind} = {fold.init}" for fold in folds for _ in range(fold.count)]
+            accs = text.loop("walk", start, stop, lanes, lambda i, *given: step(i, lanes, given), *carried)
+        if tail:
+            accs = step(stop, tail, accs)
+            vectors += 1
+        out, at = [], 0
+        for fold in folds:
+            own, turned = accs[at: at + fold.count], vectors % fold.count
+            out.append([*own[fold.count - turned:], *own[: fold.count - turned]])
+            at += fold.count
+        return out
+
+    def _chunks(self, members: Sequence[Member], folds: Sequence[_Fold]) -> list[str]:
+        """A row of several chunks, whose partial results meet in sequence."""
+        text = self.text
+
+        def chunk(start: str, *totals: str) -> list[str]:
+            stop = text.set(f"add i64 {start}, {CHUNK}")
+            accs = self.span(members, start, stop, CHUNK, 0)
+            first = text.set(f"icmp eq i64 {start}, 0")
+            return [f.met(total, f.joined(a), first) for f, total, a in zip(folds, totals, accs, strict=True)]
+
+        whole = self.length // CHUNK * CHUNK
+        totals = text.loop("chunk", "0", str(whole), CHUNK, chunk, *[f.first_total for f in folds])
+        return self.rest(members, folds, totals)
+
+    def rest(self, members: Sequence[Member], folds: Sequence[_Fold], totals: Sequence[str]) -> list[str]:
+        """What whole chunks leave of a row, and the results."""
+        whole = self.length // CHUNK * CHUNK
+        if whole < self.length:
+            stop = self.length - self.walk.tail
+            accs = self.span(members, str(whole), str(stop), self.length - whole, self.walk.tail)
+            totals = [f.met(total, f.joined(a), None) for f, total, a in zip(folds, totals, accs, strict=True)]
+        return [f.narrowed(total) for f, total in zip(folds, totals, strict=True)]
+
+
+class _Fold:
+    """A reduction of a row, in the order of `reductions`."""
+
+    def __init__(self, text: Text, member: Member, lanes: int) -> None:
+        self.text, self.lanes = text, lanes
+        self.value = member.outs[0]
+        self.dtype = member.form.outs[0].dtype
+        self.trace = body_of(member.form.id)
+        self.wide = FLOAT64 if self.dtype == FLOAT32 else self.dtype
+        self.across: Trace = self.trace.at(self.wide, self.wide) if self.dtype == FLOAT32 else self.trace
+        self.init = splat(reduction_init(member.form.prim.init, self.dtype), self.dtype)
+        self.kind = f"<{lanes} x {register(self.dtype)}>"
+        self.one, self.wide_one = f"<1 x {register(self.dtype)}>", f"<1 x {register(self.wide)}>"
+        self.count = max(ACCUMULATORS // lanes, 1) if lanes > 1 else 1
+        self.first_total = f"{self.wide_one} = {splat(reduction_init(member.form.prim.init, self.wide), self.wide)}"
+        self.part = ""
+        self.clear()
+
+    def clear(self) -> None:
+        self.accs: list[str | None] = [None] * self.count
+
+    def apply(self, a: str, b: str) -> str:
+        self.text.lanes = self.lanes
+        return emit(self.text, self.trace, [a, b])[0]
+
+    def folded(self, acc: str, x: str, count: int) -> str:
+        """An accumulator that has met the first lanes of a vector."""
+        new = self.apply(acc, x)
+        if count == self.lanes:
+            return new
+        mask = ", ".join(f"i1 {'true' if j < count else 'false'}" for j in range(self.lanes))
+        return self.text.set(f"select <{self.lanes} x i1> <{mask}>, {self.kind} {new}, {self.kind} {acc}")
+
+    def add(self, x: str, p: int, count: int) -> None:
+        """Vector p of an unrolled row."""
+        at = p % self.count
+        self.accs[at] = self.folded(self.accs[at] or self.init, x, count)
+
+    def close(self, length: int) -> None:
+        self.part = self.joined(self.accs, length)
+
+    def joined(self, accs: Sequence[str | None], length: int = ACCUMULATORS) -> str:
+        """The accumulators by halves: j with j + 16, 8, 4, 2, 1. One that met nothing changes no bit, and is left out."""
+        given = list(accs)
+        while len(given) > 1:
+            half = len(given) // 2
+            given = [a if b is None else self.apply(a or self.init, b)
+                     for a, b in zip(given[:half], given[half:], strict=True)]
+        (acc,) = given
+        assert acc is not None
+        distance = self.lanes // 2
+        while distance:
+            if length > distance:
+                lanes = ", ".join(f"i32 {(k + distance) % self.lanes}" for k in range(self.lanes))
+                acc = self.apply(acc, self.text.set(
+                    f"shufflevector {self.kind} {acc}, {self.kind} {acc}, <{self.lanes} x i32> <{lanes}>"))
+            distance //= 2
+        if self.lanes == 1:
+            return acc
+        return self.text.set(f"shufflevector {self.kind} {acc}, {self.kind} poison, <1 x i32> zeroinitializer")
+
+    def met(self, total: str, part: str, first: str | None) -> str:
+        """The total of chunks and a part; where ``first`` holds, the part alone."""
+        text = self.text
+        text.lanes = 1
+        if self.wide != self.dtype:
+            part = text.set(f"fpext {self.one} {part} to {self.wide_one}")
+        both = emit(text, self.across, [total, part])[0]
+        return both if first is None else text.set(f"select i1 {first}, {self.wide_one} {part}, {self.wide_one} {both}")
+
+    def narrowed(self, total: str) -> str:
+        """A total in the dtype of the result."""
+        if self.wide == self.dtype:
+            return total
+        return self.text.set(f"fptrunc {self.wide_one} {total} to {self.one}")
+
+
+# ---- the first elements of a vector ---------------------------------------------------------------
+
+def load_first(text: Text, pointer: str, dtype: np.dtype[Any], count: int) -> str:
+    """A vector of which so many elements are in memory. The other lanes are 1, at which bodies have no slow path.
+
+    (Repeating an element there has been compiled wrongly, by LLVM 22.)
+    """
+    if count == text.lanes:
+        return text.load(pointer, dtype)
+    lane = stored(dtype)
+    some = text.set(f"load <{count} x {lane}>, ptr {pointer}, align {dtype.itemsize}")
+    if dtype.kind == "b":
+        some = text.set(f"icmp ne <{count} x i8> {some}, zeroinitializer")
+    lanes = ", ".join(f"i32 {j if j < count else count}" for j in range(text.lanes))
+    kind = f"<{count} x {register(dtype)}>"
+    return text.set(f"shufflevector {kind} {some}, {kind} {splat(1, dtype)}, <{text.lanes} x i32> <{lanes}>")
+
+
+def store_first(text: Text, value: str, pointer: str, dtype: np.dtype[Any], count: int) -> None:
+    """So many elements of a vector to memory."""
+    if count == text.lanes:
+        text.store(value, pointer, dtype)
+        return
+    if dtype.kind == "b":
+        value = text.set(f"zext {text.vector('i1')} {value} to {text.vector('i8')}")
+    lanes = ", ".join(f"i32 {j}" for j in range(count))
+    kind = text.vector(stored(dtype))
+    some = text.set(f"shufflevector {kind} {value}, {kind} poison, <{count} x i32> <{lanes}>")
+    text.do(f"store <{count} x {stored(dtype)}> {some}, ptr {pointer}, align {dtype.itemsize}")
+
+
+def work(nest: Nest) -> int:
+    """Nodes that a nest computes in all: a measure of its time."""
+    return nest.nodes * nest.size
+
+
+def bytes_moved(nest: Nest, written: Iterable[int]) -> int:
+    """What a nest reads and writes in memory."""
+    reads = {(o.value, o.offset): o.aval.nbytes for m in nest.members for o in m.operands if o.value not in nest.values}
+    sizes = {v: a.nbytes for m in nest.members for v, a in zip(m.outs, m.form.outs, strict=True)}
+    return sum(reads.values()) + sum(sizes[v] for v in written if v in sizes)
+
+

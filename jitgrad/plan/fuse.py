@@ -1,0 +1,276 @@
+"""Rows in groups: what one pass over memory computes.
+
+The steps of a Program in an order in which they can run: a `Call` is a row with a kernel of its own, a `Nest` a group
+of elementwise rows and of reductions over last axes. A nest walks ``size`` elements as ``rows`` rows of ``length``.
+Its members have a value for every element (wide ones) or for every row (narrow ones). Movements that leave elements
+in their order, whole or a part, are no steps: they say where in another value theirs lies.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from jitgrad.core.aval import Aval
+from jitgrad.core.form import FORMS, Form
+from jitgrad.core.primitive import Index, Kind, contiguous_strides
+from jitgrad.core.program import Program
+from jitgrad.ops import scalar
+
+MOST_NODES = 4000              # of the bodies of one nest: code for the registers of one loop
+SMALL = 64                     # elements up to which nests without a value in common are one
+LATEST = 8                     # nests of a size that a row is tried with
+CHUNK = 4096                   # elements of a row that are reduced before partial results meet
+
+
+class Operand(NamedTuple):
+    """What a row reads: a value that a step makes or that is given, from a byte on, as an aval."""
+
+    value: int
+    offset: int
+    aval: Aval
+
+
+class Member(NamedTuple):
+    """A row of a nest. A ``fold`` is a reduction: it reads a wide operand and makes a narrow value."""
+
+    form: Form
+    operands: tuple[Operand, ...]
+    outs: tuple[int, ...]
+    wide: bool
+    fold: bool
+
+
+class Call(NamedTuple):
+    """A row with a kernel of its own: number ``row`` of the Program."""
+
+    row: int
+    form: Form
+    operands: tuple[Operand, ...]
+    outs: tuple[int, ...]
+
+    @property
+    def members(self) -> tuple[Call, ...]:
+        """Itself, as a nest has members."""
+        return (self,)
+
+
+@dataclass(eq=False)
+class Nest:
+    """A group of rows; see the module. ``shape`` is the one that operands broadcast to; None if none does."""
+
+    at: int
+    size: int
+    rows: int | None = None
+    shape: tuple[int, ...] | None = None
+    partial: list[tuple[int, ...]] = field(default_factory=list)
+    members: list[Member] = field(default_factory=list)
+    values: dict[int, bool] = field(default_factory=dict)       # that it makes -> whether wide
+    reads: set[int] = field(default_factory=set)
+    nodes: int = 0
+
+    @property
+    def length(self) -> int:
+        """Elements of a row."""
+        return self.size // (self.rows or 1)
+
+
+Step = Call | Nest
+
+
+@functools.lru_cache(maxsize=4096)
+def body_of(form: int) -> scalar.Trace:
+    """The body of an elementwise or reducing form, as data."""
+    made = FORMS[form]
+    body = functools.partial(made.prim.body, **made.params) if made.params and made.prim.kind is Kind.ELEMENTWISE else (
+        made.prim.body)
+    dtypes = [a.dtype for a in made.avals] * (2 if made.prim.kind is Kind.REDUCE else 1)
+    return scalar.trace(body, dtypes)
+
+
+@functools.lru_cache(maxsize=4096)
+def lies(form: int) -> int:
+    """At which byte of the operand the result of a movement lies, all in order, or -1."""
+    made = FORMS[form]
+    if made.prim.kind is not Kind.MOVE or made.prim.opaque:
+        return -1
+    index: Index = made.prim.body(*made.avals, **made.params)
+    in_order = math.prod(index.shape) > 0 and all(
+        n == 1 or s == c for n, s, c in zip(index.shape, index.strides, contiguous_strides(index.shape), strict=True))
+    return index.offset * made.outs[0].dtype.itemsize if in_order else -1
+
+
+def aligned(operand: Sequence[int], shape: Sequence[int]) -> list[int]:
+    """Strides in elements of an operand along the axes of what it broadcasts to; 0 where it has one element."""
+    lead = len(shape) - len(operand)
+    return [0] * lead + [s if n != 1 else 0 for n, s in zip(operand, contiguous_strides(tuple(operand)), strict=True)]
+
+
+def inner_step(operand: Sequence[int], shape: Sequence[int], axis: int) -> int | None:
+    """How an operand walks along all axes from one on: 1 element by element, 0 not at all, None otherwise."""
+    strides = aligned(operand, shape)[axis:]
+    inner = shape[axis:]
+    moved = [(n, s) for n, s in zip(inner, strides, strict=True) if n != 1]
+    if all(s == 0 for _, s in moved):
+        return 0
+    own = contiguous_strides(tuple(inner))
+    return 1 if all(n == 1 or s == c for n, s, c in zip(inner, strides, own, strict=True)) else None
+
+
+def split(shape: Sequence[int], partial: Sequence[Sequence[int]], rows: int | None) -> int | None:
+    """The first axis of a row: where so many rows end, or the first that suits all operands; None if none does."""
+    for axis in range(len(shape) + 1):
+        if rows is not None and math.prod(shape[:axis]) != rows:
+            continue
+        if all(inner_step(p, shape, axis) is not None for p in partial):
+            return axis
+    return None
+
+
+class _Grouping:
+    """Steps in the making. A row joins a nest that stands behind all that the row reads, so no circle can arise."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.steps: list[Step] = []
+        self.home: dict[int, int] = {}               # value -> number of the step that makes it
+        self.lies: dict[int, tuple[int, int]] = {}
+        self.of_size: defaultdict[int, list[Nest]] = defaultdict(list)
+
+    def operand(self, v: int) -> Operand:
+        value, offset = self.lies.get(v, (v, 0))
+        return Operand(value, offset, self.program.aval(v))
+
+    def run(self) -> list[Step]:
+        for r in range(len(self.program)):
+            made, ids, outs = self.program.row(r)
+            offset = lies(made.id) if made.prim.kind is Kind.MOVE else -1
+            if offset >= 0:
+                value, before = self.lies.get(ids[0], (ids[0], 0))
+                self.lies[outs[0]] = value, before + offset
+                continue
+            operands = tuple(map(self.operand, ids))
+            if not self._joined(made, operands, outs):
+                self._append(Call(r, made, operands, outs))
+        return self.steps
+
+    def _append(self, step: Step) -> None:
+        for member in step.members:
+            for v in member.outs:
+                self.home[v] = len(self.steps)
+        self.steps.append(step)
+
+    def _joined(self, made: Form, operands: tuple[Operand, ...], outs: tuple[int, ...]) -> bool:
+        kind = made.prim.kind
+        if kind is Kind.ELEMENTWISE and made.outs[0].size and not made.prim.opaque:
+            size, fold = made.outs[0].size, False
+        elif kind is Kind.REDUCE and _folds_rows(made):
+            size, fold = made.avals[0].size, True
+        else:
+            return False
+        ready = max((self.home.get(o.value, -1) for o in operands), default=-1)
+        nest = self._narrow_home(made, operands, ready) if not fold else None
+        wide = nest is None
+        nest = nest or self._wide_home(made, operands, size, ready, fold)
+        if nest is None:
+            nest = Nest(len(self.steps), size)
+            self.steps.append(nest)
+            self.of_size[size].append(nest)
+            assert self._fits(nest, made, operands, fold)
+        self._join(nest, Member(made, operands, outs, wide and not fold, fold))
+        return True
+
+    def _wide_home(self, made: Form, operands: tuple[Operand, ...], size: int, ready: int, fold: bool) -> Nest | None:
+        for nest in reversed(self.of_size[size][-LATEST:]):
+            related = size <= SMALL or any(o.value in nest.reads or o.value in nest.values for o in operands)
+            if nest.at >= ready and related and self._fits(nest, made, operands, fold):
+                return nest
+        return None
+
+    def _narrow_home(self, made: Form, operands: tuple[Operand, ...], ready: int) -> Nest | None:
+        """A nest with a narrow value that the row goes on from."""
+        size = made.outs[0].size
+        for o in operands:
+            step = self.steps[self.home[o.value]] if o.value in self.home else None
+            if isinstance(step, Nest) and step.at >= ready and step.values.get(o.value) is False and (
+                    step.rows == size and all(self._is_narrow(step, p, size) for p in operands)):
+                return step
+        return None
+
+    @staticmethod
+    def _is_narrow(nest: Nest, o: Operand, rows: int) -> bool:
+        return not nest.values.get(o.value, False) and o.aval.size in (1, rows)
+
+    def _fits(self, nest: Nest, made: Form, operands: tuple[Operand, ...], fold: bool) -> bool:
+        """Whether the nest can walk the row's operands; then it is set to."""
+        if nest.nodes + len(body_of(made.id).nodes) > MOST_NODES and nest.members:
+            return False
+        rows = nest.rows
+        if fold:
+            wanted = made.outs[0].size
+            if rows not in (None, wanted) or nest.size % wanted:
+                return False
+            rows = wanted
+        shape, partial = nest.shape, list(nest.partial)
+        for o in operands:
+            narrow = nest.values.get(o.value) is False
+            if narrow and (nest.rows == 1 and nest.size > CHUNK or o.offset):
+                return False                         # long rows are walked by threads: a pass of its own
+            if nest.values.get(o.value) and (o.offset or o.aval.size != nest.size):
+                return False                         # a part of what is being made
+            if o.aval.size != nest.size and o.aval.size != 1:
+                if shape not in (None, made.outs[0].shape):
+                    return False
+                shape = made.outs[0].shape
+                partial.append(o.aval.shape)
+            elif narrow and o.aval.size == 1 and nest.rows != 1:
+                return False
+        axis = split(shape, partial, rows) if shape is not None else 0
+        if axis is None:
+            return False
+        for o in operands:                           # what a row holds is one number along it
+            if nest.values.get(o.value) is False and shape is not None and o.aval.size != 1 and (
+                    inner_step(o.aval.shape, shape, axis) != 0):
+                return False
+        nest.shape, nest.partial, nest.rows = shape, partial, rows
+        return True
+
+    def _join(self, nest: Nest, member: Member) -> None:
+        nest.members.append(member)
+        nest.nodes += len(body_of(member.form.id).nodes)
+        nest.reads.update(o.value for o in member.operands if o.value not in nest.values)
+        for v in member.outs:
+            nest.values[v] = member.wide
+            self.home[v] = nest.at
+
+
+def _folds_rows(made: Form) -> bool:
+    """A reduction over last axes of more than one element each."""
+    (x,), axes = made.avals, made.params["axes"]
+    return bool(axes) and x.size > made.outs[0].size > 0 and math.prod(x.shape[axes[-1] + 1:]) == 1
+
+
+def steps_of(program: Program) -> tuple[list[Step], dict[int, tuple[int, int]]]:
+    """The steps of a Program, and for values that lie in another: that one, and from which byte on."""
+    grouping = _Grouping(program)
+    found = grouping.run()
+    for step in found:
+        if isinstance(step, Nest) and step.rows is None:
+            axis = split(step.shape, step.partial, None) if step.shape is not None else 0
+            step.rows = math.prod(step.shape[:axis]) if step.shape is not None and axis is not None else 1
+    return found, grouping.lies
+
+
+def read_later(steps: Sequence[Step]) -> Iterator[set[int]]:
+    """For each step, the values that other steps read."""
+    readers: dict[int, set[int]] = defaultdict(set)
+    for k, step in enumerate(steps):
+        for member in step.members:
+            for o in member.operands:
+                readers[o.value].add(k)
+    for k, step in enumerate(steps):
+        yield {v for member in step.members for v in member.outs if readers.get(v, set()) - {k}}
