@@ -8,6 +8,7 @@ SWITCHES = {                   # name: what it does
     "JITGRAD_CACHE_DIR": "folder of the object cache",
     "JITGRAD_DEBUG_NANS": "1: raise at the first NaN; inf: at the first NaN or infinity",
     "JITGRAD_KERNELS": "numba: run every kernel as Numba built it",
+    "JITGRAD_MACHINE_CODE": "0: recorded programs stay on the sweep; 1: become machine code before they first run",
     "JITGRAD_POOL_MB": "megabytes of freed large arrays kept for reuse (256; 0: none)",
 }
 
@@ -15,6 +16,12 @@ SWITCHES = {                   # name: what it does
 def numba_kernels() -> bool:
     """JITGRAD_KERNELS=numba runs every kernel as Numba built it, instead of the vector builds."""
     return os.environ.get("JITGRAD_KERNELS", "") == "numba"
+
+
+def machine_code() -> str:
+    """JITGRAD_MACHINE_CODE: "hot" (programs that run often become machine code, in the background), "0" or "1"."""
+    value = os.environ.get("JITGRAD_MACHINE_CODE", "hot")
+    return "0" if numba_kernels() else value if value in ("0", "1") else "hot"
 
 
 def pool_bytes() -> int:

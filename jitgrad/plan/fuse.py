@@ -79,7 +79,18 @@ class Nest:
         return self.size // (self.rows or 1)
 
 
-Step = Call | Nest
+class Copy(NamedTuple):
+    """A result that lies in another value: its bytes move to where results are wanted."""
+
+    operands: tuple[Operand, ...]
+    outs: tuple[int, ...]
+
+    @property
+    def members(self) -> tuple[Copy, ...]:
+        return (self,)
+
+
+Step = Call | Nest | Copy
 
 
 @functools.lru_cache(maxsize=4096)

@@ -5,7 +5,7 @@ See native/loops.py for what reads these words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,12 +21,16 @@ from jitgrad.transform.higher import inlined
 
 MOST_WORK = 1 << 40
 ROW_WORK = 16                  # a row costs as much as so many elements
-_kept: list[Any] = immortal([])        # instructions and constants of forms, which live as long as the process
+KEPT: list[Any] = immortal([])        # instructions and constants of forms, which live as long as the process
 
 
-def kernel(f: Form) -> library.Kernel:
-    """Address and params of the kernel of a choice or loop."""
-    return _branch(f) if "yes" in f.params else _loop(f)
+Parts = Callable[[Program, int, int], "Part"]
+
+
+def kernel(f: Form, part: Parts | None = None) -> library.Kernel:
+    """Address and params of the kernel of a choice or loop; ``part`` makes what runs the Programs that it holds."""
+    made = part or _swept
+    return _branch(f, made) if "yes" in f.params else _loop(f, made)
 
 
 def work(f: Form) -> int:
@@ -48,8 +52,8 @@ def _room(nbytes: int) -> int:
     return (nbytes + ALIGN - 1) // ALIGN * ALIGN
 
 
-class _Part(NamedTuple):
-    """Instructions, and pointers to the constants that they find in the table."""
+class Part(NamedTuple):
+    """Instructions as the sweep takes them, and pointers to the constants that they find in the table."""
 
     code: int
     rows: int
@@ -57,21 +61,20 @@ class _Part(NamedTuple):
     pointers: list[int]
 
 
-def _part(program: Program, first_result: int, first_const: int) -> _Part:
-    flat = inlined(program)
+def _swept(flat: Program, first_result: int, first_const: int) -> Part:
     code, count, arena, *_ = plans.instructions(flat, first_result, first_const)
     tensors = list(flat.constants.values())
-    _kept.append((code, tensors))
-    return _Part(int(code.ctypes.data), count, arena, [t._data for t in tensors])
+    KEPT.append((code, tensors))
+    return Part(int(code.ctypes.data), count, arena, [t._data for t in tensors])
 
 
 # ---- a choice --------------------------------------------------------------------------------------
 
-def _branch(f: Form) -> library.Kernel:
+def _branch(f: Form, part: Parts) -> library.Kernel:
     operands, results = len(f.avals) - 1, len(f.outs)
     first = operands + results
-    yes = _part(f.params["yes"], operands, first)
-    no = _part(f.params["no"], operands, first + len(yes.pointers))
+    yes = part(inlined(f.params["yes"]), operands, first)
+    no = part(inlined(f.params["no"]), operands, first + len(yes.pointers))
     pointers = yes.pointers + no.pointers
     table = _room(8 * (first + len(pointers)))
     return later()["branch"], [results, operands, table + max(yes.arena, no.arena), table, len(pointers),
@@ -88,7 +91,7 @@ class _Stream(NamedTuple):
     stride: int
 
 
-def _loop(f: Form) -> library.Kernel:
+def _loop(f: Form, part: Parts) -> library.Kernel:
     consts = f.params["consts"]
     if "stages" in f.params:
         stages, condition, length = f.params["stages"], f.params["condition"], -1
@@ -108,7 +111,7 @@ def _loop(f: Form) -> library.Kernel:
                         for k in range(step.first_x, step.first_x + step.xs)]
             streams += [_Stream(-1, 8 * r, step.result(r).nbytes) for r in range(step.carry, step.carry + step.ys)]
         laid.append(_Laid(step, stage.reverse, streams, records[s][1] if condition else 0, first[s], len(f.outs),
-                          condition if s == 0 else None))
+                          condition if s == 0 else None, part))
     return later()["loop"], _words(f, laid, length, consts, first[-1] if condition else -1)
 
 
@@ -125,7 +128,7 @@ class _Laid:
     """One stage: its instructions, and what its table holds: inputs, results, the condition's, constants."""
 
     def __init__(self, step: Step, reverse: bool, streams: Sequence[_Stream], record: int, first: int, outs: int,
-                 condition: Program | None) -> None:
+                 condition: Program | None, part: Parts) -> None:
         self.reverse, self.record = reverse, record
         inputs, results = step.body.inputs.tolist(), step.body.results.tolist()
         # what the body hands on as it is stays where it is
@@ -133,10 +136,10 @@ class _Laid:
         results = [results[r] for r in moving] + results[step.carry:]
         self.flag = len(inputs) + len(results)
         self.first_const = self.flag + (condition is not None)
-        self.part = _part(needed_for(step.body, results), len(inputs), self.first_const)
+        self.part = part(inlined(needed_for(step.body, results)), len(inputs), self.first_const)
         self.pointers, self.condition = list(self.part.pointers), None
         if condition is not None:
-            self.condition = _part(condition, self.flag, self.first_const + len(self.pointers))
+            self.condition = part(inlined(condition), self.flag, self.first_const + len(self.pointers))
             self.pointers += self.condition.pointers
         places = {r: len(inputs) + i for i, r in enumerate(moving)}
         self.moving = len(moving)

@@ -16,11 +16,12 @@ from jitgrad.core import backend
 from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
 from jitgrad.execute.cpu import cache, layout, library, llvm
+from jitgrad.execute.cpu.control import KEPT, Part
 from jitgrad.execute.cpu.lanes import Text, module
 from jitgrad.execute.cpu.nests import Walk, Writer, walk_of
 from jitgrad.execute.cpu.types import peek
 from jitgrad.plan import memory
-from jitgrad.plan.fuse import Call, Nest, Operand, Step, read_later, steps_of
+from jitgrad.plan.fuse import Call, Copy, Nest, Operand, Step, read_later, steps_of
 
 SYMBOL = "plan"
 _COPY = -1
@@ -28,28 +29,18 @@ _int = np.int64
 
 
 class Machine(NamedTuple):
-    """Machine code of a Program: where it is, and the bytes of arena that it works in."""
+    """Machine code of a Program: where it is, the bytes of arena that it works in, and what keeps it."""
 
     address: int
     arena: int
-
-
-class Copy(NamedTuple):
-    """A result that lies in another value: its bytes move to where results are wanted."""
-
-    operands: tuple[Operand, ...]
-    outs: tuple[int, ...]
-
-    @property
-    def members(self) -> tuple[Copy, ...]:
-        return (self,)
+    held: list[llvm.Code]
 
 
 @dataclass
 class Laid:
     """Steps with what they write, and where everything lies: an arena offset, or -1 - i for entry i of the table."""
 
-    steps: list[Step | Copy]
+    steps: list[Step]
     walks: dict[int, Walk]
     written: list[list[int]]
     places: list[dict[int, int]]
@@ -63,16 +54,16 @@ def machine_code(program: Program, first_result: int, first_const: int, guards: 
     The table of pointers begins with the inputs; results and constants stand where told.
     """
     laid = lay_out(program, first_result, first_const)
-    text, imports = write(laid, guards)
+    text, imports, held = write(laid, guards)
     key = cache.digest(llvm.host(), text)
-    obj = cache.fetch(SYMBOL, key, lambda: llvm.emit(text))
-    return Machine(llvm.link(obj, [SYMBOL], imports)[SYMBOL], laid.arena)
+    addresses, code = llvm.load(cache.fetch(SYMBOL, key, lambda: llvm.emit(text)), [SYMBOL], imports)
+    return Machine(addresses[SYMBOL], laid.arena, [*held, code])
 
 
 def lay_out(program: Program, first_result: int, first_const: int) -> Laid:
     """The steps, and where their values lie."""
     found, lies = steps_of(program)
-    steps: list[Step | Copy] = list(found)
+    steps: list[Step] = list(found)
     results, free = [], len(program.avals)
     sizes = {v: program.aval(v).nbytes for v in range(free)}
     for v in program.results.tolist():
@@ -98,7 +89,7 @@ def lay_out(program: Program, first_result: int, first_const: int) -> Laid:
     return _laid(program, steps, walks, written, reads, results, sizes, first_result, first_const)
 
 
-def _laid(program: Program, steps: list[Step | Copy], walks: dict[int, Walk], written: list[list[int]],
+def _laid(program: Program, steps: list[Step], walks: dict[int, Walk], written: list[list[int]],
           reads: list[list[int]], results: list[int], sizes: dict[int, int], first_result: int,
           first_const: int) -> Laid:
     inputs, constants = program.inputs.tolist(), list(program.constants)
@@ -137,14 +128,14 @@ def _laid(program: Program, steps: list[Step | Copy], walks: dict[int, Walk], wr
 
 # ---- text ------------------------------------------------------------------------------------------
 
-def write(laid: Laid, guards: Sequence[int]) -> tuple[str, dict[str, int]]:
-    """The text of the function, and the addresses of what it names."""
+def write(laid: Laid, guards: Sequence[int]) -> tuple[str, dict[str, int], list[llvm.Code]]:
+    """The text of the function, the addresses of what it names, and the code there that nothing else keeps."""
     made = _Function(guards)
     for k, step in enumerate(laid.steps):
         made.step(step, laid.places[k], laid.walks.get(k), laid.written[k])
     for to, source, nbytes in laid.copies:
         made.copy(made.pointer(to), made.pointer(source), nbytes)
-    return made.finish(), made.imports
+    return made.finish(), made.imports, made.held
 
 
 class _Function:
@@ -158,6 +149,7 @@ class _Function:
         self.slots = self.text.stack("ptr", 1)
         self.most = 1
         self.failures: list[tuple[str, str]] = []
+        self.held: list[llvm.Code] = []
 
     def pointer(self, slot: int) -> str:
         """Address of a place."""
@@ -166,7 +158,7 @@ class _Function:
         word = self.text.set(f"getelementptr ptr, ptr %table, i64 {-1 - slot}")
         return self.text.set(f"load ptr, ptr {word}, align 8")
 
-    def step(self, step: Step | Copy, places: dict[int, int], walk: Walk | None, written: list[int]) -> None:
+    def step(self, step: Step, places: dict[int, int], walk: Walk | None, written: list[int]) -> None:
         if walk is not None:
             Writer(self.text, walk, lambda v: self.pointer(places[v]), written).all_rows()
         elif isinstance(step, Copy):
@@ -191,9 +183,14 @@ class _Function:
         self.most = max(self.most, len(given))
         for k, pointer in enumerate(given):
             text.do(f"store ptr {pointer}, ptr {text.set(f'getelementptr ptr, ptr {self.slots}, i64 {k}')}, align 8")
-        struct = library.realise(step.form)
-        kernel = self.name("kernel", peek(struct + layout.F_KERNEL))
-        params = self.name("params", peek(struct + layout.F_PARAMS))
+        if step.form.prim.runner:
+            address, words = library.cpu_module(step.form.prim.runner).kernel(step.form, self.part)
+            kernel, params = self.name("kernel", address), self.name("params", library.keep(words))
+        else:
+            struct = library.realise(step.form)
+            kernel = self.name("kernel", peek(struct + layout.F_KERNEL))
+            view = layout.WORD if peek(struct + layout.F_FLAGS) & layout.VIEW else 0     # where that lies, first
+            params = self.name("params", peek(struct + layout.F_PARAMS) + view)
         status = text.set(f"call i64 @{kernel}(ptr @{params}, ptr {self.slots})")
         after = text.fresh("after")
         if step.form.prim is BY_NAME["guard"]:
@@ -202,6 +199,15 @@ class _Function:
             self.failures.append((status, text.block))
         text.branch(text.set(f"icmp eq i64 {status}, 0"), after, "failed")
         text.label(after)
+
+    def part(self, program: Program, first_result: int, first_const: int) -> Part:
+        """What a choice or loop runs, as machine code of its own; why its guards fail, nobody asks."""
+        guards = [0] * int((program.op == BY_NAME["guard"].code).sum())
+        made = machine_code(program, first_result, first_const, guards)
+        self.held += made.held
+        constants = [*program.constants.values()]
+        KEPT.append(constants)
+        return Part(made.address, -1, made.arena, [t._data for t in constants])
 
     def name(self, stem: str, address: int) -> str:
         """A symbol for an address, numbered as met, so that the text is the same in every process."""

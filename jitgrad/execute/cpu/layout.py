@@ -153,7 +153,8 @@ P_USED = 120                   # tick of the last run
 P_AVALS = 128                  # of the inputs
 P_GUARDS = 136                 # which of its instructions are guards,
 P_GUARD_COUNT = 144            # and how many
-P_BYTES = 152
+P_COLD = 152                   # runs until it is worth machine code; 0: it has that, or will not
+P_BYTES = 160
 
 # A Function: it calls one of its traces, or Python
 N_VECTORCALL = 16
@@ -299,7 +300,8 @@ S_DICT = 440
 S_FILENAME = 448               # the string co_filename,
 S_PACKAGE = 456                # and what those of this package begin with
 S_EAGERLY = 464                # whether functions run as plain Python
-S_OPS = 472                    # Op objects behind the operator slots, in the order of SYMBOLS
+S_HOT = 472                    # Python callable: a plan has run often
+S_OPS = 480                    # Op objects behind the operator slots, in the order of SYMBOLS
 SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^",
            "neg", "abs", "~", "<", "<=", "==", "!=", ">", ">=")
 FIRST_COMPARISON = SYMBOLS.index("<")

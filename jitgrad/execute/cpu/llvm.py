@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from functools import cache
+from typing import TypeAlias
 
 import llvmlite
 import llvmlite.binding as llvm
 
 from jitgrad.execute.cpu.lifetime import immortal
 
+Code: TypeAlias = llvm.ResourceTracker
+
 _serial = itertools.count()
-_linked: list[llvm.ResourceTracker] = immortal([])     # code lives as long as the process
+_linked: list[Code] = immortal([])     # code lives as long as the process
 
 
 @cache
@@ -88,6 +91,13 @@ def _branches() -> llvm.ModulePassManager:
 
 def link(obj: bytes, exports: Iterable[str], imports: Mapping[str, int] = {}) -> dict[str, int]:
     """Load an object file; the addresses of ``exports``. ``imports`` name data and functions of ours."""
+    addresses, code = load(obj, exports, imports)
+    _linked.append(code)
+    return addresses
+
+
+def load(obj: bytes, exports: Iterable[str], imports: Mapping[str, int] = {}) -> tuple[dict[str, int], Code]:
+    """The same, and what keeps the code: it is freed with that."""
     library = llvm.JITLibraryBuilder().add_object_img(obj).add_current_process()
     for symbol, address in imports.items():
         library.import_symbol(symbol, address)
@@ -95,5 +105,4 @@ def link(obj: bytes, exports: Iterable[str], imports: Mapping[str, int] = {}) ->
     for symbol in names:
         library.export_symbol(symbol)
     tracker = library.link(_jit(), f"jitgrad{next(_serial)}")
-    _linked.append(tracker)
-    return {symbol: tracker[symbol] for symbol in names}
+    return {symbol: tracker[symbol] for symbol in names}, tracker

@@ -16,8 +16,8 @@ import numpy as np
 from jitgrad.core.aval import Aval
 from jitgrad.execute.cpu import llvm
 from jitgrad.execute.cpu.lanes import Text, emit, register, splat, stored
-from jitgrad.execute.cpu.reductions import CHUNK, FLOAT32, FLOAT64, reduction_init
-from jitgrad.ops.scalar import Trace
+from jitgrad.execute.cpu.reductions import CHUNK, reduction_init
+from jitgrad.ops.scalar import FLOAT32, FLOAT64, Trace
 from jitgrad.plan.fuse import Member, Nest, Operand, aligned, body_of, inner_step, split
 
 SHORT = 4                      # vectors of a row that is unrolled
@@ -439,7 +439,7 @@ class _Fold:
         self.part = self.joined(self.accs, length)
 
     def joined(self, accs: Sequence[str | None], length: int = ACCUMULATORS) -> str:
-        """The accumulators by halves: j with j + 16, 8, 4, 2, 1. One that met nothing changes no bit, and is left out."""
+        """The accumulators by halves: j with j + 16, 8, 4, 2, 1. One that met nothing changes no bit: left out."""
         given = list(accs)
         while len(given) > 1:
             half = len(given) // 2

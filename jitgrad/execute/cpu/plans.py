@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from jitgrad import config
 from jitgrad.core import backend
 from jitgrad.core.aval import nbytes_of
 from jitgrad.core.form import COLUMNS, FORMS, Form, form, grown
@@ -25,6 +26,8 @@ from jitgrad.transform.residuals import with_results
 from jitgrad.transform.signature import backward_of
 
 _int = np.int64
+COLD = 3                       # runs after which a plan is worth machine code
+MOST_ROWS = 20_000             # of one that is: the time to compile grows with them
 MAX_PLANS = 2048               # least recently used ones go; a plan is a few hundred bytes a row
 
 
@@ -96,6 +99,7 @@ class Plan:
         self._code, count, arena, work, guards = instructions(flat)
         self.guards = guards                     # instructions that are guards, in order
         self._guards = np.array([*guards, 0], _int)
+        self.machine: Any = None                 # its machine code, once that runs
         struct = np.zeros(layout.P_BYTES // 8, _int)
         self.struct = struct
         self.address = int(struct.ctypes.data)
@@ -108,8 +112,19 @@ class Plan:
                 (layout.P_OUTPUT_COUNT, len(results)), (layout.P_CONSTANTS, self._pointers.ctypes.data),
                 (layout.P_CONSTANT_COUNT, len(self.constants)), (layout.P_AVALS, self._avals.ctypes.data),
                 (layout.P_GUARDS, self._guards.ctypes.data), (layout.P_GUARD_COUNT, len(guards)),
+                (layout.P_COLD, COLD if 0 < len(flat) <= MOST_ROWS and config.machine_code() == "hot" else 0),
                 (layout.P_FLAGS, layout.LONG if work >= library.LONG_ELEMENTS else 0)):
             poke(self.address + word, int(value))
+        if config.machine_code() == "1":
+            _compiling().compiled(self)
+
+    def swap(self, machine: Any) -> None:
+        """Run machine code from now on (see `engine`). The sweep reads both words of it while the lock is held."""
+        self.machine = machine
+        poke(self.address + layout.P_ARENA, max(machine.arena, peek(self.address + layout.P_ARENA)))
+        at = layout.P_CODE // layout.WORD
+        self.struct[at: at + 2] = machine.address, -1
+        poke(self.address + layout.P_COLD, 0)
 
     def recordable(self) -> Form:
         """Let runs of this plan appear on outer tapes; the form of such a row."""
@@ -225,7 +240,19 @@ def _misfit(address: int, values: Any) -> None:
     raise TypeError(f"a plan was run on {len(values)} values that are not concrete Tensors of its inputs' avals")
 
 
+def _compiling() -> Any:
+    """Not before it is needed: an import takes no compiler along."""
+    from jitgrad.execute.cpu import compiling
+
+    return compiling
+
+
+def _hot(address: int) -> None:
+    _compiling().request(address)
+
+
 types.callback(layout.S_MISFIT, _misfit)
+types.callback(layout.S_HOT, _hot)
 
 
 @lru_cache(maxsize=1024)

@@ -24,7 +24,7 @@ from jitgrad.execute.cpu.native.raw import (
     store,
     vectorcall,
 )
-from jitgrad.execute.cpu.native.sweep import compact, drop, is_guard, make_results, run_code
+from jitgrad.execute.cpu.native.sweep import compact, drop, is_guard, make_results, ran, run_code
 from jitgrad.execute.cpu.native.tensors import (
     FLOAT64,
     INT64,
@@ -190,6 +190,8 @@ def replay(st, trace, work):
         for i in range(n_in):
             incref(load(objects + 8 * i))
     answer = replay_recorded(st, trace, plan, work, log) if log != 0 else replay_alone(st, trace, plan, work)
+    if answer > 0:
+        ran(st, plan)
     if held:
         drop(objects, n_in)
     return answer
