@@ -16,7 +16,8 @@ import numpy as np
 from jitgrad.ops.scalar import COMPARISONS, Node, Trace
 
 LANES = 8  # of what has no reason to be wider
-_REGISTER = {"bool": "i1", "int32": "i32", "int64": "i64", "float32": "float", "float64": "double"}
+_REGISTER = {np.dtype(d): t for d, t in (
+    ("bool", "i1"), ("int32", "i32"), ("int64", "i64"), ("float32", "float"), ("float64", "double"))}
 _FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INT_OPS = {
     "add": "add", "sub": "sub", "mul": "mul", "div": "sdiv", "and": "and", "or": "or", "xor": "xor",
@@ -27,12 +28,12 @@ _INTRINSICS = frozenset({"fmuladd", "rint", "floor", "ceil", "trunc", "sqrt", "f
 
 def register(dtype: np.dtype[Any]) -> str:
     """Type of one lane in a register."""
-    return _REGISTER[dtype.name]
+    return _REGISTER[dtype]
 
 
 def stored(dtype: np.dtype[Any]) -> str:
     """Type of one element in memory."""
-    return "i8" if dtype.kind == "b" else _REGISTER[dtype.name]
+    return "i8" if dtype.kind == "b" else _REGISTER[dtype]
 
 
 def literal(value: float, dtype: np.dtype[Any]) -> str:
@@ -59,6 +60,7 @@ class Text:
         self.entry: list[str] = []  # allocas: they belong to the entry block
         self.declarations: dict[str, None] = {}
         self.tables: dict[str, str] = {}
+        self.asides: dict[str, str] = {}  # functions that are hardly ever called: text -> name
         self.block = "entry"
         self._count = 0
 
@@ -86,8 +88,20 @@ class Text:
     def goto(self, name: str) -> None:
         self.do(f"br label %{name}")
 
-    def branch(self, condition: str, yes: str, no: str) -> None:
-        self.do(f"br i1 {condition}, label %{yes}, label %{no}")
+    def branch(self, condition: str, yes: str, no: str, hint: str = "") -> None:
+        self.do(f"br i1 {condition}, label %{yes}, label %{no}{hint}")
+
+    def aside(self) -> Text:
+        """The text of another function of the module, with the same lanes."""
+        other = Text(self.name)
+        other.lanes, other.declarations, other.tables, other.asides = (
+            self.lanes, self.declarations, self.tables, self.asides)
+        return other
+
+    def keep_aside(self, result: str, arguments: str, aside: Text) -> str:
+        """Define a function that is hardly ever called, once; its name."""
+        body = "\n".join([f"({arguments}) noinline cold {{", "entry:", *aside.lines, "}"])
+        return self.asides.setdefault(f"{result}\n{body}", f"{self.name}.slow{len(self.asides)}")
 
     def declare(self, result: str, name: str, *arguments: str) -> str:
         self.declarations[f"declare {result} @{name}({', '.join(arguments)})"] = None
@@ -191,7 +205,11 @@ class Text:
         """The whole function with what it needs, one module's worth of text."""
         tables = [f"{name} = {text}" for text, name in self.tables.items()]
         head = [f"define i64 @{self.name}({self.arguments}) {{", "entry:", *self.entry]
-        return "\n".join([*tables, *head, *self.lines, "}", *self.declarations, ""])
+        asides = []
+        for text, name in self.asides.items():
+            result, body = text.split("\n", 1)
+            asides.append(f"define internal fastcc {result} @{name}{body}")
+        return "\n".join([*tables, *asides, *head, *self.lines, "}", *self.declarations, ""])
 
 
 def module(kernels: Iterable[str]) -> str:
@@ -209,28 +227,30 @@ def module(kernels: Iterable[str]) -> str:
 
 def emit(text: Text, trace: Trace, arguments: Sequence[str]) -> list[str]:
     """Append the body for all lanes; returns the names of the results."""
-    names: list[str] = []
-    joins: dict[int, tuple[str, str]] = {}  # branch -> (block before, join label)
-    for i, node in enumerate(trace.nodes):
+    names: dict[int, str] = {}
+    _nodes(text, trace, 0, len(trace.nodes), names, arguments)
+    return [names[i] for i in trace.results]
+
+
+def _nodes(text: Text, trace: Trace, at: int, end: int, names: dict[int, str], arguments: Sequence[str] = ()) -> None:
+    """Append nodes of a body, which find and enter their values by number."""
+    while at < end:
+        node = trace.nodes[at]
         operands = [names[j] for j in node.operands]
         dtypes = [trace.nodes[j].dtype for j in node.operands]
         if node.op == "argument":
-            names.append(arguments[node.immediate])
+            names[at] = arguments[node.immediate]
         elif node.op == "const":
-            names.append(splat(node.immediate, node.dtype))
+            names[at] = splat(node.immediate, node.dtype)
         elif node.op == "branch":
-            joins[i] = _open_branch(text, operands[0])
-            names.append("")
-        elif node.op == "merge":
-            if node.immediate[1] == 0:
-                _close_branch(text, trace, i, names, joins)
+            at = _rarely(text, trace, at, names)
         elif node.op == "table":
-            names.append(_gather(text, node, operands[0], dtypes[0]))
+            names[at] = _gather(text, node, operands[0], dtypes[0])
         elif node.op == "convert":
-            names.append(_convert(text, operands[0], dtypes[0], node.dtype))
+            names[at] = _convert(text, operands[0], dtypes[0], node.dtype)
         else:
-            names.append(_instruction(text, node, operands, dtypes))
-    return [names[i] for i in trace.results]
+            names[at] = _instruction(text, node, operands, dtypes)
+        at += 1
 
 
 def _instruction(text: Text, node: Node, operands: list[str], dtypes: list[np.dtype[Any]]) -> str:
@@ -282,23 +302,47 @@ def _gather(text: Text, node: Node, index: str, dtype: np.dtype[Any]) -> str:
     return text.set(f"call {kind} @{name}({given})")
 
 
-def _open_branch(text: Text, condition: str) -> tuple[str, str]:
+def _rarely(text: Text, trace: Trace, branch: int, names: dict[int, str]) -> int:
+    """A branch up to its last merge, whose number is returned: a call where any lane wants it, then choices by lane."""
+    first = next(k for k in range(branch, len(trace.nodes))
+                 if trace.nodes[k].op == "merge" and trace.nodes[k].immediate[0] == branch)
+    merges = trace.merges(first)
+    condition = names[trace.nodes[branch].operands[0]]
     mask = text.set(f"bitcast {text.vector('i1')} {condition} to i{text.lanes}")
-    slow, join, before = text.fresh("slow"), text.fresh("join"), text.block
-    text.branch(text.set(f"icmp ne i{text.lanes} {mask}, 0"), slow, join)
-    text.label(slow)
-    return before, join
-
-
-def _close_branch(text: Text, trace: Trace, first: int, names: list[str], joins: dict[int, tuple[str, str]]) -> None:
-    """All merges of a branch: lane-wise choice at the end of its block, then phis at the join."""
-    before, join = joins[trace.nodes[first].immediate[0]]
+    rare, join, before = text.fresh("slow"), text.fresh("join"), text.block
+    text.branch(text.set(f"icmp ne i{text.lanes} {mask}, 0"), rare, join, ", !prof !{!\"branch_weights\", i32 1, i32 2000}")
+    text.label(rare)
+    slows = _call_aside(text, trace, branch + 1, first, [m.operands[1] for m in merges], names)
     chosen = []
-    for node in trace.merges(first):
-        kind = text.vector(register(node.dtype))
-        condition, slow, fast = (names[j] for j in node.operands)
+    for node, slow in zip(merges, slows, strict=True):
+        kind, fast = text.vector(register(node.dtype)), names[node.operands[2]]
         value = text.set(f"select {text.vector('i1')} {condition}, {kind} {slow}, {kind} {fast}")
         chosen.append(f"phi {kind} [{fast}, %{before}], [{value}, %{text.block}]")
     text.goto(join)
     text.label(join)
-    names.extend(text.set(phi) for phi in chosen)
+    names.update((first + k, text.set(phi)) for k, phi in enumerate(chosen))
+    return first + len(merges) - 1
+
+
+def _call_aside(text: Text, trace: Trace, start: int, stop: int, wanted: Sequence[int], names: dict[int, str]) -> list[str]:
+    """Values of nodes that are hardly ever computed, by a call of a function of their own.
+
+    Equal ones of a module are one function, and registers are saved around the call only where it is made: code gets
+    smaller, and several times sooner ready, than with these nodes in its loops.
+    """
+    inside = range(start, stop)
+    taken = dict.fromkeys(j for k in inside for j in trace.nodes[k].operands if j not in inside)
+    taken |= dict.fromkeys(j for j in wanted if j not in inside)
+    own = {j: names[j] if trace.nodes[j].op == "const" else f"%a{k}" for k, j in enumerate(taken)}
+    given = [j for j in taken if trace.nodes[j].op != "const"]
+    aside = text.aside()
+    _nodes(aside, trace, start, stop, own)
+    kinds = {j: text.vector(register(trace.nodes[j].dtype)) for j in (*given, *wanted)}
+    result = "{" + ", ".join(kinds[j] for j in wanted) + "}"
+    value = "poison"
+    for k, j in enumerate(wanted):
+        value = aside.set(f"insertvalue {result} {value}, {kinds[j]} {own[j]}, {k}")
+    aside.do(f"ret {result} {value}")
+    name = text.keep_aside(result, ", ".join(f"{kinds[j]} {own[j]}" for j in given), aside)
+    call = text.set(f"call fastcc {result} @{name}({', '.join(f'{kinds[j]} {names[j]}' for j in given)})")
+    return [text.set(f"extractvalue {result} {call}, {k}") for k in range(len(wanted))]
