@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -285,3 +285,15 @@ def read_later(steps: Sequence[Step]) -> Iterator[set[int]]:
                 readers[o.value].add(k)
     for k, step in enumerate(steps):
         yield {v for member in step.members for v in member.outs if readers.get(v, set()) - {k}}
+
+
+def work(nest: Nest) -> int:
+    """Nodes that a nest computes in all: a measure of its time."""
+    return nest.nodes * nest.size
+
+
+def bytes_moved(nest: Nest, written: Iterable[int]) -> int:
+    """What a nest reads and writes in memory."""
+    reads = {(o.value, o.offset): o.aval.nbytes for m in nest.members for o in m.operands if o.value not in nest.values}
+    sizes = {v: a.nbytes for m in nest.members for v, a in zip(m.outs, m.form.outs, strict=True)}
+    return sum(reads.values()) + sum(sizes[v] for v in written if v in sizes)

@@ -23,6 +23,7 @@ _INT_OPS = {
     "add": "add", "sub": "sub", "mul": "mul", "div": "sdiv", "and": "and", "or": "or", "xor": "xor",
     "shl": "shl", "shr": "ashr", "ushr": "lshr",
 }  # fmt: skip
+_RARELY = ', !prof !{!"branch_weights", i32 1, i32 2000}'
 _INTRINSICS = frozenset({"fmuladd", "rint", "floor", "ceil", "trunc", "sqrt", "fabs", "copysign"})
 
 
@@ -225,6 +226,35 @@ def module(kernels: Iterable[str]) -> str:
     return "\n".join([*bodies, *lines, ""])
 
 
+def load_first(text: Text, pointer: str, dtype: np.dtype[Any], count: int) -> str:
+    """A vector of which so many elements are in memory. The other lanes are 1, at which bodies have no slow path.
+
+    (Repeating an element there has been compiled wrongly, by LLVM 22.)
+    """
+    if count == text.lanes:
+        return text.load(pointer, dtype)
+    lane = stored(dtype)
+    some = text.set(f"load <{count} x {lane}>, ptr {pointer}, align {dtype.itemsize}")
+    if dtype.kind == "b":
+        some = text.set(f"icmp ne <{count} x i8> {some}, zeroinitializer")
+    lanes = ", ".join(f"i32 {j if j < count else count}" for j in range(text.lanes))
+    kind = f"<{count} x {register(dtype)}>"
+    return text.set(f"shufflevector {kind} {some}, {kind} {splat(1, dtype)}, <{text.lanes} x i32> <{lanes}>")
+
+
+def store_first(text: Text, value: str, pointer: str, dtype: np.dtype[Any], count: int) -> None:
+    """So many elements of a vector to memory."""
+    if count == text.lanes:
+        text.store(value, pointer, dtype)
+        return
+    if dtype.kind == "b":
+        value = text.set(f"zext {text.vector('i1')} {value} to {text.vector('i8')}")
+    lanes = ", ".join(f"i32 {j}" for j in range(count))
+    kind = text.vector(stored(dtype))
+    some = text.set(f"shufflevector {kind} {value}, {kind} poison, <{count} x i32> <{lanes}>")
+    text.do(f"store <{count} x {stored(dtype)}> {some}, ptr {pointer}, align {dtype.itemsize}")
+
+
 def emit(text: Text, trace: Trace, arguments: Sequence[str]) -> list[str]:
     """Append the body for all lanes; returns the names of the results."""
     names: dict[int, str] = {}
@@ -310,7 +340,7 @@ def _rarely(text: Text, trace: Trace, branch: int, names: dict[int, str]) -> int
     condition = names[trace.nodes[branch].operands[0]]
     mask = text.set(f"bitcast {text.vector('i1')} {condition} to i{text.lanes}")
     rare, join, before = text.fresh("slow"), text.fresh("join"), text.block
-    text.branch(text.set(f"icmp ne i{text.lanes} {mask}, 0"), rare, join, ", !prof !{!\"branch_weights\", i32 1, i32 2000}")
+    text.branch(text.set(f"icmp ne i{text.lanes} {mask}, 0"), rare, join, _RARELY)
     text.label(rare)
     slows = _call_aside(text, trace, branch + 1, first, [m.operands[1] for m in merges], names)
     chosen = []
@@ -324,7 +354,8 @@ def _rarely(text: Text, trace: Trace, branch: int, names: dict[int, str]) -> int
     return first + len(merges) - 1
 
 
-def _call_aside(text: Text, trace: Trace, start: int, stop: int, wanted: Sequence[int], names: dict[int, str]) -> list[str]:
+def _call_aside(text: Text, trace: Trace, start: int, stop: int, wanted: Sequence[int],
+                names: dict[int, str]) -> list[str]:
     """Values of nodes that are hardly ever computed, by a call of a function of their own.
 
     Equal ones of a module are one function, and registers are saved around the call only where it is made: code gets

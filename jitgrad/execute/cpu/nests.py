@@ -15,14 +15,13 @@ import numpy as np
 
 from jitgrad.core.aval import Aval
 from jitgrad.execute.cpu import llvm
-from jitgrad.execute.cpu.lanes import Text, emit, register, splat, stored
-from jitgrad.execute.cpu.reductions import CHUNK, reduction_init
-from jitgrad.ops.scalar import FLOAT32, FLOAT64, Trace
+from jitgrad.execute.cpu.folds import Fold
+from jitgrad.execute.cpu.lanes import Text, emit, load_first, register, store_first
+from jitgrad.execute.cpu.reductions import CHUNK
 from jitgrad.plan.fuse import Member, Nest, Operand, aligned, body_of, inner_step, split
 
 SHORT = 4                      # vectors of a row that is unrolled
 MOST_UNROLLED = 6000           # nodes of all its vectors
-ACCUMULATORS = 32              # lanes that a reduction adds up side by side
 
 Place = Callable[[int], str]
 
@@ -80,7 +79,7 @@ class Writer:
         self.text, self.walk, self.nest = text, walk, walk.nest
         self.written = {*written} - {v for v, _ in walk.kept}
         self.length = self.nest.length
-        self.folds = {m.outs[0]: _Fold(text, m, walk.lanes) for m in self.nest.members if m.fold}
+        self.folds = {m.outs[0]: Fold(text, m, walk.lanes) for m in self.nest.members if m.fold}
         self.pointers = {v: place(v) for v in dict.fromkeys(self._touched())}
         self.shape = self.nest.shape or (self.nest.size,)
         axis = split(self.nest.shape, self.nest.partial, self.nest.rows) if self.nest.shape is not None else 0
@@ -373,7 +372,7 @@ class Writer:
             at += fold.count
         return out
 
-    def _chunks(self, members: Sequence[Member], folds: Sequence[_Fold]) -> list[str]:
+    def _chunks(self, members: Sequence[Member], folds: Sequence[Fold]) -> list[str]:
         """A row of several chunks, whose partial results meet in sequence."""
         text = self.text
 
@@ -387,7 +386,7 @@ class Writer:
         totals = text.loop("chunk", "0", str(whole), CHUNK, chunk, *[f.first_total for f in folds])
         return self.rest(members, folds, totals)
 
-    def rest(self, members: Sequence[Member], folds: Sequence[_Fold], totals: Sequence[str]) -> list[str]:
+    def rest(self, members: Sequence[Member], folds: Sequence[Fold], totals: Sequence[str]) -> list[str]:
         """What whole chunks leave of a row, and the results."""
         whole = self.length // CHUNK * CHUNK
         if whole < self.length:
@@ -395,125 +394,3 @@ class Writer:
             accs = self.span(members, str(whole), str(stop), self.length - whole, self.walk.tail)
             totals = [f.met(total, f.joined(a), None) for f, total, a in zip(folds, totals, accs, strict=True)]
         return [f.narrowed(total) for f, total in zip(folds, totals, strict=True)]
-
-
-class _Fold:
-    """A reduction of a row, in the order of `reductions`."""
-
-    def __init__(self, text: Text, member: Member, lanes: int) -> None:
-        self.text, self.lanes = text, lanes
-        self.value = member.outs[0]
-        self.dtype = member.form.outs[0].dtype
-        self.trace = body_of(member.form.id)
-        self.wide = FLOAT64 if self.dtype == FLOAT32 else self.dtype
-        self.across: Trace = self.trace.at(self.wide, self.wide) if self.dtype == FLOAT32 else self.trace
-        self.init = splat(reduction_init(member.form.prim.init, self.dtype), self.dtype)
-        self.kind = f"<{lanes} x {register(self.dtype)}>"
-        self.one, self.wide_one = f"<1 x {register(self.dtype)}>", f"<1 x {register(self.wide)}>"
-        self.count = max(ACCUMULATORS // lanes, 1) if lanes > 1 else 1
-        self.first_total = f"{self.wide_one} = {splat(reduction_init(member.form.prim.init, self.wide), self.wide)}"
-        self.part = ""
-        self.clear()
-
-    def clear(self) -> None:
-        self.accs: list[str | None] = [None] * self.count
-
-    def apply(self, a: str, b: str) -> str:
-        self.text.lanes = self.lanes
-        return emit(self.text, self.trace, [a, b])[0]
-
-    def folded(self, acc: str, x: str, count: int) -> str:
-        """An accumulator that has met the first lanes of a vector."""
-        new = self.apply(acc, x)
-        if count == self.lanes:
-            return new
-        mask = ", ".join(f"i1 {'true' if j < count else 'false'}" for j in range(self.lanes))
-        return self.text.set(f"select <{self.lanes} x i1> <{mask}>, {self.kind} {new}, {self.kind} {acc}")
-
-    def add(self, x: str, p: int, count: int) -> None:
-        """Vector p of an unrolled row."""
-        at = p % self.count
-        self.accs[at] = self.folded(self.accs[at] or self.init, x, count)
-
-    def close(self, length: int) -> None:
-        self.part = self.joined(self.accs, length)
-
-    def joined(self, accs: Sequence[str | None], length: int = ACCUMULATORS) -> str:
-        """The accumulators by halves: j with j + 16, 8, 4, 2, 1. One that met nothing changes no bit: left out."""
-        given = list(accs)
-        while len(given) > 1:
-            half = len(given) // 2
-            given = [a if b is None else self.apply(a or self.init, b)
-                     for a, b in zip(given[:half], given[half:], strict=True)]
-        (acc,) = given
-        assert acc is not None
-        distance = self.lanes // 2
-        while distance:
-            if length > distance:
-                lanes = ", ".join(f"i32 {(k + distance) % self.lanes}" for k in range(self.lanes))
-                acc = self.apply(acc, self.text.set(
-                    f"shufflevector {self.kind} {acc}, {self.kind} {acc}, <{self.lanes} x i32> <{lanes}>"))
-            distance //= 2
-        if self.lanes == 1:
-            return acc
-        return self.text.set(f"shufflevector {self.kind} {acc}, {self.kind} poison, <1 x i32> zeroinitializer")
-
-    def met(self, total: str, part: str, first: str | None) -> str:
-        """The total of chunks and a part; where ``first`` holds, the part alone."""
-        text = self.text
-        text.lanes = 1
-        if self.wide != self.dtype:
-            part = text.set(f"fpext {self.one} {part} to {self.wide_one}")
-        both = emit(text, self.across, [total, part])[0]
-        return both if first is None else text.set(f"select i1 {first}, {self.wide_one} {part}, {self.wide_one} {both}")
-
-    def narrowed(self, total: str) -> str:
-        """A total in the dtype of the result."""
-        if self.wide == self.dtype:
-            return total
-        return self.text.set(f"fptrunc {self.wide_one} {total} to {self.one}")
-
-
-# ---- the first elements of a vector ---------------------------------------------------------------
-
-def load_first(text: Text, pointer: str, dtype: np.dtype[Any], count: int) -> str:
-    """A vector of which so many elements are in memory. The other lanes are 1, at which bodies have no slow path.
-
-    (Repeating an element there has been compiled wrongly, by LLVM 22.)
-    """
-    if count == text.lanes:
-        return text.load(pointer, dtype)
-    lane = stored(dtype)
-    some = text.set(f"load <{count} x {lane}>, ptr {pointer}, align {dtype.itemsize}")
-    if dtype.kind == "b":
-        some = text.set(f"icmp ne <{count} x i8> {some}, zeroinitializer")
-    lanes = ", ".join(f"i32 {j if j < count else count}" for j in range(text.lanes))
-    kind = f"<{count} x {register(dtype)}>"
-    return text.set(f"shufflevector {kind} {some}, {kind} {splat(1, dtype)}, <{text.lanes} x i32> <{lanes}>")
-
-
-def store_first(text: Text, value: str, pointer: str, dtype: np.dtype[Any], count: int) -> None:
-    """So many elements of a vector to memory."""
-    if count == text.lanes:
-        text.store(value, pointer, dtype)
-        return
-    if dtype.kind == "b":
-        value = text.set(f"zext {text.vector('i1')} {value} to {text.vector('i8')}")
-    lanes = ", ".join(f"i32 {j}" for j in range(count))
-    kind = text.vector(stored(dtype))
-    some = text.set(f"shufflevector {kind} {value}, {kind} poison, <{count} x i32> <{lanes}>")
-    text.do(f"store <{count} x {stored(dtype)}> {some}, ptr {pointer}, align {dtype.itemsize}")
-
-
-def work(nest: Nest) -> int:
-    """Nodes that a nest computes in all: a measure of its time."""
-    return nest.nodes * nest.size
-
-
-def bytes_moved(nest: Nest, written: Iterable[int]) -> int:
-    """What a nest reads and writes in memory."""
-    reads = {(o.value, o.offset): o.aval.nbytes for m in nest.members for o in m.operands if o.value not in nest.values}
-    sizes = {v: a.nbytes for m in nest.members for v, a in zip(m.outs, m.form.outs, strict=True)}
-    return sum(reads.values()) + sum(sizes[v] for v in written if v in sizes)
-
-
