@@ -26,6 +26,8 @@ from jitgrad.core.tensor import TensorMethods as _TensorMethods
 from jitgrad.core.tensor import install as _install
 from jitgrad.core.variable import VariableMethods as _VariableMethods
 from jitgrad.execute.cpu.library import kernels as kernels
+from jitgrad.execute.cpu.threads import get_num_threads as get_num_threads
+from jitgrad.execute.cpu.threads import set_num_threads as set_num_threads
 from jitgrad.frontend.batched import hessian as hessian
 from jitgrad.frontend.batched import jacfwd as jacfwd
 from jitgrad.frontend.batched import jacobian as jacobian

@@ -9,6 +9,7 @@ SWITCHES = {                   # name: what it does
     "JITGRAD_DEBUG_NANS": "1: raise at the first NaN; inf: at the first NaN or infinity",
     "JITGRAD_KERNELS": "numba: run every kernel as Numba built it",
     "JITGRAD_MACHINE_CODE": "0: recorded programs stay on the sweep; 1: become machine code before they first run",
+    "JITGRAD_NUM_THREADS": "threads that share a large operation (as many as the CPUs this process may use)",
     "JITGRAD_POOL_MB": "megabytes of freed large arrays kept for reuse (256; 0: none)",
 }
 
@@ -22,6 +23,19 @@ def machine_code() -> str:
     """JITGRAD_MACHINE_CODE: "hot" (programs that run often become machine code, in the background), "0" or "1"."""
     value = os.environ.get("JITGRAD_MACHINE_CODE", "hot")
     return "0" if numba_kernels() else value if value in ("0", "1") else "hot"
+
+
+MOST_THREADS = 1024
+
+
+def num_threads() -> int:
+    """JITGRAD_NUM_THREADS: how many threads share a large operation, or 0 where nothing is said."""
+    said = os.environ.get("JITGRAD_NUM_THREADS", "").strip()
+    if not said:
+        return 0
+    if not (said.isascii() and said.isdigit() and 1 <= int(said[:9]) <= MOST_THREADS):
+        raise ValueError(f"JITGRAD_NUM_THREADS must be a whole number from 1 to {MOST_THREADS}; it is {said!r}")
+    return int(said)
 
 
 def pool_bytes() -> int:

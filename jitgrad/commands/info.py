@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from jitgrad import config
 from jitgrad._version import __version__
 from jitgrad.commands.cache import described
-from jitgrad.execute.cpu import blas, llvm
+from jitgrad.execute.cpu import blas, llvm, threads
 
 PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "optree", "tqdm")
 VECTOR = ("sse", "avx", "fma", "f16c", "neon", "sve", "asimd", "vsx", "rvv")     # how names of vector features begin
@@ -54,8 +54,8 @@ def processor() -> Iterator[str]:
     yield f"name      {_model() or platform.processor() or 'unknown'}"
     yield f"built for {name}"
     yield f"vectors   {' '.join(f for f in features if f.startswith(VECTOR)) or 'none'}"
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield f"threads   {usable} usable of {os.cpu_count()}; a kernel runs on the thread that calls it"
+    yield (f"threads   {threads.usable()} usable of {os.cpu_count()}; "
+           f"{threads.get_num_threads()} share a large operation")
 
 
 def _model() -> str:

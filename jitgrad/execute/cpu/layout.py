@@ -301,13 +301,37 @@ S_FILENAME = 448               # the string co_filename,
 S_PACKAGE = 456                # and what those of this package begin with
 S_EAGERLY = 464                # whether functions run as plain Python
 S_HOT = 472                    # Python callable: a plan has run often
-S_OPS = 480                    # Op objects behind the operator slots, in the order of SYMBOLS
+S_TEAM = 480                   # the threads that share large work
+S_OPS = 488                    # Op objects behind the operator slots, in the order of SYMBOLS
 SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^",
            "neg", "abs", "~", "<", "<=", "==", "!=", ">", ">=")
 FIRST_COMPARISON = SYMBOLS.index("<")
 S_BYTES = S_OPS + WORD * len(SYMBOLS)
 SCRATCH_BYTES = 1 << 16
 MOST_RECORDINGS = 4096
+
+# The team (native/threads.py): words that many threads touch lie on cache lines of their own
+TEAM_BUSY = 0                  # whether a caller has it
+TEAM_INSIDE = 64               # workers at the present job, + TEAM_CLOSED where none may join
+TEAM_NEXT = 128                # the next index
+TEAM_SLEEPING = 192            # workers that wait for a signal,
+TEAM_WAITING = 200             # and whether the caller does
+TEAM_TASK, TEAM_CONTEXT, TEAM_COUNT, TEAM_STATUS = range(256, 288, 8)         # the job
+TEAM_HANDS = 288               # workers it may have
+TEAM_LIMIT = 320               # threads to use, the caller's among them: `set_num_threads`
+TEAM_MADE = 328                # workers there are,
+TEAM_MOST = 336                # and at most may be: less where the system refused one
+TEAM_SPIN = 344                # nanoseconds to look for work, or for the last worker, before sleeping
+TEAM_WORTH = 352               # nanoseconds of work left for which a sleeper is woken
+TEAM_WORKER = 360              # address of `worker`
+TEAM_CLOCK = 368               # CLOCK_MONOTONIC,
+TEAM_SETMASK = 376             # SIG_SETMASK
+TEAM_CREATE, TEAM_DETACH, TEAM_SIGMASK, TEAM_LOCK, TEAM_UNLOCK, TEAM_WAIT, TEAM_SIGNAL, TEAM_TIME = (
+    range(384, 448, 8))        # addresses of functions of the C library
+TEAM_MASK = 448                # signals that no worker handles, as a sigset_t
+TEAM_MUTEX, TEAM_WAKE, TEAM_DONE = 576, 704, 832
+TEAM_BYTES = 960
+TEAM_CLOSED = 1 << 32
 
 # A Py_buffer, and the block that S_DESCRIBE returns the address of: shape and strides follow it
 B_DATA, B_OBJECT, B_BYTES, B_ITEM, B_FLAGS, B_FORMAT, B_SHAPE, B_STRIDES, B_INNER, B_END = range(0, 80, 8)

@@ -141,8 +141,8 @@ def _intrinsic(op: raw.Raw) -> Any:
     # @intrinsic wants a function of fixed arity
     names = ", ".join(f"a{i}" for i in range(len(op.arguments)))
     scope: dict[str, Any] = {"make": make}
-    exec(f"def {op.name}(context, {names}): return make(context, {names})", scope)
-    return intrinsic(scope[op.name])
+    exec(f"def operation(context, {names}): return make(context, {names})", scope)
+    return intrinsic(scope["operation"])
 
 
 def _emit(op: raw.Raw, builder: Any, args: Sequence[Any]) -> Any:
@@ -150,6 +150,14 @@ def _emit(op: raw.Raw, builder: Any, args: Sequence[Any]) -> Any:
         return builder.load(builder.inttoptr(args[0], _IR[op.result].as_pointer()))
     if op.how == "store":
         return builder.store(args[1], builder.inttoptr(args[0], args[1].type.as_pointer()))
+    if op.how == "atomic":
+        place = builder.inttoptr(args[0], _IR["i64"].as_pointer())
+        if op.name == "load":
+            return builder.load_atomic(place, "seq_cst", 8)
+        if op.name == "cmpxchg":
+            pair = builder.cmpxchg(place, args[1], args[2], "seq_cst", "seq_cst")
+            return builder.zext(builder.extract_value(pair, 1), _IR["i64"])
+        return builder.atomic_rmw(op.name, place, args[1], "seq_cst")
     if op.how == "state":
         table = builder.module.globals.get(op.name) or ir.GlobalVariable(builder.module, _IR["i8"], op.name)
         return builder.ptrtoint(table, _IR["i64"])

@@ -19,6 +19,7 @@ INNER = {                        # slots and methods of types, kernels, function
     "values": ("to_float", "to_int", "to_index", "to_bool", "get_buffer", "tensor_dealloc", "variable_dealloc",
                "variable_assign_add", "variable_assign_sub"),
     "drivers": ("broadcast", "move", "place", "gemm"),
+    "threads": ("parallel", "worker"),
     "loops": ("branch", "loop"),
     "tapes": ("tape_new", "tape_enter", "tape_exit", "tape_dealloc", "tape_traverse", "tape_clear"),
     "gradient": ("tape_gradient",),

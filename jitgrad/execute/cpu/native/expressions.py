@@ -315,6 +315,8 @@ class Expressions(Text):
             kind = LLVM[op.arguments[1]]
             self.do(f"store {kind} {given[1]}, ptr {self.set(f'inttoptr i64 {given[0]} to ptr')}")
             return Value("", "void")
+        if op.how == "atomic":
+            return self.atomic(op.name, given)
         kinds = [LLVM[k] for k in op.arguments]
         result = LLVM[op.result] if op.result else "void"
         if op.how == "call":                         # of the address that comes first
@@ -328,6 +330,17 @@ class Expressions(Text):
             self.do(call)
             return Value("", "void")
         return self.widened(self.set(call), op.result)
+
+    def atomic(self, name: str, given: list[str]) -> Value:
+        """A word read or changed in one step, in one order for all threads."""
+        at, words = self.set(f"inttoptr i64 {given[0]} to ptr"), ", ".join(f"i64 {v}" for v in given[1:])
+        if name == "load":
+            return Value(self.set(f"load atomic i64, ptr {at} seq_cst, align 8"), "i64")
+        if name == "cmpxchg":
+            pair = self.set(f"cmpxchg ptr {at}, {words} seq_cst seq_cst, align 8")
+            done = self.set(f"extractvalue {{ i64, i1 }} {pair}, 1")
+            return Value(self.set(f"zext i1 {done} to i64"), "i64")
+        return Value(self.set(f"atomicrmw {name} ptr {at}, {words} seq_cst, align 8"), "i64")
 
     def widened(self, text: str, kind: str | None) -> Value:
         """Narrow integers become int64 at once."""

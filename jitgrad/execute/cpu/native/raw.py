@@ -5,6 +5,7 @@ Each operation is data, which `translate` turns into LLVM text and `by_numba` in
 
 from __future__ import annotations
 
+import platform
 from typing import NamedTuple
 
 i64, i32, i8, f32, f64 = "i64", "i32", "i8", "f32", "f64"
@@ -13,7 +14,7 @@ i64, i32, i8, f32, f64 = "i64", "i32", "i8", "f32", "f64"
 class Raw(NamedTuple):
     """One operation. Narrow integers that it gives are widened at once."""
 
-    how: str                     # load, store, stack, state, c (a function by its symbol), call (of an address)
+    how: str            # load, store, atomic, stack, state, c (a function by its symbol), call (of an address)
     name: str
     arguments: tuple[str, ...] = ()
     result: str | None = None
@@ -23,8 +24,15 @@ class Raw(NamedTuple):
 load, load_i32, load_i8, load_f32, load_f64 = (Raw("load", "load", (i64,), kind) for kind in (i64, i32, i8, f32, f64))
 store, store_i32, store_i8, store_f32, store_f64 = (
     Raw("store", "store", (i64, kind)) for kind in (i64, i32, i8, f32, f64))
+# whole words that several threads touch, in one order for all; the last three give what was there, and whether it was
+atomic_load = Raw("atomic", "load", (i64,), i64)
+atomic_swap = Raw("atomic", "xchg", (i64, i64), i64)
+atomic_add = Raw("atomic", "add", (i64, i64), i64)
+atomic_replace = Raw("atomic", "cmpxchg", (i64, i64, i64), i64)        # address, old, new: 1 if the old was there
 state = Raw("state", "jitgrad_state", (), i64)      # address of the process's state table, bound by the linker
 call_kernel = Raw("call", "kernel", (i64, i64, i64), i64)      # address, params, slots
+call_task = Raw("call", "task", (i64, i64, i64), i64)          # address, context, index
+call_posix = tuple(Raw("call", "posix", (i64,) * (1 + n), i32) for n in range(5))      # address, n arguments
 call_visit = Raw("call", "visit", (i64, i64, i64), i32)        # a visitor of the garbage collector, object, argument
 _gemm = (i64, i32, i32, i32, i64, i64, i64)         # function, order, transpose x and y, m, n, k
 
@@ -108,3 +116,5 @@ advise = c_function("madvise", i64, i64, i32, result=i32)
 move_bytes = c_function("memmove", i64, i64, i64)
 compare = c_function("memcmp", i64, i64, i64, result=i32)
 zero = c_function("memset", i64, i32, i64)
+_x86 = platform.machine() in ("x86_64", "AMD64")
+pause = c_function("llvm.x86.sse2.pause" if _x86 else "llvm.donothing", result=None)    # this thread waits for another

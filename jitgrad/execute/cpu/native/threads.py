@@ -1,0 +1,209 @@
+"""A team of threads: the caller and sleeping workers run a task at every index, whoever comes next.
+
+It holds no Python object and takes no GIL, so kernels use it with and without; tasks touch nothing of Python either.
+The C library's threads, reached through addresses in the team's block; where it has none the caller works alone. So it
+does while another has the team, which a task that asks for it always finds.
+
+A job is open while TEAM_INSIDE is below TEAM_CLOSED: workers come and go by counting themselves there, and the caller
+closes it and waits until nobody is inside. A sleeper and who wakes it both write first and look then, so that one of
+them sees the other.
+"""
+
+from __future__ import annotations
+
+from jitgrad.execute.cpu import layout as lay
+from jitgrad.execute.cpu.native.raw import (
+    atomic_add,
+    atomic_load,
+    atomic_replace,
+    atomic_swap,
+    call_posix,
+    call_task,
+    load,
+    pause,
+    stack,
+    state,
+    store,
+)
+
+call_1, call_2, call_3, call_4 = call_posix[1:]
+frame_words, frame_time = stack(17), stack(2)
+PAUSES = 16                    # between two looks at the clock: half a microsecond
+
+
+def parallel(task, context, count):
+    """``i64 task(i64 context, i64 index)`` for each index below ``count``: 0, or the status of one that failed.
+
+    Which thread runs which index is chance, so what a task does may depend on the index only. When one fails, indices
+    that nobody began are left out. Workers that sleep are woken where the first index took so long that the others are
+    worth it, so an index had better be of some 10 us.
+    """
+    return shared(task, context, count, False)
+
+
+def shared(task, context, count, large):
+    """`parallel`; of work that is known to be large, sleepers are woken at once."""
+    team = load(state() + lay.S_TEAM)
+    hands = min(load(team + lay.TEAM_LIMIT), count) - 1
+    if hands < 1 or load(team + lay.TEAM_BUSY) != 0 or not atomic_replace(team + lay.TEAM_BUSY, 0, 1):
+        return alone(task, context, count)
+    hands = min(hands, hired(team, hands))
+    if hands < 1:
+        atomic_swap(team + lay.TEAM_BUSY, 0)
+        return alone(task, context, count)
+    store(team + lay.TEAM_TASK, task)
+    store(team + lay.TEAM_CONTEXT, context)
+    store(team + lay.TEAM_COUNT, count)
+    store(team + lay.TEAM_STATUS, 0)
+    store(team + lay.TEAM_HANDS, hands)
+    atomic_swap(team + lay.TEAM_NEXT, 0)
+    atomic_add(team + lay.TEAM_INSIDE, -lay.TEAM_CLOSED)
+    asleep = sleepers(team, hands)
+    if asleep > 0:
+        begun = now(team)
+        if large or stepped(team) and (now(team) - begun) * left(team) > load(team + lay.TEAM_WORTH):
+            wake(team, asleep)
+    while stepped(team):
+        pass
+    atomic_add(team + lay.TEAM_INSIDE, lay.TEAM_CLOSED)
+    if atomic_load(team + lay.TEAM_INSIDE) != lay.TEAM_CLOSED:
+        finish(team)
+    status = atomic_load(team + lay.TEAM_STATUS)
+    atomic_swap(team + lay.TEAM_BUSY, 0)
+    return status
+
+
+def alone(task, context, count):
+    for i in range(count):
+        status = call_task(task, context, i)
+        if status != 0:
+            return status
+    return 0
+
+
+def stepped(team):
+    """Run the next index of the job; False if none is left."""
+    i, count = atomic_add(team + lay.TEAM_NEXT, 1), load(team + lay.TEAM_COUNT)
+    if i >= count:
+        return False
+    status = call_task(load(team + lay.TEAM_TASK), load(team + lay.TEAM_CONTEXT), i)
+    if status != 0:
+        atomic_swap(team + lay.TEAM_STATUS, status)
+        atomic_swap(team + lay.TEAM_NEXT, count)
+    return True
+
+
+def left(team):
+    """Indices that nobody has begun."""
+    return load(team + lay.TEAM_COUNT) - atomic_load(team + lay.TEAM_NEXT)
+
+
+def hired(team, wanted):
+    """How many workers there are, after an attempt to have as many as wanted. They handle no signals: Python's main
+    thread does, and what it waits in is to be interrupted."""
+    wanted = min(wanted, load(team + lay.TEAM_MOST))
+    made = load(team + lay.TEAM_MADE)
+    if made >= wanted:
+        return made
+    words = frame_words()
+    how, masks = load(team + lay.TEAM_SETMASK), load(team + lay.TEAM_SIGMASK)
+    call_3(masks, how, team + lay.TEAM_MASK, words)
+    while made < wanted:
+        if call_4(load(team + lay.TEAM_CREATE), words + 128, 0, load(team + lay.TEAM_WORKER), team) != 0:
+            store(team + lay.TEAM_MOST, made)
+            break
+        call_1(load(team + lay.TEAM_DETACH), load(words + 128))
+        made += 1
+        store(team + lay.TEAM_MADE, made)
+    call_3(masks, how, words, 0)
+    return made
+
+
+def sleepers(team, hands):
+    """How many workers would have to be woken for so many hands."""
+    asleep = atomic_load(team + lay.TEAM_SLEEPING)
+    return min(asleep, hands - (load(team + lay.TEAM_MADE) - asleep))
+
+
+def wake(team, count):
+    """A call into the system that may take 50 us where the other processor is idle."""
+    call_1(load(team + lay.TEAM_LOCK), team + lay.TEAM_MUTEX)
+    for _ in range(count):
+        call_1(load(team + lay.TEAM_SIGNAL), team + lay.TEAM_WAKE)
+    call_1(load(team + lay.TEAM_UNLOCK), team + lay.TEAM_MUTEX)
+
+
+def now(team):
+    """Nanoseconds of a clock that never goes back."""
+    time = frame_time()
+    call_2(load(team + lay.TEAM_TIME), load(team + lay.TEAM_CLOCK), time)
+    return load(time) * 1000000000 + load(time + 8)
+
+
+def finish(team):
+    """Wait until the last worker has left the closed job."""
+    until = 0
+    while True:
+        for _ in range(PAUSES):
+            if atomic_load(team + lay.TEAM_INSIDE) == lay.TEAM_CLOSED:
+                return
+            pause()
+        time = now(team)
+        if until == 0:
+            until = time + load(team + lay.TEAM_SPIN)
+        if time > until:
+            break
+    call_1(load(team + lay.TEAM_LOCK), team + lay.TEAM_MUTEX)
+    atomic_swap(team + lay.TEAM_WAITING, 1)
+    while atomic_load(team + lay.TEAM_INSIDE) != lay.TEAM_CLOSED:
+        call_2(load(team + lay.TEAM_WAIT), team + lay.TEAM_DONE, team + lay.TEAM_MUTEX)
+    atomic_swap(team + lay.TEAM_WAITING, 0)
+    call_1(load(team + lay.TEAM_UNLOCK), team + lay.TEAM_MUTEX)
+
+
+def is_open(team):
+    """Whether a job has indices left and room for one more worker."""
+    inside = atomic_load(team + lay.TEAM_INSIDE)
+    return inside < load(team + lay.TEAM_HANDS) and atomic_load(team + lay.TEAM_NEXT) < load(team + lay.TEAM_COUNT)
+
+
+def joined(team):
+    """Step inside if the job is open. Only when inside is what the job's words say certain."""
+    while is_open(team):
+        inside = atomic_load(team + lay.TEAM_INSIDE)
+        if inside < lay.TEAM_CLOSED and atomic_replace(team + lay.TEAM_INSIDE, inside, inside + 1):
+            return True
+    return False
+
+
+def worker(team):
+    """The life of a worker: look for work for a while, then sleep."""
+    until = 0
+    while True:
+        for _ in range(PAUSES):
+            if joined(team):
+                while stepped(team):
+                    pass
+                inside = atomic_add(team + lay.TEAM_INSIDE, -1) - 1
+                if inside == lay.TEAM_CLOSED and atomic_load(team + lay.TEAM_WAITING) != 0:
+                    call_1(load(team + lay.TEAM_LOCK), team + lay.TEAM_MUTEX)
+                    call_1(load(team + lay.TEAM_SIGNAL), team + lay.TEAM_DONE)
+                    call_1(load(team + lay.TEAM_UNLOCK), team + lay.TEAM_MUTEX)
+                until = 0
+            pause()
+        time = now(team)
+        if until == 0:
+            until = time + load(team + lay.TEAM_SPIN)
+        if time > until:
+            sleep(team)
+            until = 0
+
+
+def sleep(team):
+    """Wait for a signal. Who was woken too late looks for the next job for a while, and does not sleep at once."""
+    call_1(load(team + lay.TEAM_LOCK), team + lay.TEAM_MUTEX)
+    atomic_add(team + lay.TEAM_SLEEPING, 1)
+    if not is_open(team):
+        call_2(load(team + lay.TEAM_WAIT), team + lay.TEAM_WAKE, team + lay.TEAM_MUTEX)
+    atomic_add(team + lay.TEAM_SLEEPING, -1)
+    call_1(load(team + lay.TEAM_UNLOCK), team + lay.TEAM_MUTEX)
