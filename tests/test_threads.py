@@ -12,11 +12,15 @@ import numpy as np
 import pytest
 
 import jitgrad as jg
-from jitgrad.execute.cpu import layout, llvm
+from jitgrad.core.primitive import OPS, Kind
+from jitgrad.core.record import tensor
+from jitgrad.execute.cpu import layout, library, llvm
 from jitgrad.execute.cpu import threads as team
 from jitgrad.execute.cpu.native.raw import atomic_add, atomic_load, atomic_replace, atomic_swap, call_posix, load, store
 from jitgrad.execute.cpu.native.translate import Module
 from jitgrad.execute.cpu.types import NATIVE, peek
+from table import ENTRIES, call, cases, drawn, form_of, ident
+from tolerance import assert_same_bits
 
 call_3 = call_posix[3]
 word = ctypes.c_int64
@@ -223,6 +227,86 @@ def test_the_environment_says_how_many():
         done = started(NUMBER, JITGRAD_NUM_THREADS=said)
         assert done.returncode != 0
         assert f"ValueError: JITGRAD_NUM_THREADS must be a whole number from 1 to 1024; it is '{said}'" in done.stderr
+
+
+# ---- large operations -----------------------------------------------------------------------------
+
+def by_threads(made, arrays):
+    """The result of a form by 1, 2 and 3 threads, over different garbage; and whether it is in pieces."""
+    address, words = library.kernel_of(made)
+    results = []
+    for threads in (1, 2, 3):
+        jg.set_num_threads(threads)
+        results.append(np.full(made.outs[0].shape, 5 + threads).astype(made.outs[0].dtype))
+        call(address, words, results[-1], *arrays)
+    return results, address == NATIVE["divide"]
+
+
+SHAPES = {"line": lambda k: [(70_001,)] * k,
+          "rows": lambda k: [(67, 1999), (1999,), (67, 1)][:k],
+          "few long rows": lambda k: [(3, 50_001), (1, 50_001), (3, 1)][:k],
+          "inner rows": lambda k: [(40, 3, 700), (40, 1, 700), (3, 1)][:k]}
+
+
+@pytest.mark.parametrize("prim, dtype", cases(ENTRIES, (Kind.ELEMENTWISE,)), ids=ident)
+def test_elementwise_bits_are_the_same_for_any_number(prim, dtype, rng):
+    """A piece is what the whole would have made there: compared with the kernel itself too, on one row and on all."""
+    for kind, shapes in SHAPES.items():
+        if kind != "line" and len(prim.domains) == 1:
+            continue
+        arrays, params = drawn(prim, dtype, rng, shapes(len(prim.domains)))
+        made = form_of(prim, arrays, params)
+        results, divided = by_threads(made, arrays)
+        assert divided
+        whole = np.zeros_like(results[0])
+        inner = library._elementwise_kernel(prim, tuple(a.dtype for a in made.avals), tuple(params.items()))
+        full = [np.ascontiguousarray(np.broadcast_to(a, whole.shape)) for a in arrays]
+        call(inner, [whole.size] + [1] * len(arrays), whole, *full)
+        for result in results:
+            assert_same_bits(result, whole)
+
+
+@pytest.mark.parametrize("prim, dtype", cases(ENTRIES, (Kind.REDUCE, Kind.SCAN)), ids=ident)
+def test_sums_of_rows_have_the_same_bits_for_any_number(prim, dtype, rng):
+    for shape, axis, there in (((1999, 67), 1, True), ((5, 40_001), 1, True), ((301, 9, 40), 1, True),
+                               ((4, 9, 40), 1, False), ((70_000,), 0, False)):
+        arrays, _ = drawn(prim, dtype, rng, [shape] * len(prim.domains))
+        params = {"axes": (axis,)} if prim.kind is Kind.REDUCE else {"axis": axis, "exclusive": True, "reverse": True}
+        results, divided = by_threads(form_of(prim, arrays, params), arrays)
+        assert divided == there
+        rows = results[0]
+        if len(shape) > 1 and prim.kind is Kind.REDUCE:
+            rows = np.stack([OPS[prim.name](*(tensor(a[i]) for a in arrays), axes=(axis - 1,)).numpy()
+                             for i in range(shape[0])])
+        for result in results:
+            assert_same_bits(result, rows)
+
+
+def test_large_operations_in_many_python_threads():
+    """Tensors and gradients by eight threads at once, while another changes the number and one lets go of them."""
+    x = jg.asarray(np.linspace(-3, 3, 200_000).reshape(400, 500))
+
+    def answer():
+        with jg.GradientTape() as tape:
+            tape.watch(x)
+            y = jg.sum(jg.exp(-x * x) * jg.tanh(x + x[0]), axis=1)
+        return y.numpy().tobytes(), tape.gradient(y, x).numpy().tobytes()
+    jg.set_num_threads(1)
+    want, wrong, stop = answer(), [], threading.Event()
+
+    def changer():
+        while not stop.is_set():
+            for n in (1, 3, 2):
+                jg.set_num_threads(n)
+    callers = [threading.Thread(target=lambda: wrong.extend(1 for _ in range(5) if answer() != want)) for _ in range(8)]
+    other = threading.Thread(target=changer)
+    for t in (*callers, other):
+        t.start()
+    for t in callers:
+        t.join()
+    stop.set()
+    other.join()
+    assert not wrong
 
 
 # ---- forks and ends -------------------------------------------------------------------------------

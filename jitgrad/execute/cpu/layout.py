@@ -326,12 +326,14 @@ TEAM_WORTH = 352               # nanoseconds of work left for which a sleeper is
 TEAM_WORKER = 360              # address of `worker`
 TEAM_CLOCK = 368               # CLOCK_MONOTONIC,
 TEAM_SETMASK = 376             # SIG_SETMASK
-TEAM_CREATE, TEAM_DETACH, TEAM_SIGMASK, TEAM_LOCK, TEAM_UNLOCK, TEAM_WAIT, TEAM_SIGNAL, TEAM_TIME = (
-    range(384, 448, 8))        # addresses of functions of the C library
-TEAM_MASK = 448                # signals that no worker handles, as a sigset_t
-TEAM_MUTEX, TEAM_WAKE, TEAM_DONE = 576, 704, 832
-TEAM_BYTES = 960
+TEAM_CREATE, TEAM_DETACH, TEAM_SIGMASK, TEAM_LOCK, TEAM_UNLOCK, TEAM_WAIT, TEAM_SIGNAL, TEAM_TIME, TEAM_YIELD = (
+    range(384, 456, 8))        # addresses of functions of the C library
+TEAM_MASK = 456                # signals that no worker handles, as a sigset_t
+TEAM_MUTEX, TEAM_WAKE, TEAM_DONE = 640, 768, 896
+TEAM_BYTES = 1024
 TEAM_CLOSED = 1 << 32
+
+PIECE_WORDS, PIECE_SLOTS = 128, 16                     # of a kernel that is run in pieces, at most
 
 # A Py_buffer, and the block that S_DESCRIBE returns the address of: shape and strides follow it
 B_DATA, B_OBJECT, B_BYTES, B_ITEM, B_FLAGS, B_FORMAT, B_SHAPE, B_STRIDES, B_INNER, B_END = range(0, 80, 8)

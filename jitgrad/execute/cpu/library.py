@@ -16,7 +16,7 @@ from jitgrad.core.dtypes import DTYPES
 from jitgrad.core.form import Form
 from jitgrad.core.lock import TABLES
 from jitgrad.core.primitive import BY_NAME, Index, Kind, Primitive, contiguous_strides, takes
-from jitgrad.execute.cpu import blas, cache, fingerprint, layout, llvm
+from jitgrad.execute.cpu import blas, cache, fingerprint, layout, llvm, pieces
 from jitgrad.execute.cpu.lifetime import immortal
 from jitgrad.execute.cpu.types import NATIVE
 from jitgrad.ops import scalar
@@ -105,9 +105,10 @@ def kernel_of(f: Form, index: Index | None = None) -> Kernel:
         first = axes[0] if axes else x.ndim
         last = first + len(axes)
         shape = [math.prod(x.shape[:first]), math.prod(x.shape[first:last]), math.prod(x.shape[last:])]
-        return _reduction(f.prim, x.dtype), shape
+        return pieces.rows(f, (_reduction(f.prim, x.dtype), shape), shape[2])
     if kind is Kind.SCAN:
-        return _scan(f.prim, f.outs[0].dtype), _scan_words(f.outs[0], **f.params)
+        words = _scan_words(f.outs[0], **f.params)
+        return pieces.rows(f, (_scan(f.prim, f.outs[0].dtype), words), words[1] * words[2])
     if kind is Kind.MOVE:
         assert index is not None
         return NATIVE["move"], _strided_words(f.outs[0], index)
@@ -156,11 +157,20 @@ def _elementwise(f: Form) -> Kernel:
         return inner, [out.size, *([1] * len(f.avals))]
     dims, steps = lines(out.shape, [a.shape for a in f.avals])
     line = [dims[-1], *(s[-1] for s in steps[1:])]
-    if len(dims) == 1:
-        return inner, line
     widths = [out.dtype.itemsize, *(a.dtype.itemsize for a in f.avals)]
-    outer = [step * width for s, width in zip(steps, widths, strict=True) for step in s[:-1]]
-    return NATIVE["broadcast"], [inner, len(dims) - 1, len(widths), *dims[:-1], *outer, *line]
+    strides = [[step * width for step in s] for s, width in zip(steps, widths, strict=True)]
+    nodes = _nodes(f.prim, tuple(a.dtype for a in f.avals), tuple(f.params.items())) if out.size >= pieces.LEAST else 0
+    if len(dims) == 1:
+        return pieces.line((inner, line), nodes, [s[0] for s in strides])
+    outer = [step for s in strides for step in s[:-1]]
+    words = [inner, len(dims) - 1, len(widths), *dims[:-1], *outer, *line]
+    return pieces.lines((NATIVE["broadcast"], words), nodes, dims, strides)
+
+
+@functools.cache
+def _nodes(prim: Primitive, dtypes: tuple[np.dtype[Any], ...], params: tuple[tuple[str, Any], ...]) -> int:
+    """Operations in a body."""
+    return sum(node.op not in ("const", "argument") for node in elementwise_trace(prim, dtypes, dict(params)).nodes)
 
 
 def _elementwise_kernel(prim: Primitive, dtypes: tuple[np.dtype[Any], ...], params: tuple[tuple[str, Any], ...]) -> int:

@@ -22,7 +22,8 @@ SPIN, WORTH = 100_000, 150_000
 _FUNCTIONS = {layout.TEAM_CREATE: "pthread_create", layout.TEAM_DETACH: "pthread_detach",
               layout.TEAM_SIGMASK: "pthread_sigmask", layout.TEAM_LOCK: "pthread_mutex_lock",
               layout.TEAM_UNLOCK: "pthread_mutex_unlock", layout.TEAM_WAIT: "pthread_cond_wait",
-              layout.TEAM_SIGNAL: "pthread_cond_signal", layout.TEAM_TIME: "clock_gettime"}
+              layout.TEAM_SIGNAL: "pthread_cond_signal", layout.TEAM_TIME: "clock_gettime",
+              layout.TEAM_YIELD: "sched_yield"}
 _FAULTS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGABRT", "SIGSYS")     # of the thread's own making
 
 _block = immortal(np.zeros(layout.TEAM_BYTES + layout.LINE, np.uint8))

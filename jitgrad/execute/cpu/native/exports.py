@@ -20,6 +20,7 @@ INNER = {                        # slots and methods of types, kernels, function
                "variable_assign_add", "variable_assign_sub"),
     "drivers": ("broadcast", "move", "place", "gemm"),
     "threads": ("parallel", "worker"),
+    "pieces": ("divide", "piece"),
     "loops": ("branch", "loop"),
     "tapes": ("tape_new", "tape_enter", "tape_exit", "tape_dealloc", "tape_traverse", "tape_clear"),
     "gradient": ("tape_gradient",),

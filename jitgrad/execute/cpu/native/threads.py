@@ -26,9 +26,9 @@ from jitgrad.execute.cpu.native.raw import (
     store,
 )
 
-call_1, call_2, call_3, call_4 = call_posix[1:]
+call_0, call_1, call_2, call_3, call_4 = call_posix
 frame_words, frame_time = stack(17), stack(2)
-PAUSES = 16                    # between two looks at the clock: half a microsecond
+PAUSES = 16                    # between two offers of the processor to who else may want it: half a microsecond
 
 
 def parallel(task, context, count):
@@ -126,11 +126,16 @@ def sleepers(team, hands):
 
 
 def wake(team, count):
-    """A call into the system that may take 50 us where the other processor is idle."""
     call_1(load(team + lay.TEAM_LOCK), team + lay.TEAM_MUTEX)
     for _ in range(count):
         call_1(load(team + lay.TEAM_SIGNAL), team + lay.TEAM_WAKE)
     call_1(load(team + lay.TEAM_UNLOCK), team + lay.TEAM_MUTEX)
+
+
+def patient(team, begun):
+    """Let others have the processor, the caller perhaps; whether the time to look around is not over yet."""
+    call_0(load(team + lay.TEAM_YIELD))
+    return now(team) - begun < load(team + lay.TEAM_SPIN)
 
 
 def now(team):
@@ -142,17 +147,12 @@ def now(team):
 
 def finish(team):
     """Wait until the last worker has left the closed job."""
-    until = 0
-    while True:
+    begun = now(team)
+    while patient(team, begun):
         for _ in range(PAUSES):
             if atomic_load(team + lay.TEAM_INSIDE) == lay.TEAM_CLOSED:
                 return
             pause()
-        time = now(team)
-        if until == 0:
-            until = time + load(team + lay.TEAM_SPIN)
-        if time > until:
-            break
     call_1(load(team + lay.TEAM_LOCK), team + lay.TEAM_MUTEX)
     atomic_swap(team + lay.TEAM_WAITING, 1)
     while atomic_load(team + lay.TEAM_INSIDE) != lay.TEAM_CLOSED:
@@ -178,25 +178,25 @@ def joined(team):
 
 def worker(team):
     """The life of a worker: look for work for a while, then sleep."""
-    until = 0
     while True:
-        for _ in range(PAUSES):
-            if joined(team):
-                while stepped(team):
-                    pass
-                inside = atomic_add(team + lay.TEAM_INSIDE, -1) - 1
-                if inside == lay.TEAM_CLOSED and atomic_load(team + lay.TEAM_WAITING) != 0:
-                    call_1(load(team + lay.TEAM_LOCK), team + lay.TEAM_MUTEX)
-                    call_1(load(team + lay.TEAM_SIGNAL), team + lay.TEAM_DONE)
-                    call_1(load(team + lay.TEAM_UNLOCK), team + lay.TEAM_MUTEX)
-                until = 0
-            pause()
-        time = now(team)
-        if until == 0:
-            until = time + load(team + lay.TEAM_SPIN)
-        if time > until:
-            sleep(team)
-            until = 0
+        begun = now(team)
+        while patient(team, begun):
+            for _ in range(PAUSES):
+                if joined(team):
+                    work(team)
+                    begun = now(team)
+                pause()
+        sleep(team)
+
+
+def work(team):
+    while stepped(team):
+        pass
+    inside = atomic_add(team + lay.TEAM_INSIDE, -1) - 1
+    if inside == lay.TEAM_CLOSED and atomic_load(team + lay.TEAM_WAITING) != 0:
+        call_1(load(team + lay.TEAM_LOCK), team + lay.TEAM_MUTEX)
+        call_1(load(team + lay.TEAM_SIGNAL), team + lay.TEAM_DONE)
+        call_1(load(team + lay.TEAM_UNLOCK), team + lay.TEAM_MUTEX)
 
 
 def sleep(team):
