@@ -14,7 +14,7 @@ import pytest
 import jitgrad as jg
 from jitgrad.core.primitive import OPS, Kind
 from jitgrad.core.record import tensor
-from jitgrad.execute.cpu import layout, library, llvm
+from jitgrad.execute.cpu import layout, library, llvm, pieces
 from jitgrad.execute.cpu import threads as team
 from jitgrad.execute.cpu.native.raw import atomic_add, atomic_load, atomic_replace, atomic_swap, call_posix, load, store
 from jitgrad.execute.cpu.native.translate import Module
@@ -227,6 +227,53 @@ def test_the_environment_says_how_many():
         done = started(NUMBER, JITGRAD_NUM_THREADS=said)
         assert done.returncode != 0
         assert f"ValueError: JITGRAD_NUM_THREADS must be a whole number from 1 to 1024; it is '{said}'" in done.stderr
+
+
+# ---- machine code --------------------------------------------------------------------------------
+
+SQUARES = """
+define i64 @squares(ptr %table, ptr %arena) {
+  %context = alloca [2 x ptr]
+  %second = getelementptr ptr, ptr %context, i64 1
+  store ptr %table, ptr %context
+  store ptr %arena, ptr %second
+  %at = ptrtoint ptr %context to i64
+  %status = call i64 @parallel(i64 ptrtoint (ptr @task to i64), i64 %at, i64 100)
+  ret i64 %status
+}
+
+define i64 @task(i64 %context, i64 %index) {
+  %at = inttoptr i64 %context to ptr
+  %second = getelementptr ptr, ptr %at, i64 1
+  %arena = load ptr, ptr %second
+  %place = getelementptr i64, ptr %arena, i64 %index
+  %square = mul i64 %index, %index
+  store i64 %square, ptr %place
+  %late = icmp eq i64 %index, 99
+  %status = select i1 %late, i64 5, i64 0
+  ret i64 %status
+}
+
+declare i64 @parallel(i64, i64, i64)
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_machine_code_shares_work(threads):
+    """As the documentation of native/threads.py says it is called."""
+    jg.set_num_threads(threads)
+    addresses, _code = llvm.load(llvm.emit(SQUARES), ["squares"], {"parallel": NATIVE["parallel"]})
+    for _ in range(20):
+        squares = counts(100)
+        assert ctypes.CFUNCTYPE(word, word, word)(addresses["squares"])(0, squares.ctypes.data) == 5
+        assert (squares == np.arange(100) ** 2).all()
+
+
+@pytest.mark.parametrize("extent, nodes, nbytes, least, most",
+                         [(1000, 4, 12, 0, 0), (1, 1e9, 1e9, 0, 0), (10_000_000, 10, 12, 5000, 50_000),
+                          (128, 2e6, 1e5, 1, 1), (0, 5, 5, 0, 0), (5000, 500, 800, 100, 1000)])
+def test_tasks_are_of_ten_microseconds(extent, nodes, nbytes, least, most):
+    assert least <= pieces.task_of(extent, nodes, nbytes) <= most
 
 
 # ---- large operations -----------------------------------------------------------------------------

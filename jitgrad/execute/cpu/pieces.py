@@ -16,7 +16,20 @@ LEAST = 2 * LONG               # elements below which no form is divided
 LINE = 1024                    # what a piece should have of a line that is divided
 ENOUGH = 16                    # pieces that occupy many threads
 
+TASK, BOTH = 10e3, 30e3        # nanoseconds: of a task, and of what is too little to share
+NODE, BYTE = 0.025, 0.03       # nanoseconds of an operation on a float32 in a full vector; of a byte read or written
+
 Kernel = tuple[int, list[int]]
+
+
+def task_of(extent: int, nodes: float, nbytes: float) -> int:
+    """How much of an extent machine code gives to one task of `parallel`, or 0 where the caller had better do it all.
+
+    ``nodes``: operations at each of the extent, those on 8-byte numbers counted twice; ``nbytes``: read and written
+    there. Of the size of the work alone, never of the number of threads.
+    """
+    each = max(1e-3, nodes * NODE + nbytes * BYTE)
+    return max(1, min(extent, int(TASK / each))) if extent > 1 and extent * each >= BOTH else 0
 
 
 def divided(kernel: Kernel, extent: int, size: int, word: int, advances: Sequence[int]) -> Kernel:

@@ -4,6 +4,19 @@ It holds no Python object and takes no GIL, so kernels use it with and without; 
 The C library's threads, reached through addresses in the team's block; where it has none the caller works alone. So it
 does while another has the team, which a task that asks for it always finds.
 
+Machine code calls it as ``i64 @parallel(i64 task, i64 context, i64 count)``, an import bound to NATIVE["parallel"]
+(types.py), with the address of its own ``i64 task(i64 context, i64 index)`` as ``ptrtoint (ptr @task to i64)``:
+
+- context points to whatever tasks read, the caller's stack included: when `parallel` returns, no task runs, and all
+  that tasks wrote is seen.
+- The caller calls it at any number of threads, one included: tasks are then run by the caller, in order. So results
+  have the same bits for any number if extents are cut by their size alone (pieces.task_of says into what, and which
+  are too small to be cut), if no two tasks write the same element, and if sums of several tasks go to places of their
+  own that the caller adds in the order of indices.
+- A status other than 0 is returned (any of them, if several tasks fail), and tasks that nobody began are left out.
+- A task may call BLAS; `parallel` inside a task runs on that thread alone. A worker has the C library's usual stack
+  (8 MB here, 128 KB in musl), so a task keeps large scratch elsewhere: one for each index, not one for the caller.
+
 A job is open while TEAM_INSIDE is below TEAM_CLOSED: workers come and go by counting themselves there, and the caller
 closes it and waits until nobody is inside. A sleeper and who wakes it both write first and look then, so that one of
 them sees the other.
