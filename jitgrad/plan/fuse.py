@@ -74,6 +74,13 @@ class Nest:
     nodes: int = 0
 
     @property
+    def axis(self) -> int:
+        """The axis of `shape` with which a row begins."""
+        axis = split(self.shape, self.partial, self.rows) if self.shape is not None else 0
+        assert axis is not None
+        return axis
+
+    @property
     def length(self) -> int:
         """Elements of a row."""
         return self.size // (self.rows or 1)
@@ -287,9 +294,17 @@ def read_later(steps: Sequence[Step]) -> Iterator[set[int]]:
         yield {v for member in step.members for v in member.outs if readers.get(v, set()) - {k}}
 
 
-def work(nest: Nest) -> int:
-    """Nodes that a nest computes in all: a measure of its time."""
-    return nest.nodes * nest.size
+def usual(nest: Nest) -> int:
+    """Operations at each element of a nest without its rare paths, those on 8-byte numbers counted twice."""
+    total = 0
+    for m in nest.members:
+        if m.wide or m.fold:
+            nodes, rare = body_of(m.form.id).nodes, False
+            for node in nodes:
+                rare = node.op == "branch" or rare and node.op != "merge"
+                if not rare and node.op not in ("argument", "const"):
+                    total += max(1, node.dtype.itemsize // 4)
+    return total
 
 
 def bytes_moved(nest: Nest, written: Iterable[int]) -> int:

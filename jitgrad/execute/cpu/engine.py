@@ -6,7 +6,7 @@ sweep, over steps instead of rows, so what lives inside a nest has none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,13 +18,17 @@ from jitgrad.core.program import Program
 from jitgrad.execute.cpu import cache, layout, library, llvm
 from jitgrad.execute.cpu.control import KEPT, Part
 from jitgrad.execute.cpu.lanes import Text, module
-from jitgrad.execute.cpu.nests import Walk, Writer, walk_of
-from jitgrad.execute.cpu.types import peek
+from jitgrad.execute.cpu.nests import Writer
+from jitgrad.execute.cpu.shared import write_shared
+from jitgrad.execute.cpu.types import NATIVE, peek
+from jitgrad.execute.cpu.walks import Walk, walk_of
 from jitgrad.plan import memory
 from jitgrad.plan.fuse import Call, Copy, Nest, Operand, Step, read_later, steps_of
 
 SYMBOL = "plan"
 _COPY = -1
+_DECLARED = {"kernel": "declare i64 @{}(ptr, ptr)", "params": "@{} = external global i8",
+             "parallel": "declare i64 @{}(i64, i64, i64)"}
 _int = np.int64
 
 
@@ -80,13 +84,26 @@ def lay_out(program: Program, first_result: int, first_const: int) -> Laid:
         if isinstance(step, Nest):
             outs = [v for v in outs if v in others or v in kept]
             walks[k] = walk_of(step, {*outs})
-            for v, a in walks[k].kept:               # memory of a row, for the nest's own use
+            for v, nbytes in _room(walks[k], free):  # for the nest's own use
                 outs.append(v)
-                sizes[v] = a.dtype.itemsize * step.length
+                sizes[v] = nbytes
+                free = max(free, v + 1)
         written.append(outs)
         inside = {v for m in step.members for v in m.outs}
         reads.append(list(dict.fromkeys(o.value for m in step.members for o in m.operands if o.value not in inside)))
     return _laid(program, steps, walks, written, reads, results, sizes, first_result, first_const)
+
+
+def _room(walk: Walk, free: int) -> Iterator[tuple[int, int]]:
+    """Values that a nest keeps for itself, and their bytes; new ones are numbered from ``free`` on."""
+    for v, a in walk.kept:
+        yield v, a.dtype.itemsize * walk.nest.length * (walk.share.tasks if walk.share else 1)
+    if walk.share and walk.share.chunks:
+        for m in walk.nest.members:
+            if m.fold:
+                walk.partial[m.outs[0]] = free
+                yield free, m.form.outs[0].dtype.itemsize * walk.share.extent
+                free += 1
 
 
 def _laid(program: Program, steps: list[Step], walks: dict[int, Walk], written: list[list[int]],
@@ -138,6 +155,14 @@ def write(laid: Laid, guards: Sequence[int]) -> tuple[str, dict[str, int], list[
     return made.finish(), made.imports, made.held
 
 
+def _pointer(text: Text, slot: int) -> str:
+    """Address of a place."""
+    if slot >= 0:
+        return text.set(f"getelementptr i8, ptr %arena, i64 {slot}")
+    word = text.set(f"getelementptr ptr, ptr %table, i64 {-1 - slot}")
+    return text.set(f"load ptr, ptr {word}, align 8")
+
+
 class _Function:
     """The function under construction."""
 
@@ -150,17 +175,26 @@ class _Function:
         self.most = 1
         self.failures: list[tuple[str, str]] = []
         self.held: list[llvm.Code] = []
+        self.tasks: list[str] = []
 
     def pointer(self, slot: int) -> str:
-        """Address of a place."""
-        if slot >= 0:
-            return self.text.set(f"getelementptr i8, ptr %arena, i64 {slot}")
-        word = self.text.set(f"getelementptr ptr, ptr %table, i64 {-1 - slot}")
-        return self.text.set(f"load ptr, ptr {word}, align 8")
+        return _pointer(self.text, slot)
+
+    def context(self) -> str:
+        """What tasks of other threads know: where the table and the arena are."""
+        if not self.tasks:
+            self.text.entry += ["  %context = alloca [2 x ptr]", "  store ptr %table, ptr %context",
+                                "  %context.arena = getelementptr ptr, ptr %context, i64 1",
+                                "  store ptr %arena, ptr %context.arena"]
+        return "%context"
 
     def step(self, step: Step, places: dict[int, int], walk: Walk | None, written: list[int]) -> None:
         if walk is not None:
-            Writer(self.text, walk, lambda v: self.pointer(places[v]), written).all_rows()
+            if walk.share:
+                self.tasks.append(write_shared(self.text, walk, lambda text, v: _pointer(text, places[v]), written,
+                                               self.context(), self.name("parallel", NATIVE["parallel"])))
+            else:
+                Writer(self.text, walk, lambda v: self.pointer(places[v]), written).all_rows()
         elif isinstance(step, Copy):
             (o,), (v,) = step.operands, step.outs
             self.copy(self.pointer(places[v]), self.address(o, places), o.aval.nbytes)
@@ -224,6 +258,5 @@ class _Function:
             text.set("phi i64 " + ", ".join(f"[{status}, %{block}]" for status, block in self.failures), "status")
             text.do("ret i64 %status")
         text.entry[0] = text.entry[0].replace("[1 x ptr]", f"[{self.most} x ptr]")
-        declared = [f"declare i64 @{name}(ptr, ptr)" if name.startswith("kernel") else f"@{name} = external global i8"
-                    for name in self.imports]
-        return module([text.finish()]) + "\n".join([*declared, ""])
+        declared = [_DECLARED[name.rstrip("0123456789")].format(name) for name in self.imports]
+        return module([text.finish(), *self.tasks]) + "\n".join([*declared, ""])

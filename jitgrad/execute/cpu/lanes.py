@@ -92,9 +92,9 @@ class Text:
     def branch(self, condition: str, yes: str, no: str, hint: str = "") -> None:
         self.do(f"br i1 {condition}, label %{yes}, label %{no}{hint}")
 
-    def aside(self) -> Text:
+    def aside(self, name: str = "", arguments: str = "") -> Text:
         """The text of another function of the module, with the same lanes."""
-        other = Text(self.name)
+        other = Text(name or self.name, arguments)
         other.lanes, other.declarations, other.tables, other.asides = (
             self.lanes, self.declarations, self.tables, self.asides)
         return other
@@ -205,12 +205,16 @@ class Text:
     def finish(self) -> str:
         """The whole function with what it needs, one module's worth of text."""
         tables = [f"{name} = {text}" for text, name in self.tables.items()]
-        head = [f"define i64 @{self.name}({self.arguments}) {{", "entry:", *self.entry]
         asides = []
         for text, name in self.asides.items():
             result, body = text.split("\n", 1)
             asides.append(f"define internal fastcc {result} @{name}{body}")
-        return "\n".join([*tables, *asides, *head, *self.lines, "}", *self.declarations, ""])
+        return "\n".join([*tables, *asides, self.function(), *self.declarations, ""])
+
+    def function(self, linkage: str = "") -> str:
+        """The function alone."""
+        head = f"define {linkage} i64 @{self.name}({self.arguments}) {{".replace("  ", " ")
+        return "\n".join([head, "entry:", *self.entry, *self.lines, "}"])
 
 
 def module(kernels: Iterable[str]) -> str:

@@ -8,68 +8,17 @@ order of `reductions`, so the bits are those of a kernel for each row, whatever 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from jitgrad.core.aval import Aval
-from jitgrad.execute.cpu import llvm
 from jitgrad.execute.cpu.folds import Fold
 from jitgrad.execute.cpu.lanes import Text, emit, load_first, register, store_first
 from jitgrad.execute.cpu.reductions import CHUNK
-from jitgrad.plan.fuse import Member, Nest, Operand, aligned, body_of, inner_step, split
-
-SHORT = 4                      # vectors of a row that is unrolled
-MOST_UNROLLED = 6000           # nodes of all its vectors
+from jitgrad.execute.cpu.walks import Walk, outer_of
+from jitgrad.plan.fuse import Member, Operand, body_of, inner_step
 
 Place = Callable[[int], str]
-
-
-@dataclass(eq=False)
-class Walk:
-    """How a nest is walked: lanes, whether rows are unrolled, the pass of each value, and what passes keep."""
-
-    nest: Nest
-    lanes: int
-    short: bool
-    turn: dict[int, int]
-    kept: list[tuple[int, Aval]] = field(default_factory=list)
-
-    @property
-    def tail(self) -> int:
-        """Elements of a row behind its whole vectors."""
-        return self.nest.length % self.lanes
-
-
-def walk_of(nest: Nest, written: set[int]) -> Walk:
-    """The walk of a nest, of whose values some are read elsewhere too."""
-    length = nest.length
-    wide = [a for m in nest.members if m.wide or m.fold for a in (*m.form.avals, *m.form.outs)]
-    narrow_types = all(a.dtype.itemsize <= 4 for a in wide)
-    lanes = 1 if length == 1 else 8
-    if narrow_types and (8 < length <= 16 or length > 64 and llvm.has_feature("avx512f")):
-        lanes = 16
-    vectors = -(-length // lanes)
-    short = vectors == 1 or vectors <= SHORT and nest.nodes * vectors <= MOST_UNROLLED
-    turn = _turns(nest)
-    walk = Walk(nest, lanes, short, turn)
-    if not short:
-        later = {o.value for m in nest.members for o in m.operands
-                 if (m.wide or m.fold) and nest.values.get(o.value) and turn[m.outs[0]] > turn[o.value]}
-        avals = {v: a for m in nest.members for v, a in zip(m.outs, m.form.outs, strict=True)}
-        walk.kept = [(v, avals[v]) for v in sorted(later - written)]
-    return walk
-
-
-def _turns(nest: Nest) -> dict[int, int]:
-    """The pass in which a wide value or a reduction is computed; a narrow value is, before that pass."""
-    turn: dict[int, int] = {}
-    folds = {v for m in nest.members if m.fold for v in m.outs}
-    for m in nest.members:
-        at = max((turn[o.value] + (o.value in folds) for o in m.operands if o.value in turn), default=0)
-        turn.update(dict.fromkeys(m.outs, at))
-    return turn
 
 
 class Writer:
@@ -82,10 +31,8 @@ class Writer:
         self.folds = {m.outs[0]: Fold(text, m, walk.lanes) for m in self.nest.members if m.fold}
         self.pointers = {v: place(v) for v in dict.fromkeys(self._touched())}
         self.shape = self.nest.shape or (self.nest.size,)
-        axis = split(self.nest.shape, self.nest.partial, self.nest.rows) if self.nest.shape is not None else 0
-        assert axis is not None
-        self.axis = axis
-        self.dims, self.steps = self._outer()
+        self.axis = self.nest.axis
+        self.dims, self.steps = outer_of(self.nest)
         self.single: dict[tuple[int, int], str] = {}             # numbers that are read once
         self.spread: dict[tuple[int, int], str] = {}             # the same in all lanes
         self._read_numbers()
@@ -94,25 +41,6 @@ class Writer:
         for m in self.nest.members:
             yield from (o.value for o in m.operands if o.value not in self.nest.values)
         yield from sorted(self.written | {v for v, _ in self.walk.kept})
-
-    def _outer(self) -> tuple[list[int], dict[tuple[int, ...], list[int]]]:
-        """Axes of rows with neighbours merged, and along them the strides of each shape that broadcasts."""
-        if self.nest.shape is None:
-            return [self.nest.rows or 1], {}
-        strides = {p: aligned(p, self.shape)[: self.axis] for p in self.nest.partial}
-        dims: list[int] = []
-        steps: dict[tuple[int, ...], list[int]] = {p: [] for p in strides}
-        for k in reversed(range(self.axis)):
-            n = self.shape[k]
-            if n == 1:
-                continue
-            if dims and all(strides[p][k] == steps[p][0] * dims[0] for p in strides):
-                dims[0] *= n
-                continue
-            dims.insert(0, n)
-            for p in strides:
-                steps[p].insert(0, strides[p][k])
-        return dims or [1], {p: s or [0] for p, s in steps.items()}
 
     # ---- operands ----
 
@@ -372,25 +300,43 @@ class Writer:
             at += fold.count
         return out
 
+    def begin_pass(self) -> list[Member]:
+        """Begin the only row and its first pass, whose members these are."""
+        self.begin(["0"])
+        self.narrow(0)
+        members = [m for m in self.nest.members if m.wide or m.fold]
+        self.prepare(members)
+        return members
+
     def _chunks(self, members: Sequence[Member], folds: Sequence[Fold]) -> list[str]:
         """A row of several chunks, whose partial results meet in sequence."""
         text = self.text
 
         def chunk(start: str, *totals: str) -> list[str]:
-            stop = text.set(f"add i64 {start}, {CHUNK}")
-            accs = self.span(members, start, stop, CHUNK, 0)
-            first = text.set(f"icmp eq i64 {start}, 0")
-            return [f.met(total, f.joined(a), first) for f, total, a in zip(folds, totals, accs, strict=True)]
+            return self.meet(folds, totals, self.chunk(members, start), start)
 
-        whole = self.length // CHUNK * CHUNK
-        totals = text.loop("chunk", "0", str(whole), CHUNK, chunk, *[f.first_total for f in folds])
+        totals = text.loop("chunk", "0", str(self.whole), CHUNK, chunk, *[f.first_total for f in folds])
         return self.rest(members, folds, totals)
+
+    @property
+    def whole(self) -> int:
+        """Elements of a row in whole chunks."""
+        return self.length // CHUNK * CHUNK
+
+    def chunk(self, members: Sequence[Member], start: str) -> list[str]:
+        """The partial results of the chunk that begins at an element."""
+        accs = self.span(members, start, self.text.set(f"add i64 {start}, {CHUNK}"), CHUNK, 0)
+        return [self.folds[m.outs[0]].joined(a) for m, a in zip([m for m in members if m.fold], accs, strict=True)]
+
+    def meet(self, folds: Sequence[Fold], totals: Sequence[str], parts: Sequence[str], start: str) -> list[str]:
+        """Totals with the partial results of the chunk that begins at an element; those of the first begin them."""
+        first = self.text.set(f"icmp eq i64 {start}, 0")
+        return [f.met(total, part, first) for f, total, part in zip(folds, totals, parts, strict=True)]
 
     def rest(self, members: Sequence[Member], folds: Sequence[Fold], totals: Sequence[str]) -> list[str]:
         """What whole chunks leave of a row, and the results."""
-        whole = self.length // CHUNK * CHUNK
-        if whole < self.length:
+        if self.whole < self.length:
             stop = self.length - self.walk.tail
-            accs = self.span(members, str(whole), str(stop), self.length - whole, self.walk.tail)
+            accs = self.span(members, str(self.whole), str(stop), self.length - self.whole, self.walk.tail)
             totals = [f.met(total, f.joined(a), None) for f, total, a in zip(folds, totals, accs, strict=True)]
         return [f.narrowed(total) for f, total in zip(folds, totals, strict=True)]
