@@ -10,6 +10,7 @@ import logging
 import sys
 
 import jitgrad as jg
+from still import still
 
 RUNS, WARM = 3, 4
 logger = logging.getLogger("jitgrad")
@@ -25,6 +26,7 @@ def leakless(test):
     first links a kernel).
     """
     @functools.wraps(test)
+    @still()
     def checked(*args, **kwargs):
         enabled, logger.disabled = gc.isenabled(), True       # pytest keeps what is logged
         gc.disable()

@@ -21,6 +21,7 @@ from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.functions import Trace, install
 from jitgrad.execute.cpu.plans import plan_of
 from jitgrad.transform import control
+from still import still
 
 GUARD = OPS["guard"]
 ARRAY = [("array", 0, 0)]
@@ -290,6 +291,7 @@ def test_a_function_dies_at_once_without_cycles():
         gc.enable()
 
 
+@still()
 def test_reference_counts_stay():
     """All ways through a call, a hundred thousand times: every count, Tensor and byte is as before."""
     v, w, n = jg.Variable([1.0, 2.0, 3.0], dtype="float64"), jg.Variable(2.0, dtype="float64"), 12_500

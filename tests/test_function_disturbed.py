@@ -16,6 +16,7 @@ import pytest
 
 import jitgrad as jg
 from replays import told
+from still import still
 
 X = jg.constant([1.0, -2.0, 3.0])
 
@@ -158,6 +159,7 @@ def test_memory_stays_over_many_calls():
     assert f.cache_info().hits > 100_000
 
 
+@still()
 def test_calls_leave_reference_counts_and_make_no_cycles():
     held = jg.constant([1.0, 2.0, 3.0])
     nest, array = {"a": held, "l": [held, (held,)]}, np.ones(3, np.float32)

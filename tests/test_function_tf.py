@@ -9,6 +9,7 @@ import pytest
 
 import jitgrad as jg
 import jitgrad.interop.tensorflow as tf
+from still import still
 from tapes import leakless, numbers
 
 
@@ -151,6 +152,7 @@ class Decorated:
         return x * 3.0
 
 
+@still()
 def test_methods_leave_no_garbage():                # testMethodReferenceCycles
     Decorated().f(jg.constant(5.0))
     gc.collect()

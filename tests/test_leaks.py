@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import jitgrad as jg
+from still import still
 
 POOL = [jg.constant([1.0, 2.0, 3.0]), jg.constant([[0.5, 1.5, 2.5]]), jg.constant(2.0), jg.constant([1, 2, 3]),
         jg.constant([True, False, True]), jg.Variable([0.25, 0.5, 0.75]), jg.Variable(1.5),
@@ -27,7 +28,8 @@ def no_collector():
     gc.collect()
     gc.disable()
     logging.disable(logging.CRITICAL)      # pytest keeps every record
-    yield
+    with still():
+        yield
     logging.disable(logging.NOTSET)
     gc.enable()
 

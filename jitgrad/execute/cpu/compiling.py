@@ -48,7 +48,7 @@ class _Compiler:
     def request(self, item: int | threading.Event) -> None:
         """A plan, by the address of its struct; or an event, to be set when all before it is done."""
         self.waiting.put(item)
-        if self.thread is None:
+        if self.thread is None or not self.thread.is_alive():          # it dies if memory runs out
             self.thread = threading.Thread(target=self.work, args=(self.waiting,), name="jitgrad compiler", daemon=True)
             self.thread.start()
 
@@ -75,7 +75,7 @@ class _Compiler:
         if not self.warned:
             self.warned = True
             _logger.warning("a recorded program could not be compiled and runs on the interpreter of its rows, "
-                            "with the same answers: %s: %s", type(error).__name__, error)
+                            "with the same answers: %s: %s", type(error).__name__, " ".join(str(error).split())[:200])
 
 
 _compiler: Any = immortal(_Compiler())

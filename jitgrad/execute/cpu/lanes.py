@@ -122,13 +122,10 @@ class Text:
     def load(self, pointer: str, dtype: np.dtype[Any]) -> str:
         """As many elements as there are lanes."""
         raw = self.set(f"load {self.vector(stored(dtype))}, ptr {pointer}, align {dtype.itemsize}")
-        if dtype.kind != "b":
-            return raw
-        return self.set(f"icmp ne {self.vector('i8')} {raw}, zeroinitializer")
+        return _unpacked(self, raw, dtype)
 
     def store(self, value: str, pointer: str, dtype: np.dtype[Any]) -> None:
-        if dtype.kind == "b":
-            value = self.set(f"zext {self.vector('i1')} {value} to {self.vector('i8')}")
+        value = _packed(self, value, dtype)
         self.do(f"store {self.vector(stored(dtype))} {value}, ptr {pointer}, align {dtype.itemsize}")
 
     def broadcast(self, scalar: str, lane: str, name: str | None = None) -> str:
@@ -368,16 +365,30 @@ def _call_aside(text: Text, trace: Trace, start: int, stop: int, wanted: Sequenc
     inside = range(start, stop)
     taken = dict.fromkeys(j for k in inside for j in trace.nodes[k].operands if j not in inside)
     taken |= dict.fromkeys(j for j in wanted if j not in inside)
-    own = {j: names[j] if trace.nodes[j].op == "const" else f"%a{k}" for k, j in enumerate(taken)}
     given = [j for j in taken if trace.nodes[j].op != "const"]
     aside = text.aside()
+    own = {j: names[j] if trace.nodes[j].op == "const" else _unpacked(aside, f"%a{k}", trace.nodes[j].dtype)
+           for k, j in enumerate(taken)}
     _nodes(aside, trace, start, stop, own)
-    kinds = {j: text.vector(register(trace.nodes[j].dtype)) for j in (*given, *wanted)}
+    kinds = {j: text.vector(stored(trace.nodes[j].dtype)) for j in (*given, *wanted)}
     result = "{" + ", ".join(kinds[j] for j in wanted) + "}"
     value = "poison"
     for k, j in enumerate(wanted):
-        value = aside.set(f"insertvalue {result} {value}, {kinds[j]} {own[j]}, {k}")
+        packed = _packed(aside, own[j], trace.nodes[j].dtype)
+        value = aside.set(f"insertvalue {result} {value}, {kinds[j]} {packed}, {k}")
     aside.do(f"ret {result} {value}")
-    name = text.keep_aside(result, ", ".join(f"{kinds[j]} {own[j]}" for j in given), aside)
-    call = text.set(f"call fastcc {result} @{name}({', '.join(f'{kinds[j]} {names[j]}' for j in given)})")
-    return [text.set(f"extractvalue {result} {call}, {k}") for k in range(len(wanted))]
+    order = {j: k for k, j in enumerate(taken)}
+    name = text.keep_aside(result, ", ".join(f"{kinds[j]} %a{order[j]}" for j in given), aside)
+    arguments = ", ".join(f"{kinds[j]} {_packed(text, names[j], trace.nodes[j].dtype)}" for j in given)
+    call = text.set(f"call fastcc {result} @{name}({arguments})")
+    return [_unpacked(text, text.set(f"extractvalue {result} {call}, {k}"), trace.nodes[j].dtype)
+            for k, j in enumerate(wanted)]
+
+
+def _packed(text: Text, value: str, dtype: np.dtype[Any]) -> str:
+    """A vector as calls pass it: booleans as in memory (LLVM 22 cannot pass a vector of one bit)."""
+    return value if dtype.kind != "b" else text.set(f"zext {text.vector('i1')} {value} to {text.vector('i8')}")
+
+
+def _unpacked(text: Text, value: str, dtype: np.dtype[Any]) -> str:
+    return value if dtype.kind != "b" else text.set(f"icmp ne {text.vector('i8')} {value}, zeroinitializer")

@@ -1,0 +1,176 @@
+"""Machine code of whole plans gives the bits of the sweep, with any number of threads, and what the oracle says."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+import jitgrad as jg
+from jitgrad.core.primitive import OPS
+from jitgrad.core.record import tensor
+from jitgrad.execute import oracle
+from jitgrad.execute.cpu import compiling
+from jitgrad.execute.cpu.plans import Plan
+from jitgrad.testing import tolerances
+from jitgrad.transform import control
+from nests import LARGE, arguments, random_nests
+from programs import arguments as tame_arguments
+from programs import random_body, random_program, recorded
+from table import ENTRIES, dtypes_of, ident, samples
+from tolerance import assert_close, assert_same_bits
+
+
+@pytest.fixture(autouse=True)
+def no_machine_code(monkeypatch):
+    """Plans stay on the sweep until a test wants otherwise."""
+    monkeypatch.setenv("JITGRAD_MACHINE_CODE", "0")
+
+
+@pytest.fixture
+def threads():
+    before = jg.get_num_threads()
+    yield jg.set_num_threads
+    jg.set_num_threads(before)
+
+
+def arrays_of(results):
+    return [None if t is None else t.numpy() for t in results]
+
+
+def both(program, arrays):
+    """Results on the sweep, checked against those of machine code; and the plan, which has it now."""
+    plan = Plan(program, range(len(program.inputs)))
+    given = [tensor(np.asarray(a)) for a in arrays]
+    want = arrays_of(plan.run(given))
+    assert compiling.compiled(plan)
+    for _ in range(2):
+        assert_same(arrays_of(plan.run(given)), want)
+    return want, plan, given
+
+
+def assert_same(got, want):
+    for a, b in zip(got, want, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert_same_bits(a, b)
+
+
+# ---- the table ----
+
+@pytest.mark.parametrize("prim", ENTRIES, ids=ident)
+def test_entries(prim, rng):
+    """Every sample in every dtype, with its gradient where it has one."""
+    def run(*xs, params):
+        floats = [x for x in xs if x.dtype.kind == "f"]
+        with jg.GradientTape() as tape:
+            tape.watch(floats)
+            y = OPS[prim.name](*xs, **params)
+        y_is_real = y.dtype.kind == "f" and prim.vjp is not None
+        return y, tape.gradient(y, floats) if y_is_real else None
+
+    for dtype in dtypes_of(prim):
+        for arrays, params in samples(prim, dtype, rng):
+            f = jg.function(functools.partial(run, params=params))
+            program = f.program(*(tensor(np.asarray(a)) for a in arrays))
+            both(program, arrays)
+
+
+# ---- random programs ----
+
+@pytest.mark.parametrize("block", range(10))
+def test_random_nests(block):
+    for seed in range(30 * block, 30 * block + 30):
+        rng = np.random.default_rng(seed)
+        program = random_nests(rng, int(rng.integers(3, 40)))
+        both(program, arguments(program, rng))
+
+
+@pytest.mark.parametrize("block", range(5))
+def test_random_programs_of_the_table(block):
+    for seed in range(20 * block, 20 * block + 20):
+        rng = np.random.default_rng([7, seed])
+        program = random_program(rng, int(rng.integers(3, 20)))
+        arrays = tame_arguments(program, rng)
+        got, _, _ = both(program, arrays)
+        for a, b in zip(got, oracle.run(program, arrays), strict=True):
+            assert_close(a, b, rtol=tolerances("float64").values * 100)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_large_nests_have_the_same_bits_with_any_number_of_threads(seed, threads):
+    rng = np.random.default_rng([3, seed])
+    program = random_nests(rng, int(rng.integers(3, 12)), LARGE)
+    threads(1)
+    want, plan, given = both(program, arguments(program, rng))
+    for count in (2, 3):
+        threads(count)
+        assert_same(arrays_of(plan.run(given)), want)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_loops_and_choices(seed):
+    """Bodies become machine code of their own."""
+    rng = np.random.default_rng([5, seed])
+    shapes = [(3,), (2, 2)]
+    step = random_body(rng, [*shapes, (4,)], [*shapes, (5,)], 4)
+    go = recorded(lambda a, b: jg.sum(a) + jg.sum(b) < 40.0, *shapes)
+    grow = recorded(lambda a, b: (a * 1.5 + 0.25, b + jg.mean(a)), *shapes)
+    yes, no = random_body(rng, shapes, [(3,)], 3), random_body(rng, shapes, [(3,)], 3)
+
+    def run(a, b, xs):
+        a, b, ys = control.scan([a, b, xs], step, 0, 2, 6, bool(seed % 2))
+        a, b = control.while_loop([a, b], go, grow, 0)[:2]
+        return a, b, ys, *control.cond(jg.sum(a) > jg.sum(b), [a, b], yes, no)
+
+    arrays = [rng.uniform(0.5, 1.5, s) for s in (*shapes, (6, 4))]
+    program = jg.function(run).program(*arrays)
+    got, _, _ = both(program, arrays)
+    for a, b in zip(got, oracle.run(program, arrays), strict=True):
+        assert_close(a, b, rtol=tolerances("float64").values * 100)
+
+
+# ---- edges ----
+
+@pytest.mark.parametrize("f", [
+    lambda x: x,
+    lambda x: (x, x, x + 0.0),
+    lambda x: x[1:],
+    lambda x: (x * 2.0)[1:2],
+    lambda x: (jg.reshape(x * 2.0, (3, 1)), x * 2.0),
+    lambda x: jg.constant([1.0, 2.0]),
+    lambda x: jg.sum(x[:0]),
+    lambda x: x[:0] * 2.0,
+    lambda x: jg.max(x, axis=0, keepdims=True) - x,
+    lambda x: jg.stack([x, x * 2.0])[:, 1:] + 1.0,
+    lambda x: jg.exp(x - jg.max(x)) / jg.sum(jg.exp(x - jg.max(x))),
+], ids=range(11))
+@pytest.mark.parametrize("x", [[1.0, -0.0, 3.0], [np.nan, np.inf, -np.inf], [1e-45, -3e38, 88.8]], ids=("few", "odd", "far"))
+def test_edges(f, x):
+    x = np.array(x, np.float32)
+    both(jg.function(f).program(x), [x])
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 255, 257, 4095, 4096, 4097, 8192, 9001])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "bool"])
+def test_lengths(n, dtype, rng):
+    """Around every length at which code changes: vectors, unrolled rows, chunks."""
+    def f(x, y):
+        z = jg.where(x > y, x, y)
+        return z, jg.sum(z, axis=-1), jg.max(jg.astype(z, "float32") * 2.0, axis=-1, keepdims=True) - y
+    x, y = (rng.integers(-3, 4, (3, n)).astype(dtype) for _ in range(2))
+    both(jg.function(f).program(x, y[0]), [x, y[0]])
+
+
+def test_guards_in_machine_code_send_python_its_own_way():
+    @jg.function
+    def f(x):
+        return jg.sin(x) * 2.0 if jg.sum(x) > 0.0 else jg.cos(x) - 1.0
+    xs = [jg.constant(np.full(3, v, np.float32)) for v in (1.0, -1.0, 2.0, -2.0)]
+    want = [f(x).numpy() for x in xs]
+    for entry in f._impl.entries:
+        assert compiling.compiled(entry.plan)
+    for _ in range(3):
+        assert_same([f(x).numpy() for x in xs], want)
+    assert f.cache_info().recordings == 2
