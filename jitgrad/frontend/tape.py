@@ -126,7 +126,8 @@ class TapeMethods:
         """`gradient` when a plan is yet to be made, for nests, seeds, errors and rows with Python rules."""
         unconnected = self._unusual(unconnected_gradients)
         ends = _ends(target, output_gradients)
-        leaves, structure = nest.flatten(sources)
+        plain = type(sources) is list and all(type(s) is Tensor or type(s) is Variable for s in sources)
+        leaves, structure = (sources, None) if plain else nest.flatten(sources)
         known = [i for i, s in enumerate(leaves) if type(s) is Tensor or type(s) is Variable]
         within = [(t, s) for t, s in ends if type(t) is Tensor]
         found = self._results([t for t, _ in within], [leaves[i] for i in known],
@@ -139,7 +140,7 @@ class TapeMethods:
         if unconnected is UnconnectedGradients.ZERO:
             out = [creation.zeros(s.shape, s.dtype) if g is None and i in known else g
                    for i, (g, s) in enumerate(zip(out, leaves, strict=True))]
-        return nest.rebuild(structure, out)
+        return out if plain else nest.rebuild(structure, out)
 
     def _results(self, targets: list[Any], sources: list[Any], seeds: list[Any] | None) -> list[Any]:
         """Cotangents of Tensors and Variables by the machine, which asks for what it lacks."""

@@ -46,7 +46,7 @@ class _FormTable:
         if len(self.known) < len(FORMS):
             for name in ("kernels", "params", "views", "work", "known"):
                 setattr(self, name, grown(getattr(self, name), len(FORMS)))
-        for i in np.unique(ids[self.known[ids] == 0]).tolist():
+        for i in sorted({*ids[self.known[ids] == 0].tolist()}):      # np.unique would import numpy.ma
             made = FORMS[i]
             struct = library.realise(made)
             self.kernels[i] = peek(struct + layout.F_KERNEL)
