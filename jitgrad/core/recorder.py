@@ -36,6 +36,18 @@ def depth() -> int:
     return len(_stack.items)
 
 
+def no_number(message: str) -> Exception:
+    """A TypeError of somebody who wants numbers of a dry Tensor; recordings that go on without them are told."""
+    recording = active()
+    if recording is not None:
+        recording.no_number()
+    return user_error(TypeError, message)
+
+
+NO_NUMBER = ("a number was read from a Tensor of a dry recording, which has none; use cond, where or scan so that the "
+             "choice is recorded")
+
+
 class Recording:
     """What sees Variables and arrays while its ``with`` block runs."""
 
@@ -72,6 +84,11 @@ class Recording:
         """A Tensor was made of a NumPy array."""
         if self.outer:
             self.outer.made_of(array, made)
+
+    def no_number(self) -> None:
+        """A number was asked for where there are none."""
+        if self.outer:
+            self.outer.no_number()
 
     def truth(self, t: Any) -> bool | None:
         """The truth of a number that is not a bool, if this recording wants to say it."""

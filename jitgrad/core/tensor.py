@@ -10,6 +10,7 @@ import numpy as np
 from jitgrad.core.aval import AVALS
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
+from jitgrad.core.recorder import NO_NUMBER, no_number
 
 
 class TensorMethods:
@@ -52,8 +53,7 @@ class TensorMethods:
         """
         aval = AVALS[self._aval]  # type: ignore[attr-defined]
         if self._data == 0:  # type: ignore[attr-defined]
-            raise user_error(TypeError, "a number was read from a Tensor of a dry recording, which has none; "
-                                        "use cond, where or scan so that the choice is recorded")
+            raise no_number(NO_NUMBER)
         if aval.size == 0:
             out: np.ndarray = np.empty(aval.shape, aval.dtype)
             out.flags.writeable = False

@@ -13,7 +13,7 @@ from jitgrad.core.aval import AVALS, aval
 from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import OPS
 from jitgrad.core.record import tensor
-from jitgrad.core.recorder import active
+from jitgrad.core.recorder import active, no_number
 from jitgrad.core.tensor import Reference
 
 TRAINABLE, WATCHED = 1, 2
@@ -45,8 +45,8 @@ class VariableMethods:
         self = object.__new__(cls)
         self._value = copied(value) if active() is None else OPS["stop_gradient"](value)
         if self._value._data == 0:
-            raise user_error(TypeError, "Variable: made of a Tensor of a dry recording, which has no numbers; make "
-                                        "Variables outside of cond, loops and vmap")
+            raise no_number("Variable: made of a Tensor of a dry recording, which has no numbers; make Variables "
+                            "outside of cond, loops and vmap")
         self._flags = TRAINABLE if trainable else 0
         self._serial = next(_serials)
         self.name = "Variable:0" if name is None else str(name)

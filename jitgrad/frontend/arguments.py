@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad.core import nest
+from jitgrad.core.aval import Aval, aval
 from jitgrad.core.dtypes import CODES
 from jitgrad.core.number import number
 from jitgrad.core.record import tensor
@@ -61,7 +62,9 @@ def normal(x: Any) -> Any:
 class Arguments:
     """Reads the arguments of one call. ``data(path, kind)`` says of a Python number whether it is data."""
 
-    def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any], data: Callable[[Path, type], bool]) -> None:
+    def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any], data: Callable[[Path, type], bool],
+                 dry: Callable[[Aval], Any] | None = None) -> None:
+        """With ``dry`` the function's code gets what that makes of avals."""
         self.count = len(args)
         self.names = tuple(kwargs)
         self.instructions: list[Instruction] = []
@@ -74,6 +77,7 @@ class Arguments:
         self.shapes: dict[Path, int] = {}            # avals of Tensors and arrays
         self._nests: list[tuple[Any, Any, Any]] = []       # lists and dicts, what the function gets, and a copy of that
         self.is_data = data
+        self._dry = dry
         self._inputs_of: dict[int, int] = {}
         self.used = len(args) + len(kwargs)
         self.args = [self._take(i, x, (i,)) for i, x in enumerate(args)]
@@ -86,9 +90,9 @@ class Arguments:
     def _take(self, at: int, x: Any, path: Path) -> Any:
         kind, say = type(x), self.instructions.append
         if kind is Tensor:
-            return self._input("tensor", at, x, lambda: composite.identity(x), path)
+            return self._input("tensor", at, x, composite.identity, path)
         if kind is np.ndarray:
-            return self._input("array", at, x, lambda: tensor(x), path)
+            return self._input("array", at, x, tensor, path)
         if kind is float or kind is int:
             return self._number(at, x, path)
         if kind is tuple or kind is list:
@@ -148,11 +152,11 @@ class Arguments:
                 x.clear()
                 x.update((key, given.get(id(v), v)) for key, v in made.items())
 
-    def _input(self, name: str, at: int, x: Any, made: Callable[[], Any], path: Path) -> Any:
+    def _input(self, name: str, at: int, x: Any, own: Callable[[Any], Any], path: Path) -> Any:
         known = self._inputs_of.get(id(x))
         if known is None:
             known = self._inputs_of[id(x)] = len(self.inputs)
-            self._more_inputs(made(), path)
+            self._more_inputs(own(x) if self._dry is None else self._dry(aval(CODES[np.dtype(x.dtype)], x.shape)), path)
             if name == "tensor":
                 self.registers[id(self.inputs[known])] = at
         self.instructions.append((name, at, known))

@@ -1,319 +1,24 @@
-"""`jitgrad.function`: record a call once, replay it ever after.
-
-The machine matches calls against traces and runs them (see `execute.cpu.functions`). It asks what is here for the rest:
-to record, and to find or record another way on where a guard has failed.
-"""
+"""What users hold of `jitgrad.function`: the decorator, and the methods of what it makes."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import logging
-import threading
-import weakref
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
-from jitgrad.core import nest
 from jitgrad.core.aval import as_length
 from jitgrad.core.errors import user_error
 from jitgrad.core.program import Program
-from jitgrad.core.recorder import active
 from jitgrad.core.tensor import install as install_methods
-from jitgrad.execute.cpu import layout
-from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.function_type import Function
-from jitgrad.execute.cpu.functions import install
-from jitgrad.frontend import nans
-from jitgrad.frontend.arguments import Arguments, Exotic, normal
-from jitgrad.frontend.eagerly import functions_run_eagerly
-from jitgrad.frontend.numbers import Numbers
-from jitgrad.frontend.traces import Call, Entry, NotReplayable, agrees, differs, same_for_old_numbers
-from jitgrad.frontend.tracing import Tracing
+from jitgrad.frontend.recorded import CacheInfo, Recorded, make
 
-_logger = logging.getLogger("jitgrad")
-MOST_TRACES = 64               # of one function; the least recently used ones go
-MOST_FAILURES = 8              # of one guard on a number
-MOST_WASTED = 48               # recordings that were replayed less than once each, before it is given up
-
-
-class CacheInfo(NamedTuple):
-    """How a function is doing: calls answered by replays, recordings made, traces kept and dropped."""
-
-    hits: int
-    recordings: int
-    traces: int
-    dropped: int
-    python_bound: bool
-
-
-_trying = threading.local()    # its `of` is the function that this thread asks for a replay only
-_MISS = object()
-
-
-class _Function:
-    """What a Function calls for all that its traces do not answer. It refers to the Function weakly."""
-
-    def __init__(self, f: Callable[..., Any], on_branch_change: str, check_every: int) -> None:
-        self.f = f
-        self.name = getattr(f, "__qualname__", None) or getattr(getattr(f, "func", f), "__qualname__", repr(f))
-        self.raises = on_branch_change == "raise"
-        self.check_every = check_every
-        self.entries: list[Entry] = []
-        self.numbers = Numbers()
-        self.by_structure: dict[Any, Any] = {}
-        self.lock = threading.RLock()
-        self.recordings = self.dropped = self.old_hits = self.calls = 0
-        self.failures: Counter[str] = Counter()
-        self.bound = self.noted = False
-        self._reason = ""
-        self.function: Any = None                    # weak reference to the Function
-
-    # ---- what the machine calls ----
-
-    def slow(self, *args: Any, **kwargs: Any) -> Any:
-        """No trace answers this call."""
-        if getattr(_trying, "of", None) is self:
-            return _MISS
-        if self.bound or active() is not None or nans.checking() or functions_run_eagerly():
-            return self.f(*args, **kwargs)
-        given, keywords = tuple(map(normal, args)), {k: normal(v) for k, v in kwargs.items()}
-        if any(a is not b for a, b in zip((*args, *kwargs.values()), (*given, *keywords.values()), strict=True)):
-            return self.function()(*given, **keywords)
-        if self.check_every:
-            return self._checked(args, kwargs)
-        if machine.get_state(layout.S_RECORDERS):
-            if sum(e.recordable() for e in self.entries):
-                return self.function()(*args, **kwargs)
-            if any(e.traced.reads_assigned for e in self.entries):
-                return self.f(*args, **kwargs)           # one row cannot be what those tapes would see
-        found = self._other(args, kwargs)
-        return self._record(args, kwargs) if found is _MISS else found
-
-    def failed(self, address: int, guard: int, *args: Any, **kwargs: Any) -> Any:
-        """A guard of a trace stopped this call, and none of the traces linked to it goes on."""
-        if getattr(_trying, "of", None) is self:
-            return _MISS
-        entry = next((e for e in self.entries if e.trace.address == address), None)
-        if entry is None:                            # dropped meanwhile
-            return self.slow(*args, **kwargs)
-        if entry.link(guard, self.entries):
-            return self.function()(*args, **kwargs)
-        return self._branch(entry, guard, args, kwargs)
-
-    # ---- finding and recording ----
-
-    def _replay(self, entries: Sequence[Entry], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """The answer of one of these, or _MISS."""
-        function = self.function()
-        before, _trying.of = getattr(_trying, "of", None), self
-        try:
-            for i in range(0, len(entries), layout.MAX_TRACES):
-                install(function, [e.trace for e in entries[i: i + layout.MAX_TRACES]])
-                found = function(*args, **kwargs)
-                if found is not _MISS:
-                    return found
-        finally:
-            _trying.of = before
-        return _MISS
-
-    def _other(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """An answer by traces that the machine does not have at hand, or whose layers changed to no effect."""
-        with self.lock:
-            fresh = [e for e in self.entries if e.refreshed()]
-            if not fresh and len(self.entries) <= layout.MAX_TRACES:
-                return _MISS
-            order = sorted(self.entries, key=lambda e: e.trace.used)
-            found = self._replay([*fresh, *(e for e in reversed(order) if e not in fresh)], args, kwargs)
-            self._installed()
-        return found
-
-    def _installed(self, first: Entry | None = None) -> None:
-        """The machine tries the most recently used traces, after one that is new."""
-        order = sorted(self.entries, key=lambda e: (e is first, e.trace.used), reverse=True)
-        install(self.function(), [e.trace for e in order])
-
-    def _branch(self, entry: Entry, guard: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        line, truth = entry.guard(guard)
-        if self.raises:
-            raise user_error(RuntimeError, f"function {self.name}: Python took another way than when it was recorded, "
-                                           f"after a number that it read at {line}")
-        if not truth:
-            self.failures[line] += 1
-            if self.failures[line] >= MOST_FAILURES:
-                self._give_up(f"the number read at {line} is another one at every call; return the Tensor, or use "
-                              f"jg.where or jg.cond in place of Python on its value")
-                return self.f(*args, **kwargs)
-        return self._record(args, kwargs)
-
-    def _give_up(self, why: str) -> None:
-        with self.lock:
-            self.bound = True
-            self._drop(list(self.entries))
-            install(self.function(), [])
-        self._note(f"function {self.name} runs as plain Python from now on: {why}")
-
-    def _note(self, sentence: str) -> None:
-        if not self.noted:
-            self.noted = True
-            _logger.warning("%s", sentence)
-
-    def _drop(self, entries: Sequence[Entry]) -> None:
-        self.old_hits += sum(e.trace.hits for e in entries)
-        self.dropped += len(entries)
-        self.entries = [e for e in self.entries if e not in entries]
-        for e in self.entries:
-            e.forget(entries)
-
-    def _record(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        try:
-            call = self._called(args, kwargs)
-            answer, entry = call.answer, call.entry
-        except Exotic:
-            inner, leaves = self._flat(args, kwargs)
-            return inner(*leaves)
-        except NotReplayable as error:
-            self._give_up(str(error))
-            error.call.tracing.release()
-            error.call.arguments.hand_back()
-            return error.call.answer
-        with self.lock:
-            self.recordings += 1
-            if entry is not None:
-                self._keep(entry)
-            wasted = self.recordings >= MOST_WASTED and self.hits() < self.recordings
-        if wasted:
-            self._give_up("nearly every call has to be recorded again" + self._reason)
-        return answer
-
-    def _called(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
-        """The call, recorded; with Python numbers as data where that gives what Python gives."""
-        arguments = Arguments(args, kwargs, self.numbers.is_data)
-        tried = self.numbers.met(arguments.numbers)
-        olds = [e for e in self.entries if agrees(e.arguments, arguments, [path for path, _ in tried])] if tried else []
-        trial = self._trial(args, kwargs, tried, olds) if olds else None
-        if trial:
-            return trial
-        try:
-            return Call(self.f, arguments, Tracing())
-        except BaseException:
-            arguments.hand_back()
-            raise
-
-    def _trial(self, args: Sequence[Any], kwargs: Mapping[str, Any], tried: list[tuple[Any, type]],
-               olds: Sequence[Entry]) -> Call | None:
-        """The call with more numbers as data, if its replay for the old numbers does what their own trace does."""
-        data = Arguments(args, kwargs, lambda path, kind: (path, kind) in tried or self.numbers.is_data(path, kind))
-        before = [(v, v._value) for e in olds for v in e.variables]
-        tracing, same = Tracing(), list[bool | None]()
-        try:
-            call = Call(self.f, data, tracing)
-            same = [same_for_old_numbers(call, old, before) for old in olds]
-        except Exception:                            # of what only a Python number can do, or of the user's
-            same = [False]
-        if True in same or False in same:
-            self.numbers.settle(tried, True in same)
-        if True in same:
-            return call
-        tracing.roll_back()
-        return None
-
-    def _keep(self, entry: Entry) -> None:
-        self._explain(entry)
-        self.entries.append(entry)
-        impl, kept = weakref.ref(self), weakref.ref(entry)
-        entry.watches = [weakref.ref(x, lambda _: _gone(impl, kept)) for held in entry.objects
-                         if (x := held()) is not None]
-        if len(self.entries) > MOST_TRACES:
-            self._drop(sorted(self.entries[:-1], key=lambda e: e.trace.used)[: MOST_TRACES // 4])
-        self._installed(entry)
-
-    def _explain(self, entry: Entry) -> None:
-        """Says once what keeps a function recording."""
-        if len(self.entries) >= 4 and self.hits() < self.recordings:
-            why = entry.difference(self.entries[-1], self.f)
-            if why:
-                self._reason = f": {why}"
-                self._note(f"function {self.name} was recorded {self.recordings} times: {why}")
-
-    def _flat(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, list[Any]]:
-        """Containers that only optree knows: a function of the leaves for each structure, and the leaves."""
-        leaves, structure = nest.flatten((args, dict(kwargs)))
-        inner = self.by_structure.get(structure)
-        if inner is None:
-            def inner(*given: Any) -> Any:
-                args, kwargs = nest.rebuild(structure, list(given))
-                return self.f(*args, **kwargs)
-            inner = self.by_structure[structure] = make(inner, "raise" if self.raises else "retrace", self.check_every)
-        return inner, leaves
-
-    def _checked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Under ``check_every``: the machine has no traces at hand; every n-th replay is compared with plain Python."""
-        self.calls += 1
-        compare = self.calls % self.check_every == 0
-        before = {id(v): (v, v._value) for e in self.entries for v in e.variables}
-        found = self._replay(self.entries, args, kwargs)
-        install(self.function(), [])
-        if found is _MISS:
-            answer = self._record(args, kwargs)
-            install(self.function(), [])
-            return answer
-        if not compare:
-            return found
-        after = {key: v._value for key, (v, _) in before.items()}
-        for v, value in before.values():
-            v._value, v._epoch = value, 0
-        answer = self.f(*args, **kwargs)
-        wrong = differs(found, answer) or next((f"the Variable {v.name!r}" for key, (v, _) in before.items()
-                                                if differs(after[key], v._value)), "")
-        if wrong:
-            with self.lock:
-                self._drop(list(self.entries))
-            raise user_error(RuntimeError, f"function {self.name}: a replay and plain Python differ in {wrong}: "
-                                           "something has changed that no replay can see (a clock, Python's random "
-                                           "numbers, a file, an attribute set through setattr)")
-        return answer
-
-    def program(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Program:
-        """The Program of a call; Variables hold afterwards what they held before."""
-        given, keywords = tuple(map(normal, args)), {k: normal(v) for k, v in kwargs.items()}
-        try:
-            arguments = Arguments(given, keywords, self.numbers.is_data)
-        except Exotic:
-            inner, leaves = self._flat(given, keywords)
-            return inner.program(*leaves)
-        call = Call(self.f, arguments, Tracing())
-        call.tracing.roll_back()
-        entry = call.entry
-        if entry is None:
-            raise user_error(RuntimeError, f"function {self.name}: the first call makes Variables; call it once first")
-        return entry.flat
-
-    def by_arguments(self) -> list[_Function]:
-        """This one, and those that do the calls with containers of some structure."""
-        return [self, *(inner._impl for inner in self.by_structure.values())]
-
-    def hits(self) -> int:
-        """Calls that were answered by replays."""
-        return self.old_hits + sum(e.trace.hits for e in self.entries)
-
-
-def _gone(impl: Any, entry: Any) -> None:
-    """An object that a trace was recorded with, a method's instance say, is no more: nor is the trace."""
-    function, e = impl(), entry()
-    if function is not None and e is not None and function.function() is not None:
-        with function.lock:
-            function._drop([e])
-            function._installed()
-
-
-# ---- what users hold -----------------------------------------------------------------------------
 
 class FunctionMethods:
     """A Python function of Tensors that is recorded when it is called and replayed from then on; see `function`."""
 
-    _impl: _Function
+    _impl: Recorded
 
     def program(self, *args: Any, **kwargs: Any) -> Program:
         """The Program that replays of a call with these arguments run. The call is made to record it, and Variables
@@ -324,6 +29,23 @@ class FunctionMethods:
         <Program: 1 inputs, 2 rows, 1 results>
         """
         return self._impl.program(args, kwargs)
+
+    def warmup(self, *args: Any, **kwargs: Any) -> None:
+        """Have the machine code for calls with such arguments ready, without making one.
+
+        For a Tensor, anything else that has a shape and a dtype will do. The code of the
+        function runs as in a call, on Tensors without numbers; where it goes by numbers, and arguments have them, it
+        runs as a plain call, after which Variables get back what they held. Raises TypeError where it goes by numbers
+        that are not given, and what the function raises.
+
+        >>> import jitgrad as jg
+        >>> from jitgrad.interop.tensorflow import TensorSpec
+        >>> double = jg.function(lambda x: x + x)
+        >>> double.warmup(TensorSpec((2,), "float32"))
+        >>> double(jg.constant([1.0, 2.0])).tolist(), double.cache_info().hits
+        ([2.0, 4.0], 1)
+        """
+        self._impl.warmup(args, kwargs)
 
     def show(self) -> str:
         """The rows of every trace as tables: value, op, operands, type, bytes, and the source line that made it."""
@@ -352,16 +74,8 @@ class FunctionMethods:
 install_methods(FunctionMethods, Function)
 
 
-def make(f: Callable[..., Any], on_branch_change: str, check_every: int) -> Any:
-    """A Function over a Python callable."""
-    impl = _Function(f, on_branch_change, check_every)
-    made: Any = Function()
-    made._slow, made._failed, made._impl = impl.slow, impl.failed, impl
-    impl.function = weakref.ref(made)
-    return functools.update_wrapper(made, f)
-
-
-def function(f: Callable[..., Any] | None = None, *, on_branch_change: str = "retrace", check_every: int = 0) -> Any:
+def function(f: Callable[..., Any] | None = None, *, on_branch_change: str = "retrace", check_every: int = 0,
+             eager_compile: bool = False) -> Any:
     """Record calls of ``f`` and replay them in machine code: for `@jitgrad.function`, methods and partials too.
 
     The first call runs as plain Python, and is recorded. Later calls with arguments of the same structure, dtypes,
@@ -374,6 +88,9 @@ def function(f: Callable[..., Any] | None = None, *, on_branch_change: str = "re
 
     ``on_branch_change``: "retrace", or "raise" for a RuntimeError where a branch would be taken that was not recorded.
     ``check_every``: compare every n-th replay with plain Python, RuntimeError where they differ; slow, for debugging.
+    ``eager_compile``: a first call is answered by machine code already. The code of ``f`` runs without numbers then, on
+    Tensors that have a shape and a dtype only; where it asks for a number, it is run again as a plain first call.
+    Without it a recording is compiled in the background, once it was replayed a few times.
     Raises TypeError for what is not callable, and for generators and coroutines.
 
     >>> import jitgrad as jg
@@ -388,7 +105,8 @@ def function(f: Callable[..., Any] | None = None, *, on_branch_change: str = "re
     [1.0, 0.64, 0.4096]
     """
     if f is None:
-        return functools.partial(function, on_branch_change=on_branch_change, check_every=check_every)
+        return functools.partial(function, on_branch_change=on_branch_change, check_every=check_every,
+                                 eager_compile=eager_compile)
     if isinstance(f, Function):
         return f
     if not callable(f):
@@ -398,4 +116,4 @@ def function(f: Callable[..., Any] | None = None, *, on_branch_change: str = "re
                                     "runs after the call; decorate the function that it calls")
     if on_branch_change not in ("retrace", "raise"):
         raise user_error(ValueError, f"function: on_branch_change is 'retrace' or 'raise', got {on_branch_change!r}")
-    return make(f, on_branch_change, as_length(check_every, "function: check_every"))
+    return make(f, on_branch_change, as_length(check_every, "function: check_every"), bool(eager_compile))

@@ -83,6 +83,13 @@ class Call:
         with _no_collection():
             return self._entry()
 
+    def undone(self) -> Entry | None:
+        """The same, after which Variables hold what they held before the call."""
+        try:
+            return self.entry
+        finally:
+            self.tracing.roll_back()
+
     def _entry(self) -> Entry | None:
         known = {id(x) for x in (*self.arguments.objects, *self.versioned)}
         try:

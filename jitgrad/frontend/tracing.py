@@ -135,6 +135,10 @@ class Tracing(Recording):
                 variable._value, variable.name = t, "a Tensor from outside"
                 self._sources[id(t)] = (t, variable)
 
+    def _now(self, variable: Any) -> Any:
+        """What an assigned Variable holds."""
+        return variable._value
+
     def first(self) -> list[tuple[Any, Any]]:
         """The Variables that were read or assigned, and what they held before."""
         return list(self._first.values())
@@ -158,7 +162,7 @@ class Tracing(Recording):
         rows = machine.log_rows(self._tape)
         self.release()
         local = set() if for_once else {id(r()) for r in self._created}
-        held = [(v, v._value) for v in self._assigned.values() if id(v) not in local]
+        held = [(v, self._now(v)) for v in self._assigned.values() if id(v) not in local]
         self._assigned.clear()
         self._first = {key: pair for key, pair in self._first.items() if key not in local}
         self._sources = {key: (t, what) for key, (t, what) in self._sources.items() if id(what) not in local}

@@ -18,7 +18,7 @@ from jitgrad.core.form import FORMS, Form
 from jitgrad.core.lock import TABLES
 from jitgrad.core.primitive import Kind, Primitive, contiguous_strides
 from jitgrad.core.program import programs_in
-from jitgrad.core.recorder import active
+from jitgrad.core.recorder import NO_NUMBER, active, no_number
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.lifetime import immortal
 from jitgrad.execute.cpu.types import Tensor, Variable, peek, poke
@@ -132,7 +132,7 @@ class Machine:
 
     def assign_now(self, variable: Any, value: Any) -> None:
         if value._data == 0:
-            raise user_error(TypeError, f"assign: a Tensor of a dry recording has no numbers for {variable.name!r}")
+            raise no_number(f"assign: a Tensor of a dry recording has no numbers for {variable.name!r}")
         variable._value = value
         variable._epoch = 0
 
@@ -227,8 +227,7 @@ def _slow_read(t: Any, what: int) -> Any:
             return (float, int, bool, operator.index)[what](t)
     aval = AVALS[t._aval]
     if t._data == 0:
-        raise user_error(TypeError, "a number was read from a Tensor of a dry recording, which has none; "
-                                    "use cond, where or scan so that the choice is recorded")
+        raise no_number(NO_NUMBER)
     name = ("float", "int", "bool", "index")[what]
     if what == _BOOL and aval.size == 1:
         recording = active()

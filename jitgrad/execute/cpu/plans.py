@@ -126,6 +126,11 @@ class Plan:
         self.struct[at: at + 2] = machine.address, -1
         poke(self.address + layout.P_COLD, 0)
 
+    def compile(self) -> None:
+        """Have machine code now, unless there is to be none or it cannot be made."""
+        if config.machine_code() != "0":
+            _compiling().compiled(self)
+
     def recordable(self) -> Form:
         """Let runs of this plan appear on outer tapes; the form of such a row."""
         if self._row is None:
