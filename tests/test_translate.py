@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -26,10 +27,12 @@ from jitgrad.execute.cpu.native.raw import (
     store_i32,
 )
 from jitgrad.execute.cpu.native.translate import Module
+from jitgrad.ops.scalar import fmuladd
 from table import ENTRIES, dtypes_of, ident, samples
 
 LEAST = -(2**63)
 STEP = 3
+SCALE = 2**60
 frame = raw.stack(4)
 
 
@@ -172,6 +175,27 @@ def memory(a, b):
 def test_memory_is_read_and_written():
     for made in (direct(memory), linked(by_numba.exported("memory", memory), "memory", 2)):
         assert made(5, -7) == 5 - 21 + 75 - 3000
+
+
+def fused(a, b):
+    third = 1.0 / 3.0
+    rest = fmuladd(third, float(b), -(third * float(b)))              # what the product's rounding lost
+    narrow = fmuladd(np.float32(third), np.float32(a), np.float32(b))
+    mixed = fmuladd(np.float32(0.1), float(a), b)
+    return int(rest * SCALE) + int(narrow * 1000.0) + int(mixed * 1e6) + fmuladd(a, b, 7)
+
+
+def test_a_product_and_a_sum_round_once_in_both_builds():
+    made, by = direct(fused), linked(by_numba.exported("fused", fused), "fused", 2)
+    for a in (-17, 0, 3, 10_000_019):
+        for b in (-9, 0, 1, 7):
+            narrow = np.float32(np.float64(np.float32(1 / 3)) * a + b)       # exact but for the last rounding
+            mixed = np.float64(np.float32(0.1)) * a + b
+            rest = int(Fraction(1 / 3) * b * SCALE - Fraction(1 / 3 * b) * SCALE)
+            want = int(float(narrow) * 1000.0) + int(mixed * 1e6) + a * b + 7
+            assert made(a, b) == by(a, b)
+            if llvm.has_feature("fma") or llvm.has_feature("neon"):
+                assert made(a, b) == want + rest
 
 
 def test_integers_wrap_and_a_division_by_zero_gives_zero():

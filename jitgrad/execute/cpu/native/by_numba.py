@@ -22,6 +22,7 @@ from numba.np.numpy_support import from_dtype
 from jitgrad.core.primitive import Primitive
 from jitgrad.execute.cpu import layout
 from jitgrad.execute.cpu.native import build, raw
+from jitgrad.ops.scalar import fmuladd
 
 _IR = {"i64": ir.IntType(64), "i32": ir.IntType(32), "i8": ir.IntType(8), "f32": ir.FloatType(), "f64": ir.DoubleType(),
        None: ir.VoidType()}
@@ -124,9 +125,25 @@ def _rebound(function: Any) -> Any:
         found = names.get(name)
         if isinstance(found, raw.Raw):
             names[name] = _intrinsic(found)
+        elif found is fmuladd:
+            names[name] = multiplied_and_added
         elif isinstance(found, python.FunctionType):
             names[name] = dispatcher(found)
     return python.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+
+
+@intrinsic
+def multiplied_and_added(context, a, b, c):  # type: ignore[no-untyped-def]
+    """a * b + c; of floats rounded once, where the processor can."""
+    kind = context.unify_types(a, b, c)
+
+    def emit(ctx, builder, signature, args):  # type: ignore[no-untyped-def]
+        x, y, z = (ctx.cast(builder, v, old, kind) for v, old in zip(args, signature.args, strict=True))
+        if isinstance(kind, types.Float):
+            function = builder.module.declare_intrinsic("llvm.fmuladd", [x.type], ir.FunctionType(x.type, [x.type] * 3))
+            return builder.call(function, [x, y, z])
+        return builder.add(builder.mul(x, y), z)
+    return kind(a, b, c), emit
 
 
 @functools.cache

@@ -13,6 +13,7 @@ import numpy as np
 
 from jitgrad.execute.cpu.native.language import ELEMENT, LLVM, Array, Text, Unsupported, Value, join, passed
 from jitgrad.execute.cpu.native.raw import Raw
+from jitgrad.ops.scalar import fmuladd
 
 _CASTS = {np.int64: "i64", np.uint64: "u64", np.float32: "f32", np.float64: "f64", np.bool_: "i1",
           int: "i64", float: "f64", bool: "i1"}
@@ -263,6 +264,8 @@ class Expressions(Text):
             return self.convert(arguments[0], ELEMENT[callee.dtype][1])
         if isinstance(callee, Raw):
             return self.raw(callee, arguments)
+        if callee is fmuladd:
+            return self.multiplied_and_added(*arguments)
         if callee in (min, max):
             return functools.reduce(functools.partial(self.choose, callee), arguments)
         if callee is abs:
@@ -279,6 +282,17 @@ class Expressions(Text):
             self.do(call)
             return Value("", "void")
         return Value(self.set(call), result)
+
+    def multiplied_and_added(self, a: Value, b: Value, c: Value) -> Value:
+        """a * b + c; of floats rounded once, where the processor can."""
+        kind = functools.reduce(join, (a.type, b.type, c.type))
+        if kind not in ("f32", "f64"):
+            return self.arithmetic(ast.Add, self.arithmetic(ast.Mult, a, b), c)
+        real = LLVM[kind]
+        name = f"llvm.fmuladd.{kind}"
+        self.module.declarations[f"declare {real} @{name}({real}, {real}, {real})"] = None
+        given = ", ".join(f"{real} {self.convert(value, kind).text}" for value in (a, b, c))
+        return Value(self.set(f"call {real} @{name}({given})"), kind)
 
     def choose(self, function: Any, a: Value, b: Value) -> Value:
         """min or max of two, as Python has it: the second only if it is strictly beyond the first."""

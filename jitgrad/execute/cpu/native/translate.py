@@ -3,8 +3,8 @@
 The language is what Numba compiles to straight machine code anyway, so that every function has a second build
 (`by_numba`) that tests compare with. It has integers (int64, wrapping; np.uint64), floats (float32, float64; mixed
 arithmetic widens as in Numba), booleans; flat arrays, indexed from 0 without checks; assignment, `if`, `while`, `for`
-over a range; calls of such functions, of `raw` operations, and of min, max, abs, len, int, float, bool. A variable
-has one type, the join of all that is assigned to it. Everything else raises `Unsupported`.
+over a range; calls of such functions, of `raw` operations, and of min, max, abs, len, int, float, bool, fmuladd. A
+variable has one type, the join of all that is assigned to it. Everything else raises `Unsupported`.
 """
 
 from __future__ import annotations
