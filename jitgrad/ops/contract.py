@@ -12,6 +12,7 @@ from jitgrad.core.aval import Aval, aval
 from jitgrad.core.primitive import Kind, Linear, kernel, several, shape_error, uniform
 from jitgrad.ops import composite
 from jitgrad.ops.batching import Batch, moved
+from jitgrad.ops.scalar import fmuladd
 
 
 def _aval(x: Aval, y: Aval, *, ta: bool, tb: bool) -> Aval:
@@ -86,7 +87,7 @@ _samples = several(uniform((2, 3, 4), (2, 4, 5), ta=False, tb=False), uniform((4
 @kernel(Kind.CONTRACT, vjp=_vjp, ref=_ref, samples=_samples,
         operands=("x", "y"), params=("ta", "tb"), defaults={"ta": False, "tb": False}, symbol="@",
         domain="number", linear=Linear.MULTI, ulp=16.0, aval=_aval,
-        words=_words, general=_general, batch=_batch)
+        words=_words, general=_general, batch=_batch, vectors="products")
 def matmul(out, x, y, batch, m, n, k, ta, tb):
     """Matrix product of stacks of matrices, either given transposed; `jitgrad.matmul` broadcasts and takes vectors."""
     for b in range(batch):
@@ -96,6 +97,6 @@ def matmul(out, x, y, batch, m, n, k, ta, tb):
                 for p in range(k):
                     left = x[b * m * k + (p * m + i if ta else i * k + p)]
                     right = y[b * k * n + (j * k + p if tb else p * n + j)]
-                    acc += left * right
+                    acc = fmuladd(left, right, acc)
                 out[(b * m + i) * n + j] = acc
     return 0
