@@ -185,6 +185,35 @@ def test_epilogue(dtype, rng):
         assert_same_bits(out, np.maximum(product + b, dtype.type(0)))
 
 
+def test_plans_have_a_function_for_each_shape(dtype, rng, monkeypatch):
+    """And give the bits of the sweep, forward and backward, with transposes, batches and a column."""
+    made, original = [], products.function
+
+    def counted(name, spec):
+        made.append(spec)
+        return original(name, spec)
+    monkeypatch.setattr(products, "function", counted)
+    x, w, v, many = (jg.constant(rng.normal(size=s).astype(dtype)) for s in ((16, 32), (32, 32), (32, 1), (3, 16, 8)))
+
+    def step(x, w, v, many):
+        with jg.GradientTape() as tape:
+            for t in (x, w, v, many):
+                tape.watch(t)
+            h = jg.tanh(jg.tanh(x @ w) @ w)
+            each = jg.matmul(many, many, transpose_a=True)
+            y = jg.sum((h @ v) ** 2) + jg.sum(each * each)
+        return [y, h, each, *tape.gradient(y, (x, w, v, many))]
+    found = {}
+    for mode in ("0", "1"):
+        monkeypatch.setenv("JITGRAD_MACHINE_CODE", mode)
+        assert not made
+        found[mode] = [t.numpy() for t in jg.function(step)(x, w, v, many)]
+    assert len(made) == len(set(made)) >= 4
+    assert Spec(1, 16, 32, 32, False, False, dtype) in made
+    for one, other in zip(found["0"], found["1"], strict=True):
+        assert_same_bits(one, other)
+
+
 def test_which_products_are_ours(dtype, rng, monkeypatch):
     """Those of a small network, forward and backward; large ones and ones that BLAS is faster for are BLAS's."""
     ours = [(32, 32, 64, False, False), (64, 32, 32, True, False), (32, 32, 10, False, True), (8, 8, 4, True, True),

@@ -15,7 +15,7 @@ import numpy as np
 from jitgrad.core import backend
 from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
-from jitgrad.execute.cpu import cache, layout, library, llvm
+from jitgrad.execute.cpu import cache, layout, library, llvm, products
 from jitgrad.execute.cpu.control import KEPT, Part
 from jitgrad.execute.cpu.lanes import Text, module
 from jitgrad.execute.cpu.nests import Writer
@@ -176,6 +176,7 @@ class _Function:
         self.failures: list[tuple[str, str]] = []
         self.held: list[llvm.Code] = []
         self.tasks: list[str] = []
+        self.products: dict[str, str] = {}
 
     def pointer(self, slot: int) -> str:
         return _pointer(self.text, slot)
@@ -200,7 +201,7 @@ class _Function:
             self.copy(self.pointer(places[v]), self.address(o, places), o.aval.nbytes)
         else:
             assert isinstance(step, Call)
-            self.call(step, places)
+            (self.product if library.vectors(step.form) is products else self.call)(step, places)
 
     def address(self, o: Operand, places: dict[int, int]) -> str:
         pointer = self.pointer(places[o.value])
@@ -234,6 +235,15 @@ class _Function:
         text.branch(text.set(f"icmp eq i64 {status}, 0"), after, "failed")
         text.label(after)
 
+    def product(self, step: Call, places: dict[int, int]) -> None:
+        """A small matrix product, by one function for all of its shapes."""
+        (v,), spec = step.outs, products.spec_of(step.form)
+        name = "_".join(["product", *map(str, spec)])
+        if name not in self.products:
+            self.products[name] = products.function(name, spec)
+        given = [self.pointer(places[v]), *(self.address(o, places) for o in step.operands)]
+        self.text.do(f"call void @{name}({', '.join(f'ptr {pointer}' for pointer in given)})")
+
     def part(self, program: Program, first_result: int, first_const: int) -> Part:
         """What a choice or loop runs, as machine code of its own; why its guards fail, nobody asks."""
         guards = [0] * int((program.op == BY_NAME["guard"].code).sum())
@@ -259,4 +269,4 @@ class _Function:
             text.do("ret i64 %status")
         text.entry[0] = text.entry[0].replace("[1 x ptr]", f"[{self.most} x ptr]")
         declared = [_DECLARED[name.rstrip("0123456789")].format(name) for name in self.imports]
-        return module([text.finish(), *self.tasks]) + "\n".join([*declared, ""])
+        return module([text.finish(), *self.tasks, *self.products.values()]) + "\n".join([*declared, ""])

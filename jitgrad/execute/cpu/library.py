@@ -114,7 +114,7 @@ def kernel_of(f: Form, index: Index | None = None) -> Kernel:
         return NATIVE["move"], _strided_words(f.outs[0], index)
     if kind is Kind.PLACE:
         return NATIVE["place"], [f.outs[0].nbytes, *_strided_words(f.avals[0], f.prim.body(*f.avals, **f.params))]
-    if kind is Kind.CONTRACT and not config.numba_kernels() and _vectors(f) is None:
+    if kind is Kind.CONTRACT and not config.numba_kernels() and vectors(f) is None:
         found = blas.gemm(f)
         if found is not None:
             return found
@@ -210,10 +210,10 @@ def _own(f: Form) -> Kernel:
     sizes = [a.size for a in (*f.outs, *f.avals)]
     room = [f.prim.scratch(*f.avals, **f.params)] if f.prim.scratch else []
 
-    vectors = _vectors(f)
-    if vectors is not None:
+    written = vectors(f)
+    if written is not None:
         made = _kernel(f.prim, (f.prim.vectors, *dtypes), (),
-                       lambda symbol: vectors.ir(symbol, f.prim.name, dtypes[-1]))
+                       lambda symbol: written.ir(symbol, f.prim.name, dtypes[-1]))
         return made, [*sizes, *words]
 
     def text(symbol: str) -> str:
@@ -222,7 +222,7 @@ def _own(f: Form) -> Kernel:
     return _kernel(f.prim, (*dtypes, len(words)), (), text, optimise="loops"), [*sizes, *words, *room]
 
 
-def _vectors(f: Form) -> Any:
+def vectors(f: Form) -> Any:
     """The module with vector text in the place of the entry's own kernel, if there is one for such operands."""
     found = cpu_module(f.prim.vectors) if f.prim.vectors and not config.numba_kernels() else None
     return found if found and found.applies(f) else None

@@ -355,6 +355,14 @@ def storing(text: Text, out: str, spec: Spec) -> Store:
     return store
 
 
+def function(name: str, spec: Spec, machine: Machine | None = None, cut: Cut | None = None) -> str:
+    """Text of `void name(ptr out, ptr x, ptr y)`, for the module that calls it: a product with known shapes."""
+    text = Function(f"define internal void @{name}(ptr %out, ptr %x, ptr %y)")
+    emit_product(text, spec, "%x", "%y", storing(text, "%out", spec), machine=machine, cut=cut)
+    text.do("ret void")
+    return "\n".join([text.finish(), *text.declarations, ""])
+
+
 def put(text: Text, place: str, value: str, mask: str | None, dtype: np.dtype[Any]) -> None:
     """Store a vector, or the lanes of it that a mask names."""
     if mask is None:
