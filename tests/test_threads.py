@@ -14,7 +14,7 @@ import pytest
 import jitgrad as jg
 from jitgrad.core.primitive import OPS, Kind
 from jitgrad.core.record import tensor
-from jitgrad.execute.cpu import layout, library, llvm, pieces
+from jitgrad.execute.cpu import blas, layout, library, llvm, pieces
 from jitgrad.execute.cpu import threads as team
 from jitgrad.execute.cpu.native.raw import atomic_add, atomic_load, atomic_replace, atomic_swap, call_posix, load, store
 from jitgrad.execute.cpu.native.translate import Module
@@ -147,6 +147,38 @@ def test_workers_that_sleep_and_that_look(spin):
             assert (seen == 1).all()
     finally:
         at.value, worth.value = before
+
+
+@needs_team
+def test_sleepers_are_woken_for_many_small_jobs():
+    """What they miss adds up, if the jobs come one after the other."""
+    jg.set_num_threads(2)
+    words = {at: ctypes.c_int64.from_address(team._team + at) for at in (layout.TEAM_SPIN, layout.TEAM_WORTH)}
+    before = {at: word.value for at, word in words.items()}
+    spin, worth = words.values()
+    missed = ctypes.c_int64.from_address(team._team + layout.TEAM_MISSED)
+
+    def woken(jobs):
+        for _ in range(jobs):
+            assert parallel(TASKS["mark"], counts(4).ctypes.data, 4) == 0
+            if peek(team._team + layout.TEAM_SLEEPING) < peek(team._team + layout.TEAM_MADE):
+                return True
+        return False
+    try:
+        parallel(TASKS["mark"], counts(4).ctypes.data, 4)
+        spin.value, worth.value = 0, 10**12
+        while peek(team._team + layout.TEAM_SLEEPING) < peek(team._team + layout.TEAM_MADE):
+            pass
+        assert not woken(500)
+        for spin.value, kept in ((0, False), (10**12, True)):
+            missed.value = 10**11
+            assert not woken(1)
+            assert (missed.value >= 10**11) == kept
+        worth.value, missed.value = 300_000, 0
+        assert woken(100_000)
+    finally:
+        for at, word in words.items():
+            word.value = before[at]
 
 
 def test_eight_callers_at_once():
@@ -327,6 +359,77 @@ def test_sums_of_rows_have_the_same_bits_for_any_number(prim, dtype, rng):
                              for i in range(shape[0])])
         for result in results:
             assert_same_bits(result, rows)
+
+
+def threads_of_blas():
+    return blas.described()[2]
+
+
+PRODUCTS = ((1, 300, 500, 40), (1, 64, 2000, 64), (3, 200, 130, 170), (70, 40, 41, 42), (1, 3000, 10, 300),
+            (1, 100, 127, 400), (1, 129, 128, 300), (1, 700, 700, 700), (2, 90, 40, 60))
+
+
+@pytest.mark.skipif(not blas.functions(), reason="no BLAS here")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", PRODUCTS, ids=str)
+def test_products_by_any_number(sizes, dtype, rng):
+    """One thread gives the bits of two; BLAS has the threads that it had."""
+    batch, m, n, k = sizes
+    before = threads_of_blas()
+    for ta, tb in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        x, y = rng.normal(size=(batch, m, k)).astype(dtype), rng.normal(size=(batch, k, n)).astype(dtype)
+        want = x.astype(np.float64) @ y.astype(np.float64)
+        given = [np.ascontiguousarray(a.swapaxes(1, 2) if turned else a) for a, turned in ((x, ta), (y, tb))]
+        words = [blas.functions()["s" if dtype == "float32" else "d"], x.itemsize, batch, m, n, k, ta, tb]
+        results = []
+        for threads in (1, 2, 3, 9):
+            jg.set_num_threads(threads)
+            results.append(np.full((batch, m, n), np.nan, dtype))
+            call(NATIVE["gemm"], words, results[-1], *given)
+            np.testing.assert_allclose(results[-1], want, rtol=0, atol=np.finfo(dtype).eps * 8 * k)
+        assert_same_bits(results[0], results[1])
+    assert threads_of_blas() == before
+
+
+@pytest.mark.skipif(not blas.functions(), reason="no BLAS here")
+def test_products_in_many_python_threads(rng):
+    """Of several sizes at once: BLAS gets its threads back when the last has gone."""
+    before, wrong = threads_of_blas(), []
+    pairs = [(rng.normal(size=(n, n)), rng.normal(size=(n, n))) for n in (70, 130, 200, 260)]
+    jg.set_num_threads(2)
+    want = [(jg.asarray(x) @ jg.asarray(y)).numpy() for x, y in pairs]
+
+    def caller(k):
+        for i in range(20):
+            x, y = pairs[(i + k) % 4]
+            if ((jg.asarray(x) @ jg.asarray(y)).numpy() != want[(i + k) % 4]).any():
+                wrong.append(i)
+    callers = [threading.Thread(target=caller, args=(k,)) for k in range(8)]
+    for t in callers:
+        t.start()
+    for t in callers:
+        t.join()
+    assert not wrong
+    assert threads_of_blas() == before
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_child_of_a_product_has_the_threads_of_blas_back():
+    """A fork while a product runs, in whose process nobody ends it."""
+    if not peek(team._team + layout.TEAM_BLAS_SET):
+        pytest.skip("no OpenBLAS here")
+    users, before = (ctypes.c_int64.from_address(team._team + at)
+                     for at in (layout.TEAM_BLAS_USERS, layout.TEAM_BLAS_BEFORE))
+    set_ = ctypes.CFUNCTYPE(None, ctypes.c_int)(peek(team._team + layout.TEAM_BLAS_SET))
+    had = threads_of_blas()
+    try:
+        users.value, before.value = 1, 2
+        set_(1)
+        assert in_child(lambda: bytes([threads_of_blas(), users.value])) == bytes([2, 0])
+    finally:
+        users.value = 0
+        set_(had)
 
 
 def test_large_operations_in_many_python_threads():

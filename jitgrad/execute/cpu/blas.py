@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad.core.form import Form
+from jitgrad.execute.cpu import threads
 from jitgrad.execute.cpu.types import NATIVE
 
 
@@ -32,8 +33,15 @@ def _found() -> tuple[str, dict[str, int]]:
                 if hasattr(library, symbol):
                     found[real] = ctypes.cast(getattr(library, symbol), ctypes.c_void_p).value or 0
         if set(found) == {"s", "d"} and _works(found):
+            threads.limited_by(*(_address(library, f"openblas_{name}_num_threads64_") for name in ("get", "set")))
             return os.path.abspath(path), found
     return "", {}
+
+
+def _address(library: ctypes.CDLL, symbol: str) -> int:
+    """Of one of OpenBLAS's own functions, or 0."""
+    name = next((name for name in (f"scipy_{symbol}", symbol) if hasattr(library, name)), "")
+    return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 if name else 0
 
 
 def described() -> tuple[str, str, int] | None:
@@ -49,12 +57,8 @@ def described() -> tuple[str, str, int] | None:
 
 def _said(library: ctypes.CDLL, symbol: str, kind: Any) -> Any:
     """What one of OpenBLAS's own functions without arguments answers, or None."""
-    for name in (f"scipy_{symbol}", symbol):
-        if hasattr(library, name):
-            function = getattr(library, name)
-            function.restype = kind
-            return function()
-    return None
+    address = _address(library, symbol)
+    return ctypes.CFUNCTYPE(kind)(address)() if address else None
 
 
 def _works(found: dict[str, int]) -> bool:

@@ -318,11 +318,12 @@ TEAM_SLEEPING = 192            # workers that wait for a signal,
 TEAM_WAITING = 200             # and whether the caller does
 TEAM_TASK, TEAM_CONTEXT, TEAM_COUNT, TEAM_STATUS = range(256, 288, 8)         # the job
 TEAM_HANDS = 288               # workers it may have
+TEAM_MISSED, TEAM_LAST = 296, 304                      # nanoseconds that sleepers missed, until when
 TEAM_LIMIT = 320               # threads to use, the caller's among them: `set_num_threads`
 TEAM_MADE = 328                # workers there are,
 TEAM_MOST = 336                # and at most may be: less where the system refused one
 TEAM_SPIN = 344                # nanoseconds to look for work, or for the last worker, before sleeping
-TEAM_WORTH = 352               # nanoseconds of work left for which a sleeper is woken
+TEAM_WORTH = 352               # nanoseconds of missed work for which a sleeper is woken
 TEAM_WORKER = 360              # address of `worker`
 TEAM_CLOCK = 368               # CLOCK_MONOTONIC,
 TEAM_SETMASK = 376             # SIG_SETMASK
@@ -330,7 +331,10 @@ TEAM_CREATE, TEAM_DETACH, TEAM_SIGMASK, TEAM_LOCK, TEAM_UNLOCK, TEAM_WAIT, TEAM_
     range(384, 456, 8))        # addresses of functions of the C library
 TEAM_MASK = 456                # signals that no worker handles, as a sigset_t
 TEAM_MUTEX, TEAM_WAKE, TEAM_DONE = 640, 768, 896
-TEAM_BYTES = 1024
+TEAM_BLOCK = 1024              # address of `block`
+TEAM_BLAS_GET, TEAM_BLAS_SET = 1032, 1040              # of BLAS's functions for its number of threads, or 0
+TEAM_BLAS_USERS, TEAM_BLAS_BEFORE = 1048, 1056         # who wants it to be 1; what it was
+TEAM_BYTES = 1088
 TEAM_CLOSED = 1 << 32
 
 PIECE_WORDS, PIECE_SLOTS = 128, 16                     # of a kernel that is run in pieces, at most

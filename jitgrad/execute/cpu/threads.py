@@ -65,14 +65,29 @@ def _begin() -> None:
     poke(_team + layout.TEAM_MASK, ~faults)
     for at, name in _FUNCTIONS.items():
         poke(_team + at, C.cast(getattr(_c, name), C.c_void_p).value or 0)
-    for at, value in ((layout.TEAM_WORKER, NATIVE["worker"]), (layout.TEAM_CLOCK, time.CLOCK_MONOTONIC),
-                      (layout.TEAM_SETMASK, int(signal.SIG_SETMASK)), (layout.TEAM_SPIN, SPIN),
-                      (layout.TEAM_WORTH, WORTH)):
+    for at, value in ((layout.TEAM_WORKER, NATIVE["worker"]), (layout.TEAM_BLOCK, NATIVE["block"]),
+                      (layout.TEAM_CLOCK, time.CLOCK_MONOTONIC), (layout.TEAM_SETMASK, int(signal.SIG_SETMASK)),
+                      (layout.TEAM_SPIN, SPIN), (layout.TEAM_WORTH, WORTH)):
         poke(_team + at, value)
     _fill()
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_fill)
+        os.register_at_fork(after_in_child=_anew)
     _set(config.num_threads() or usable())
+
+
+def _anew() -> None:
+    """In a forked child: nobody works, and nobody who limited BLAS is here to end that."""
+    _fill()
+    if peek(_team + layout.TEAM_BLAS_USERS):
+        poke(_team + layout.TEAM_BLAS_USERS, 0)
+        C.CFUNCTYPE(None, C.c_int)(peek(_team + layout.TEAM_BLAS_SET))(peek(_team + layout.TEAM_BLAS_BEFORE))
+
+
+def limited_by(get: int, set_: int) -> None:
+    """The functions by which the number of BLAS's own threads is asked and set."""
+    if _c is not None:
+        poke(_team + layout.TEAM_BLAS_GET, get)
+        poke(_team + layout.TEAM_BLAS_SET, set_)
 
 
 def usable() -> int:

@@ -1,4 +1,4 @@
-"""Shape-generic kernels over raw pointers: broadcasting around an inner kernel, moving, placing, matrix products.
+"""Shape-generic kernels over raw pointers: broadcasting around an inner kernel, moving, placing.
 
 All have the kernel interface ``i64 kernel(i64 *params, ptr *slots)``, outputs first in ``slots``.
 """
@@ -8,11 +8,9 @@ from __future__ import annotations
 from jitgrad.execute.cpu.native.raw import (
     call_kernel,
     copy,
-    dgemm,
     load,
     load_i8,
     load_i32,
-    sgemm,
     stack,
     store,
     store_i8,
@@ -140,30 +138,3 @@ def place(params, slots):
     """out = 0; out[offset + i . strides] = x[i]. params: bytes of out, then as `move`."""
     zero(load(slots), 0, load(params))
     return strided(load(slots + 8), load(slots), params + 8, False)
-
-
-ROW_MAJOR, NO_TRANSPOSE, TRANSPOSE = 101, 111, 112
-
-
-def gemm(params, slots):
-    """params: cblas function, width, batch, m, n, k, transpose x, transpose y; operands dense."""
-    function, width, batch = load(params), load(params + 8), load(params + 16)
-    m, n, k = load(params + 24), load(params + 32), load(params + 40)
-    ta, tb = load(params + 48), load(params + 56)
-    out, x, y = load(slots), load(slots + 8), load(slots + 16)
-    if m == 0 or n == 0 or k == 0:
-        zero(out, 0, batch * m * n * width)
-        return 0
-    lda = m if ta else k
-    ldb = k if tb else n
-    ta = TRANSPOSE if ta else NO_TRANSPOSE
-    tb = TRANSPOSE if tb else NO_TRANSPOSE
-    for _ in range(batch):
-        if width == 4:
-            sgemm(function, ROW_MAJOR, ta, tb, m, n, k, 1.0, x, lda, y, ldb, 0.0, out, n)
-        else:
-            dgemm(function, ROW_MAJOR, ta, tb, m, n, k, 1.0, x, lda, y, ldb, 0.0, out, n)
-        x += m * k * width
-        y += k * n * width
-        out += m * n * width
-    return 0

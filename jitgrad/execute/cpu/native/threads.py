@@ -49,7 +49,7 @@ def parallel(task, context, count):
 
     Which thread runs which index is chance, so what a task does may depend on the index only. When one fails, indices
     that nobody began are left out. Workers that sleep are woken where the first index took so long that the others are
-    worth it, so an index had better be of some 10 us.
+    worth it, with those of the jobs just before; so an index had better be of some 10 us.
     """
     return shared(task, context, count, False)
 
@@ -74,13 +74,16 @@ def shared(task, context, count, large):
     asleep = sleepers(team, hands)
     if asleep > 0:
         begun = now(team)
-        if large or stepped(team) and (now(team) - begun) * left(team) > load(team + lay.TEAM_WORTH):
+        if large or stepped(team) and missed(team, begun) > load(team + lay.TEAM_WORTH):
             wake(team, asleep)
+            store(team + lay.TEAM_MISSED, 0)
     while stepped(team):
         pass
     atomic_add(team + lay.TEAM_INSIDE, lay.TEAM_CLOSED)
     if atomic_load(team + lay.TEAM_INSIDE) != lay.TEAM_CLOSED:
         finish(team)
+    if asleep > 0:
+        store(team + lay.TEAM_LAST, now(team))
     status = atomic_load(team + lay.TEAM_STATUS)
     atomic_swap(team + lay.TEAM_BUSY, 0)
     return status
@@ -111,6 +114,15 @@ def left(team):
     return load(team + lay.TEAM_COUNT) - atomic_load(team + lay.TEAM_NEXT)
 
 
+def missed(team, begun):
+    """Nanoseconds of work that one thread has done or will do alone: in this job, and in those before it that followed
+    each other so closely that a worker would have stayed awake."""
+    before = load(team + lay.TEAM_MISSED) if begun - load(team + lay.TEAM_LAST) < load(team + lay.TEAM_SPIN) else 0
+    total = before + (now(team) - begun) * left(team)
+    store(team + lay.TEAM_MISSED, total)
+    return total
+
+
 def hired(team, wanted):
     """How many workers there are, after an attempt to have as many as wanted. They handle no signals: Python's main
     thread does, and what it waits in is to be interrupted."""
@@ -139,16 +151,24 @@ def sleepers(team, hands):
 
 
 def wake(team, count):
-    call_1(load(team + lay.TEAM_LOCK), team + lay.TEAM_MUTEX)
+    locked(team)
     for _ in range(count):
         call_1(load(team + lay.TEAM_SIGNAL), team + lay.TEAM_WAKE)
-    call_1(load(team + lay.TEAM_UNLOCK), team + lay.TEAM_MUTEX)
+    unlocked(team)
 
 
 def patient(team, begun):
     """Let others have the processor, the caller perhaps; whether the time to look around is not over yet."""
     call_0(load(team + lay.TEAM_YIELD))
     return now(team) - begun < load(team + lay.TEAM_SPIN)
+
+
+def locked(team):
+    call_1(load(team + lay.TEAM_LOCK), team + lay.TEAM_MUTEX)
+
+
+def unlocked(team):
+    call_1(load(team + lay.TEAM_UNLOCK), team + lay.TEAM_MUTEX)
 
 
 def now(team):
@@ -166,12 +186,12 @@ def finish(team):
             if atomic_load(team + lay.TEAM_INSIDE) == lay.TEAM_CLOSED:
                 return
             pause()
-    call_1(load(team + lay.TEAM_LOCK), team + lay.TEAM_MUTEX)
+    locked(team)
     atomic_swap(team + lay.TEAM_WAITING, 1)
     while atomic_load(team + lay.TEAM_INSIDE) != lay.TEAM_CLOSED:
         call_2(load(team + lay.TEAM_WAIT), team + lay.TEAM_DONE, team + lay.TEAM_MUTEX)
     atomic_swap(team + lay.TEAM_WAITING, 0)
-    call_1(load(team + lay.TEAM_UNLOCK), team + lay.TEAM_MUTEX)
+    unlocked(team)
 
 
 def is_open(team):
@@ -207,16 +227,16 @@ def work(team):
         pass
     inside = atomic_add(team + lay.TEAM_INSIDE, -1) - 1
     if inside == lay.TEAM_CLOSED and atomic_load(team + lay.TEAM_WAITING) != 0:
-        call_1(load(team + lay.TEAM_LOCK), team + lay.TEAM_MUTEX)
+        locked(team)
         call_1(load(team + lay.TEAM_SIGNAL), team + lay.TEAM_DONE)
-        call_1(load(team + lay.TEAM_UNLOCK), team + lay.TEAM_MUTEX)
+        unlocked(team)
 
 
 def sleep(team):
     """Wait for a signal. Who was woken too late looks for the next job for a while, and does not sleep at once."""
-    call_1(load(team + lay.TEAM_LOCK), team + lay.TEAM_MUTEX)
+    locked(team)
     atomic_add(team + lay.TEAM_SLEEPING, 1)
     if not is_open(team):
         call_2(load(team + lay.TEAM_WAIT), team + lay.TEAM_WAKE, team + lay.TEAM_MUTEX)
     atomic_add(team + lay.TEAM_SLEEPING, -1)
-    call_1(load(team + lay.TEAM_UNLOCK), team + lay.TEAM_MUTEX)
+    unlocked(team)
