@@ -16,3 +16,12 @@ sys.path.insert(0, os.path.dirname(__file__))       # `tolerance` and `table`, w
 def rng(request):
     """Random numbers seeded by the test's name, so that a test alone draws what it draws in a whole run."""
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+@pytest.fixture
+def threads_as_before():
+    """Leaves the number of threads as it is."""
+    import jitgrad as jg
+    before = jg.get_num_threads()
+    yield
+    jg.set_num_threads(before)

@@ -41,7 +41,8 @@ from jitgrad.execute.cpu.native.raw import (
 
 call_0, call_1, call_2, call_3, call_4 = call_posix
 frame_words, frame_time = stack(17), stack(2)
-PAUSES = 16                    # between two offers of the processor to who else may want it: half a microsecond
+PAUSES = 16                    # between two looks at the clock: half a microsecond
+ALERT = 20000                  # nanoseconds for which a worker keeps the processor after work
 
 
 def parallel(task, context, count):
@@ -158,9 +159,12 @@ def wake(team, count):
 
 
 def patient(team, begun):
-    """Let others have the processor, the caller perhaps; whether the time to look around is not over yet."""
-    call_0(load(team + lay.TEAM_YIELD))
-    return now(team) - begun < load(team + lay.TEAM_SPIN)
+    """Whether the time to look around is not over yet. When some of it is, others may have the processor, the caller
+    perhaps; but not at once, for where other processes want it they keep it for milliseconds."""
+    waited = now(team) - begun
+    if waited > ALERT:
+        call_0(load(team + lay.TEAM_YIELD))
+    return waited < load(team + lay.TEAM_SPIN)
 
 
 def locked(team):
@@ -181,11 +185,13 @@ def now(team):
 def finish(team):
     """Wait until the last worker has left the closed job."""
     begun = now(team)
-    while patient(team, begun):
+    while True:
         for _ in range(PAUSES):
             if atomic_load(team + lay.TEAM_INSIDE) == lay.TEAM_CLOSED:
                 return
             pause()
+        if not patient(team, begun):
+            break
     locked(team)
     atomic_swap(team + lay.TEAM_WAITING, 1)
     while atomic_load(team + lay.TEAM_INSIDE) != lay.TEAM_CLOSED:
@@ -213,12 +219,14 @@ def worker(team):
     """The life of a worker: look for work for a while, then sleep."""
     while True:
         begun = now(team)
-        while patient(team, begun):
+        while True:
             for _ in range(PAUSES):
                 if joined(team):
                     work(team)
                     begun = now(team)
                 pause()
+            if not patient(team, begun):
+                break
         sleep(team)
 
 
