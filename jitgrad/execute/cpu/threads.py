@@ -114,8 +114,10 @@ def set_num_threads(n: SupportsIndex) -> None:
     """Let ``n`` threads share each large operation, the calling one among them, from the next operation on.
 
     At first it is the environment variable JITGRAD_NUM_THREADS, else the number of CPUs that the process may use.
-    Results have the same bits for any ``n``. Where the platform has no POSIX threads the calling thread works alone and
-    the number stays 1. TypeError for what is not a whole number, ValueError for one below 1 or above 1024.
+    Results have the same bits for any ``n``, but for large matrix products, which BLAS rounds differently where ``n``
+    is above 2. While one runs, BLAS has one thread for everybody in the process, NumPy too. Where the platform has no
+    POSIX threads the calling thread works alone and the number stays 1. TypeError for what is not a whole number,
+    ValueError for one below 1 or above 1024.
 
     >>> import jitgrad as jg
     >>> before = jg.get_num_threads()
