@@ -139,8 +139,8 @@ def _walk(program: Program, known: list[int], rows: Rows, line: str) -> None:
             line = program.lines[r]
         made = FORMS[f]
         out = outs[r]
-        if runs_program(made.prim):
-            called = made.params["program"]
+        called = made.params["program"] if runs_program(made.prim) else rows.instead(f, ids)
+        if called is not None:
             deeper = [-1] * len(called.avals)
             for v, i in zip(called.inputs.tolist(), ids, strict=True):
                 deeper[v] = i

@@ -53,6 +53,10 @@ class Rows:
             self.lines.append(line)
         return first
 
+    def instead(self, f: int, ids: Sequence[int]) -> Program | None:
+        """A Program on the same operands, with the same results, whose rows are to stand in the place of a row."""
+        return None
+
     def program(self, inputs: Sequence[int], results: Sequence[int]) -> Program:
         """The Program of the rows so far."""
         lines = self.lines + [""] * (len(self.attr) - len(self.lines)) if self.lines else []

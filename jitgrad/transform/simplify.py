@@ -1,7 +1,8 @@
 """Smaller Programs with the same bits: dead rows, common subexpressions, exact algebra, constant folding.
 
 For a Program that is about to run: take derivatives before. `stop_gradient` changes no bits, so it is gone after.
-Equal bits means all but the payload of a NaN that arithmetic would have quieted.
+Equal bits means all but the payload of a NaN that arithmetic would have quieted, and what products make: those of a
+loop's rounds may become one (`control.hoist`), which adds in another order.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from jitgrad.core.exact import Check, Row
 from jitgrad.core.form import FORMS, Form, form
 from jitgrad.core.primitive import BY_NAME, Index, Kind, contiguous_strides
 from jitgrad.core.program import Program, programs_in
+from jitgrad.transform.control.hoist import hoisted
 from jitgrad.transform.higher import rewritten
 from jitgrad.transform.prune import has_effects, pruned
 from jitgrad.transform.rows import Rows
@@ -28,7 +30,8 @@ Evaluate = Callable[[Form, Sequence[Any]], Any]
 
 
 def simplify(program: Program, evaluate: Evaluate | None = None) -> Program:
-    """A Program of the same inputs, results and effects, bit for bit, without calls and without rows to spare.
+    """A Program of the same inputs, results and effects, bit for bit but for products in loops, without calls and
+    without rows to spare.
 
     ``evaluate(form, tensors)`` computes a row on constants, as `Backend.run` does; without it none is folded.
     """
@@ -82,6 +85,14 @@ class _Simpler(Rows):
             if facts.pure:
                 self._seen[key] = found
         return found
+
+    def instead(self, f: int, ids: Sequence[int]) -> Program | None:
+        """A loop without what need not be in it."""
+        facts = _FACTS.get(f) or _facts(f)
+        if not facts.holds:
+            return None
+        zeros = tuple(k for k, v in enumerate(ids) if not any(self.bits.get(v, b"?")))
+        return hoisted(_simpler_within(f, self.evaluate), zeros)
 
     def _new(self, facts: _Facts, key: Row, line: str) -> int:
         f, ids = key

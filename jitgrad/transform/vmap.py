@@ -11,7 +11,7 @@ from jitgrad.core import backend
 from jitgrad.core.aval import AVALS, MAX_DIMENSIONS, Aval, aval
 from jitgrad.core.errors import user_error
 from jitgrad.core.form import Form, form
-from jitgrad.core.primitive import Kind
+from jitgrad.core.primitive import Kind, Primitive
 from jitgrad.core.program import Program
 from jitgrad.core.record import dispatch, replay
 from jitgrad.core.recorder import Recorder
@@ -47,7 +47,7 @@ def _vmapped(program: Program, batched: tuple[bool, ...], size: int) -> tuple[Pr
             flags = tuple(v in has for v in operands)
             given = [values[v] for v in operands]
             if any(flags) or draws(made):
-                answers, batches = _batched(made, flags, size, given)
+                answers, batches = batched_row(made, flags, size, given)
             else:
                 answer = recorder.append(made, given)
                 answers, batches = (answer,) if len(outs) == 1 else answer, (False,) * len(outs)
@@ -81,7 +81,12 @@ def _wider(what: str, have: Aval, size: int) -> Aval:
     return aval(have.code, (size, *have.shape))
 
 
-def _batched(made: Form, batched: tuple[bool, ...], size: int, operands: Sequence[Any]) -> Batch:
+def batchable(prim: Primitive) -> bool:
+    """Whether an entry, or its kind, has a batching rule."""
+    return prim.batch is not None or prim.kind in _RULES
+
+
+def batched_row(made: Form, batched: tuple[bool, ...], size: int, operands: Sequence[Any]) -> Batch:
     """The outputs of a row for all examples, by the rule of its entry or of its kind."""
     prim = made.prim
     for out in made.outs:
