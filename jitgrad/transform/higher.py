@@ -13,7 +13,7 @@ import numpy as np
 
 from jitgrad.core.aval import Aval
 from jitgrad.core.form import FORMS
-from jitgrad.core.primitive import BY_NAME, TABLE, Kind, Primitive, define
+from jitgrad.core.primitive import BY_NAME, Kind, Primitive, define
 from jitgrad.core.program import Program
 from jitgrad.core.record import bind
 from jitgrad.ops.batching import Batch
@@ -114,7 +114,7 @@ CALL = BY_NAME["call"]
 
 def inlined(program: Program) -> Program:
     """The Program with every row that runs a Program replaced by that Program's rows, to the last level."""
-    held = any(runs_program(TABLE[op]) for op in np.flatnonzero(np.bincount(program.op)))
+    held = any(runs_program(FORMS[f].prim) for f in np.unique(program.attr).tolist())
     return rewritten(program, Rows()) if held else program
 
 

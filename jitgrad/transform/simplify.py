@@ -20,7 +20,8 @@ from jitgrad.core.form import FORMS, Form, form
 from jitgrad.core.primitive import BY_NAME, Index, Kind, contiguous_strides
 from jitgrad.core.program import Program, programs_in
 from jitgrad.transform.control.hoist import hoisted
-from jitgrad.transform.higher import rewritten
+from jitgrad.transform.control.lean import lean
+from jitgrad.transform.higher import inlined, rewritten
 from jitgrad.transform.prune import has_effects, pruned
 from jitgrad.transform.rows import Rows
 
@@ -35,8 +36,12 @@ def simplify(program: Program, evaluate: Evaluate | None = None) -> Program:
 
     ``evaluate(form, tensors)`` computes a row on constants, as `Backend.run` does; without it none is folded.
     """
-    needed = pruned(program, keep_inputs=True, keep_effects=True)
-    return pruned(rewritten(needed, _Simpler(evaluate)), keep_inputs=True, keep_effects=True)
+    needed = lean(pruned(inlined(program), keep_inputs=True, keep_effects=True))
+    found = rewritten(needed, _Simpler(evaluate))
+    merged = lean(found)
+    if merged is not found:
+        found = rewritten(merged, _Simpler(evaluate))
+    return pruned(found, keep_inputs=True, keep_effects=True)
 
 
 class _Simpler(Rows):
