@@ -246,6 +246,30 @@ def test_broadcasting_is_left_to_elementwise_rows():
     assert [t.shape for t in small.constants.values()] == [()]
 
 
+def put(x, first, n=7, axis=1):
+    """Zeros of ``n`` along an axis of a matrix, and ``x`` from ``first`` on."""
+    spans = tuple((first, m, 1) if k == axis else (0, m, 1) for k, m in enumerate(x.shape))
+    return ops.embed(x, shape=tuple(n if k == axis else m for k, m in enumerate(x.shape)), spans=spans)
+
+
+def test_pieces_side_by_side_are_assembled():
+    def names(build, *avals):
+        program = agreed(recorded(build, *avals), [special(*a, k) for k, a in enumerate(avals)])
+        return sorted(made.prim.name for made, _, _ in program.rows())
+    three = [((2, n), F4) for n in (3, 1, 3)]
+    for order in itertools.permutations((0, 1, 2)):
+        def summed(*given, order=order):
+            x, (a, b, c) = given[3:], (put(given[k], (0, 3, 4)[k]) for k in order)
+            return a + b + c if not x else x[0] + a + b + c
+        assert names(summed, *three) == ["add"] * 3 + ["concat"] * 2
+        assert names(summed, *three, ((2, 7), F4)) == ["add"] * 4 + ["concat"] * 2
+    for missed in (lambda a, b, c: put(a, 0) + put(b, 3), lambda a, b, c: put(a, 0) + put(b, 3) + put(c, 3),
+                   lambda a, b, c: put(a, 0) + put(b, 2) + put(c, 4), lambda a, b, c: put(c, 3) + put(b, 3) + put(a, 0),
+                   lambda a, b, c: put(a, 0) + (put(b, 3) + put(c, 4))):
+        assert "concat" not in names(missed, *three)
+    assert "concat" not in names(lambda a, b, c: put(a, 0) + put(b, 3) + put(c, 4), *(((2, n), I4) for n in (3, 1, 3)))
+
+
 def late(recorder, name, *operands, **params):
     """A row also where all operands are known, as pasted derivatives have them."""
     return recorder.append(form(BY_NAME[name], [AVALS[t._aval] for t in operands], params), operands)

@@ -2,24 +2,29 @@
 
 A rule looks at a form once and returns None, or a check for its rows: ``check(known, ids)`` says what a row on the
 values ``ids`` is equal to: a value's id, another row as (form id, operand ids), or None. What is equal may have a
-smaller shape that broadcasts to the row's. ``known.bits`` has the bytes of an element for values all of whose
-elements are one known number, ``known.made`` per value the row that makes it, or None.
+smaller shape that broadcasts to the row's; ``known.row`` appends rows that it is made of. ``known.bits`` has the bytes
+of an element for values all of whose elements are one known number, ``known.made`` per value the row that makes it,
+or None.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from jitgrad.core.aval import Aval
+from jitgrad.core import backend
+from jitgrad.core.aval import AVALS, Aval, aval
 from jitgrad.core.form import FORMS, Form, form
 from jitgrad.core.primitive import BY_NAME
 
 Row = tuple[int, tuple[int, ...]]
 Check = Callable[[Any, tuple[int, ...]], int | Row | None]
 Rule = Callable[[Form], Check | None]
+Part = tuple[int, int, int]         # from where to where along an axis, and the value that stands there
+PARTS = 64                          # pieces of which one value is assembled at most
 
 
 def element(number: Any, dtype: np.dtype[Any]) -> bytes:
@@ -111,3 +116,67 @@ def joined(params: Callable[[Aval, dict[str, Any], dict[str, Any]], dict[str, An
             return None if both is None else (form(made.prim, first.avals, both).id, inner[1])
         return check
     return rule
+
+
+def assembled(made: Form) -> Check | None:
+    """``x + embed(a) + embed(b) ...`` is ``x + concat(a + 0, b + 0, ...)`` where these fill an axis side by side: the
+    gradient of what was cut into pieces. The zeros that met a piece made 0.0 of a -0.0."""
+    out = made.outs[0]
+    if out.ndim == 0 or out.dtype.kind != "f" or any(a is not out for a in made.avals):
+        return None
+
+    def check(known: Any, ids: tuple[int, ...]) -> int | Row | None:
+        base, piece = ids
+        found = _placed(known, piece)
+        if not found:
+            return None
+        axis, parts, room = found[0], list[Part](), out.shape[found[0]]
+        while found and found[0] == axis and len(parts) < PARTS:
+            first, end, _ = found[1]
+            parts.append(found[1])
+            room -= end - first
+            if room <= 0 or base < 0:
+                break
+            inner = known.made[base]             # the first of all has nothing before it
+            base, piece = inner[1] if inner and inner[0] == made.id else (-1, base)
+            found = _placed(known, piece)
+        if room or not _side_by_side(parts):
+            return None
+        whole = _joined(known, parts, axis)
+        return whole if base < 0 else (made.id, (base, whole))
+    return check
+
+
+def _placed(known: Any, value: int) -> tuple[int, Part] | None:
+    """The axis of which an `embed` fills a part, and which with what; None for any other value."""
+    row = known.made[value]
+    if not row or FORMS[row[0]].prim is not BY_NAME["embed"]:
+        return None
+    params = FORMS[row[0]].params
+    part = [k for k, (span, n) in enumerate(zip(params["spans"], params["shape"], strict=True)) if span != (0, n, 1)]
+    if len(part) != 1:
+        return None
+    first, count, step = params["spans"][part[0]]
+    return (part[0], (first, first + count, row[1][0])) if step == 1 and count else None
+
+
+def _side_by_side(parts: list[Part]) -> bool:
+    edges = sorted((first, end) for first, end, _ in parts)
+    return all(end == first for (_, end), (first, _) in pairwise(edges))
+
+
+def _joined(known: Any, parts: list[Part], axis: int) -> int:
+    """A value of the pieces one after the other; pairs are joined, then pairs of these."""
+    values = [_with_zero(known, v) for _, _, v in sorted(parts)]
+    while len(values) > 1:
+        pairs = [values[k: k + 2] for k in range(0, len(values), 2)]
+        values = [known.row(form(BY_NAME["concat"], [AVALS[known.avals[v]] for v in pair], {"axis": axis}).id, pair)
+                  if len(pair) == 2 else pair[0] for pair in pairs]
+    return values[0]
+
+
+def _with_zero(known: Any, value: int) -> int:
+    like = AVALS[known.avals[value]]
+    scalar = aval(like.code, ())
+    zero = known.constant(backend.current().tensor(np.zeros((), like.dtype), scalar))
+    return known.row(form(BY_NAME["add"], [like, scalar], {}).id, (value, zero))

@@ -10,7 +10,7 @@ from jitgrad import ops
 from jitgrad.core import dtypes
 from jitgrad.core.aval import Aval, aval
 from jitgrad.core.errors import user_error
-from jitgrad.core.exact import another, commutes, idempotent, itself, joined, neutral, same, undone
+from jitgrad.core.exact import another, assembled, commutes, idempotent, itself, joined, neutral, same, undone
 from jitgrad.core.primitive import EDGES, Linear, elementwise, uniform
 from jitgrad.ops import maths, scalar
 from jitgrad.ops.scalar import INF, NAN
@@ -19,7 +19,7 @@ MULTIPLIED = 8                 # integer powers of floats beyond this are not ma
 
 
 @elementwise(symbol="+", ref=np.add, samples=uniform((3, 4), (4,)), at=EDGES, linear=Linear.EACH,
-             vjp=lambda g, ans, x, y: (g, g), exact=(neutral(-0.0, -0.0), commutes))
+             vjp=lambda g, ans, x, y: (g, g), exact=(neutral(-0.0, -0.0), commutes, assembled))
 def add(x, y):
     """Sum ``x + y``."""
     return x + y
