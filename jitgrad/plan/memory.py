@@ -1,12 +1,14 @@
 """Where values live while a Plan runs: lifetimes, arena offsets, results in their own memory.
 
 `lay_out` is a plain function over int64 arrays, which the backend compiles. A slot is a byte offset into the arena
-(>= 0), or -1 - i for entry i of the call's table of pointers: inputs, results, constants.
+(>= 0), or -1 - (i + (offset << ENTRY)) for what lies so many bytes behind entry i of the call's table of pointers:
+inputs, results, constants.
 """
 
 from __future__ import annotations
 
 ALIGN = 64
+ENTRY = 24                     # bits of an entry's number in a slot: 16 million entries, half a terabyte behind each
 DONE, FULL = 0, 1
 
 # words of `sizes`
@@ -65,26 +67,39 @@ def row_code(code, made, kernel, params, n):  # type: ignore[no-untyped-def]
     return at + 3
 
 
+def share(sizes, row_form, first, operands, row_out, nbytes, views, inputs, copy_params, root, offset, last_use):  # type: ignore[no-untyped-def]
+    """Where values lie in the memory of others (``root``, bytes behind its start), and the last row that reads each.
+
+    A part of a value that is a result is copied where it is made, so that the whole does not have to stay for it.
+    """
+    for v in range(sizes[1]):
+        root[v], offset[v], last_use[v] = v, 0, -1
+    for r in range(sizes[0]):
+        form = row_form[r]
+        out = row_out[r]
+        if views[form] > 0:
+            source = operands[first[r]]
+            if copy_params[out] == 0 or nbytes[out] == nbytes[root[source]]:
+                root[out], offset[out] = root[source], offset[source] + views[form] - 1
+        for k in range(inputs[form]):
+            last_use[root[operands[first[r] + k]]] = r
+
+
+def behind(slot, nbytes):  # type: ignore[no-untyped-def]
+    """The slot of what lies so many bytes behind another's."""
+    return slot + nbytes if slot >= 0 else slot - (nbytes << ENTRY)
+
+
 def lay_out(sizes, row_form, first, operands, row_out, results, slot, nbytes, kernels, params, views, inputs, outputs,  # type: ignore[no-untyped-def]
-            copy_kernel, copy_params, root, last_use, free_at, free_size, code, ordinals, made):
+            copy_kernel, copy_params, root, offset, last_use, free_at, free_size, code, ordinals, made):
     """Instructions for rows whose inputs and constants have slots already (NOWHERE elsewhere).
 
     ``views[form]`` is 1 + byte offset for a form that shares its operand's memory, else 0; ``results`` has the value
     and the table slot of each result; ``copy_params[v]`` is the params address to copy value v as bytes.
     ``ordinals[r]`` becomes the number of row r's instruction, -1 where it has none.
     """
-    n_rows, n_values, n_results = sizes[0], sizes[1], sizes[2]
-    for v in range(n_values):
-        root[v] = v
-        last_use[v] = -1
-    for r in range(n_rows):
-        form = row_form[r]
-        out = row_out[r]
-        source = operands[first[r]] if inputs[form] > 0 else -1
-        if views[form] == 1 and nbytes[out] == nbytes[source]:
-            root[out] = root[source]
-        for k in range(inputs[form]):
-            last_use[root[operands[first[r] + k]]] = r
+    n_rows, n_results = sizes[0], sizes[2]
+    share(sizes, row_form, first, operands, row_out, nbytes, views, inputs, copy_params, root, offset, last_use)
     for i in range(n_results):
         v = results[2 * i]
         if v < 0:
@@ -98,7 +113,7 @@ def lay_out(sizes, row_form, first, operands, row_out, results, slot, nbytes, ke
         n_in, n_out = inputs[form], outputs[form]
         ordinals[r] = -1
         if n_out > 0 and root[out] != out:
-            slot[out] = slot[root[out]]
+            slot[out] = behind(slot[root[out]], offset[out])
             continue
         for o in range(n_out):
             if slot[out + o] == NOWHERE:

@@ -123,7 +123,7 @@ def _laid(program: Program, steps: list[Step], walks: dict[int, Walk], written: 
     operands = np.array([at[v] for ids in reads for v in ids] + [0], _int)
     code = np.zeros(3 * n + sum(counts) + sum(made_counts) + 5 * len(results) + 1, _int)
     ordinals, made, numbers = np.zeros(n + 1, _int), np.zeros(3, _int), np.arange(n + 1, dtype=_int)
-    room = (np.zeros(len(order) + 2, _int) for _ in range(4))
+    room = (np.zeros(len(order) + 2, _int) for _ in range(5))
     status = backend.current().compiled(memory.lay_out)(
         np.array([n, len(order), len(results)], _int), numbers, np.array([0, *np.cumsum(counts)], _int), operands,
         len(inputs) + len(constants) + np.array([0, *np.cumsum(made_counts)], _int), pairs, slot, nbytes, numbers,

@@ -34,7 +34,7 @@ def _digest(*places: str) -> str:
 @functools.cache
 def natives() -> str:
     """Of the code written in native/, and of what wraps other functions in the same way."""
-    return cache.digest(_digest("execute/cpu/native", "execute/cpu/layout.py"), str(layout.GUARD_FAILED),
+    return cache.digest(_digest("execute/cpu/native", "execute/cpu/layout.py"), f"{layout.GUARD_FAILED} {layout.ENTRY}",
                         str(config.numba_kernels()))
 
 

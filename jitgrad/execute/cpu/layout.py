@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from jitgrad.core.primitive import GUARD_FAILED as GUARD_FAILED
+from jitgrad.plan.memory import ENTRY as ENTRY
 
 WORD = 8
 TYPE = 8                       # of any object

@@ -183,8 +183,7 @@ def instructions(flat: Program, first_result: int = -1, first_const: int = -1,
             np.array([n_rows, n_values, len(results)], _int), attr, flat.first_operand.astype(_int),
             np.append(flat.operands, 0).astype(_int), flat.first_out.astype(_int), pairs, slot, sizes, _forms.kernels,
             _forms.params, _forms.views, COLUMNS.inputs, COLUMNS.outputs, np.array([NATIVE["move"]], _int), copies,
-            np.zeros(n_values + 1, _int), np.zeros(n_values + 1, _int), np.zeros(n_values + 2, _int),
-            np.zeros(n_values + 2, _int), code, ordinals, made)
+            *np.zeros((3, n_values + 1), _int), *np.zeros((2, n_values + 2), _int), code, ordinals, made)
         assert status == memory.DONE
         guards = ordinals[:-1][flat.op == BY_NAME["guard"].code].tolist()
         return code, int(made[memory.M_COUNT]), int(made[memory.M_ARENA]), int(_forms.work[attr].sum()), guards

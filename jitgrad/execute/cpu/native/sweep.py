@@ -45,7 +45,7 @@ def is_guard(status):
 
 
 def sweep(code, count, table, arena):
-    """Instructions: kernel, params, n, then n slots: a byte offset into the arena, or -1 - i for table[i].
+    """Instructions: kernel, params, n, then n slots, each in the arena or behind an entry of the table (`plan.memory`).
 
     A negative count says that ``code`` is a function of the table and the arena that does all of them. The status is
     that of the kernel that failed; where a guard did, here or in a row that loops, it says in which row.
@@ -60,7 +60,11 @@ def sweep(code, count, table, arena):
             return lay.NO_MEMORY
         for k in range(n):
             where = load(code + 24 + 8 * k)
-            store(slots + 8 * k, arena + where if where >= 0 else load(table - 8 * (where + 1)))
+            if where >= 0:
+                store(slots + 8 * k, arena + where)
+            else:
+                where = -1 - where
+                store(slots + 8 * k, load(table + 8 * (where & ((1 << lay.ENTRY) - 1))) + (where >> lay.ENTRY))
         status = call_kernel(load(code), load(code + 8), slots)
         if n > FEW_SLOTS:
             release(slots)
