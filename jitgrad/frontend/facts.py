@@ -293,7 +293,7 @@ def read_attribute(value: Any, name: str) -> tuple[Any, bool]:
     return _found(held, in_class(kind, "__getattr__") is not MISSING)
 
 
-_LOOKING = (object.__dict__["__getattribute__"], SimpleNamespace.__dict__["__getattribute__"])
+_LOOKING = (object.__dict__["__getattribute__"], SimpleNamespace.__getattribute__)
 
 
 def _found(found: Any, asks: bool, bound: bool = True) -> tuple[Any, bool]:
