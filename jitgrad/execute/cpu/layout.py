@@ -32,6 +32,9 @@ LARGE = 4096                   # payloads from here on are aligned to a cache li
 LINE = 64
 POOLED = 1 << 16               # payloads from here on lie in blocks of the pool
 POOL_BLOCKS = 64
+TINY = 16                      # smaller ones have so much room, or the next multiple of a line. For each such size
+WAITING = 1 << 17              # blocks wait for the next Tensor, up to about so many bytes,
+MOST_WAITING = 1 << 22         # and of all sizes so many
 HUGE = 1 << 21 if sys.platform == "linux" else 0       # blocks from here on ask for huge pages, as NumPy's do
 
 # Variable
@@ -307,7 +310,9 @@ S_OPS = 488                    # Op objects behind the operator slots, in the or
 SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^",
            "neg", "abs", "~", "<", "<=", "==", "!=", ">", ">=")
 FIRST_COMPARISON = SYMBOLS.index("<")
-S_BYTES = S_OPS + WORD * len(SYMBOLS)
+S_WAITING = S_OPS + WORD * len(SYMBOLS)    # (the block freed last, T_DATA leads on from it; how many) by lines of room,
+S_WAITING_BYTES = S_WAITING + WORD         # and how many bytes those are
+S_BYTES = S_WAITING + 2 * WORD
 SCRATCH_BYTES = 1 << 16
 MOST_RECORDINGS = 4096
 

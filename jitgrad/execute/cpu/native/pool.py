@@ -1,6 +1,8 @@
-"""Large blocks that are kept for the next result of their size: fresh memory costs a page fault for every 4 kB.
+"""Blocks that are kept for the next result of their size.
 
-Blocks come from and go back to PyObject_Malloc, under the GIL. The table holds (bytes, address), the last given last.
+Large ones, because fresh memory costs a page fault for every 4 kB: the table holds (bytes, address), the last given
+last. Others, because of the two calls of an allocator: a list of each size leads from one to the next. Blocks
+come from and go back to PyObject_Malloc, under the GIL.
 """
 
 from __future__ import annotations
@@ -62,3 +64,28 @@ def forget(st, i):
     store(st + lay.S_POOL_COUNT, left)
     store(st + lay.S_POOL_HELD, load(st + lay.S_POOL_HELD) - load(table + 16 * i))
     move_bytes(table + 16 * i, table + 16 * (i + 1), 16 * (left - i))
+
+
+def take_small(st, room):
+    """The block for a Tensor with so much room that was freed last, or a new one; 0 if memory is out."""
+    waiting = load(st + lay.S_WAITING) + 16 * (room >> 6)
+    block = load(waiting)
+    if block == 0:
+        return object_malloc(lay.T_PAYLOAD + room)
+    store(waiting, load(block + lay.T_DATA))
+    store(waiting + 8, load(waiting + 8) - 1)
+    store(st + lay.S_WAITING_BYTES, load(st + lay.S_WAITING_BYTES) - room)
+    return block
+
+
+def give_small(st, block, room):
+    """Keep the block of a Tensor, unless many are waiting."""
+    waiting = load(st + lay.S_WAITING) + 16 * (room >> 6)
+    count, held = load(waiting + 8), load(st + lay.S_WAITING_BYTES) + room
+    if count * room >= lay.WAITING or held > lay.MOST_WAITING:
+        object_free(block)
+        return
+    store(block + lay.T_DATA, load(waiting))
+    store(waiting, block)
+    store(waiting + 8, count + 1)
+    store(st + lay.S_WAITING_BYTES, held)

@@ -57,7 +57,6 @@ def c_function(symbol: str, *arguments: str, result: str | None = i64) -> Raw:
 
 incref = c_function("Py_IncRef", i64, result=None)
 decref = c_function("Py_DecRef", i64, result=None)
-object_new_var = c_function("_PyObject_NewVar", i64, i64)
 object_init_var = c_function("PyObject_InitVar", i64, i64, i64)
 object_malloc = c_function("PyObject_Malloc", i64)
 object_free = c_function("PyObject_Free", i64, result=None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from jitgrad.execute.cpu import layout as lay
 from jitgrad.execute.cpu.native.frames import note_frame
-from jitgrad.execute.cpu.native.pool import take_block
+from jitgrad.execute.cpu.native.pool import take_block, take_small
 from jitgrad.execute.cpu.native.raw import (
     call_kernel,
     decref,
@@ -19,7 +19,6 @@ from jitgrad.execute.cpu.native.raw import (
     long_new,
     no_memory,
     object_init_var,
-    object_new_var,
     release,
     resize,
     restore_thread,
@@ -47,15 +46,17 @@ def item_bytes(dtype):
 
 def tensor_new(aval, nbytes, size, dtype):
     st = state()
-    if nbytes >= lay.POOLED:
-        o = take_block(st, lay.T_PAYLOAD + nbytes + lay.LINE)
-        if o == 0:
-            return no_memory()
-        object_init_var(o, load(st + lay.S_TENSOR), load(st + lay.S_POOL_TAKEN) - lay.T_PAYLOAD)
+    room = lay.TINY
+    if nbytes > lay.TINY:
+        room = ((nbytes + lay.LINE - 1) & -lay.LINE) + (lay.LINE if nbytes >= lay.LARGE else 0)
+    if room < lay.POOLED:
+        o = take_small(st, room)
     else:
-        o = object_new_var(load(st + lay.S_TENSOR), nbytes + lay.LINE if nbytes >= lay.LARGE else nbytes)
-        if o == 0:
-            return o
+        o = take_block(st, lay.T_PAYLOAD + nbytes + lay.LINE)
+        room = load(st + lay.S_POOL_TAKEN) - lay.T_PAYLOAD
+    if o == 0:
+        return no_memory()
+    object_init_var(o, load(st + lay.S_TENSOR), room)
     data = o + lay.T_PAYLOAD
     if nbytes >= lay.LARGE:
         data = (data + lay.LINE - 1) & -lay.LINE

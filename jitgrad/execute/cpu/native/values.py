@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jitgrad.execute.cpu import layout as lay
 from jitgrad.execute.cpu.native.calls import form_for, note_read
-from jitgrad.execute.cpu.native.pool import give_block
+from jitgrad.execute.cpu.native.pool import give_block, give_small
 from jitgrad.execute.cpu.native.raw import (
     bool_new,
     buffer_fill,
@@ -192,7 +192,7 @@ def tensor_dealloc(o):
     if size >= lay.POOLED:
         give_block(state(), o, lay.T_PAYLOAD + size)
     else:
-        object_free(o)
+        give_small(state(), o, size)
     if owner != 0:
         decref(owner)
     decref(kind)
