@@ -17,7 +17,7 @@ import pytest
 import jitgrad as jg
 from entry import DOWN, F32, F64, UP, branch, function, installed, is_slow, plan, program, recorded, trace
 from jitgrad.core.primitive import OPS
-from jitgrad.execute.cpu import layout, library, types
+from jitgrad.execute.cpu import compiling, layout, library, types
 from jitgrad.execute.cpu.functions import Trace, install
 from jitgrad.execute.cpu.plans import plan_of
 from jitgrad.transform import control
@@ -329,6 +329,7 @@ def test_reference_counts_stay():
     try:
         for _ in range(50):
             work()
+        compiling.wait()
         before, blocks = [sys.getrefcount(o) for o in watched], sys.getallocatedblocks()
         for _ in range(n):
             work()

@@ -18,6 +18,7 @@ instructions put there. A **recipe** is a sequence of instructions, all of which
 ``("attr", src, name, dst)``           an attribute
 ``("item", src, key, dst)``            an item
 ``("word", address, value)``           the int64 at an address, which has to outlive the trace, has this value
+``("field", obj, offset, other)``      the object ``other`` is named so many bytes behind the start of this one
 ``("tensor", src, i)``                 a Tensor with elements, of the aval of the plan's input i, which it is
 ``("array", src, i)``                  a NumPy array like that: C-contiguous, aligned, in native byte order
 ``("float", src, i)``                  an exact float, as the float64 or float32 that the input is
@@ -101,6 +102,8 @@ class Trace:
             layout.E_VIEWS: self._block([[layout.WORD * k, layout.WORD * i, a.id, a.size, a.code, offset]
                                          for k, (i, a, offset) in views.items()]),
             layout.E_VIEW_COUNT: len(views)}
+        plain = (not (names or assigned or views or set_words or peek(plan.address + layout.P_FLAGS) & layout.LONG)
+                 and all(row[0] == layout.M_WORD for row in rows.keys))
         n_in = len(inputs.avals)
         end = n_in + n_out + len(plan.constants)
         for word, size in ((layout.E_OBJECTS, n_in), (layout.E_REGISTERS, rows.registers),
@@ -109,6 +112,7 @@ class Trace:
             words[word] = layout.WORD * end
             end += size
         words[layout.E_WORDS] = end
+        words[layout.E_PLAIN] = 1 + positional if plain and end <= layout.PLAIN_WORDS else 0
         for word, value in words.items():
             poke(self.address + word, value)
 
@@ -167,7 +171,7 @@ class Trace:
     def _answer(self, answer: Sequence[Row], known: dict[str, int]) -> tuple[list[list[int]], int]:
         """Instructions, and how many items wait at most."""
         steps, depth, most = [], 0, 0
-        for name, *rest in answer:
+        for at, (name, *rest) in enumerate(answer):
             words = [rest[0], 0]
             if name in known:
                 words[0] = layout.WORD * rest[0]
@@ -184,7 +188,8 @@ class Trace:
                 raise ValueError(f"a trace's answer has no {taken} objects for a {name}")
             depth += 1 - taken
             most = max(most, depth)
-            steps.append([_ANSWERS[name], *words])
+            last = name == "result" and rest[0] not in {other[1] for other in answer[1 + at:] if other[0] == name}
+            steps.append([layout.W_TAKEN if last else _ANSWERS[name], *words])
         if depth != 1:
             raise ValueError(f"a trace's answer leaves {depth} objects, not one")
         return steps, most
@@ -244,6 +249,9 @@ class _Rows:
     def add(self, name: str, *rest: Any) -> None:
         if name in _DATA:
             self._take(name, *rest)
+            return
+        if name == "field":
+            self.keys.append([layout.M_WORD, self._keep(rest[0]) + rest[1], self._keep(rest[2]), 0])
             return
         words = [self._first(name, rest[0]), 0, 0]
         if name == "same":

@@ -207,7 +207,9 @@ E_STACK = 232                  # a stack for the answer,
 E_SET = 240                    # the hash table
 E_VIEWS = 248                  # (offset of the result, of the input, aval, elements, dtype, offset in bytes) of
 E_VIEW_COUNT = 256             # results that share the memory of an input, when no tape records
-E_BYTES = 264
+E_PLAIN = 264                  # 1 + its arguments where `at_once` may do a call, or 0
+E_BYTES = 272
+PLAIN_WORDS = 128              # of working memory, at most
 
 # Codes of a recipe. Operands: offset of a register (src, dst), object, word
 (M_TUPLE, M_LIST,              # src, length, dst of the first item
@@ -229,7 +231,8 @@ E_BYTES = 264
  W_CONST,                      # object
  W_TUPLE, W_LIST,              # how many items
  W_DICT,                       # how many values, tuple of keys
- W_CALL) = range(7)            # how many items of a list, what to call with it
+ W_CALL,                       # how many items of a list, what to call with it
+ W_TAKEN) = range(8)           # offset of a result that is not asked for again
 
 # What an input is, as an array and as a Tensor
 I_AVAL, I_BYTES, I_SIZE, I_DTYPE, I_DESCR, I_KIND, I_NDIM, I_DIMS = range(0, 64, 8)
@@ -239,6 +242,7 @@ SIZE = 16                      # of a tuple, list or dictionary
 TUPLE_ITEMS = tuple.__basicsize__
 LIST_ITEMS = 24
 FLOAT_VALUE = 16
+FUNCTION_CODE = 48             # of a Python function
 A_DATA, A_NDIM, A_DIMS, A_DESCR, A_FLAGS = 16, 24, 32, 56, 64
 A_WANTED = 0x101               # aligned and C-contiguous
 DESCR_KIND = 24                # letters of kind, type and byte order, flags, number of the type

@@ -19,13 +19,15 @@ from jitgrad.execute.cpu.native.raw import (
 frame_leaves = stack(1)
 
 
-def answer_of(trace, work, outs):
-    """A new reference; 0 with an exception."""
-    registers, items = work + load(trace + lay.E_REGISTERS), work + load(trace + lay.E_STACK)
+def answer_of(trace, registers, items, outs):
+    """A new reference; 0 with an exception. References that are handed on are gone from ``outs``."""
     at, depth = load(trace + lay.E_ANSWER), 0
     for _ in range(load(trace + lay.E_ANSWER_COUNT)):
         op, what = load(at), load(at + 8)
-        if op == lay.W_RESULT:
+        if op == lay.W_TAKEN:
+            o = load(outs + what)
+            store(outs + what, 0)
+        elif op == lay.W_RESULT:
             o = load(outs + what)
             incref(o)
         elif op == lay.W_ARGUMENT:

@@ -9,6 +9,7 @@ from jitgrad.execute.cpu import layout as lay
 from jitgrad.execute.cpu.native.answers import answer_of
 from jitgrad.execute.cpu.native.calls import keep_read, scalar_new
 from jitgrad.execute.cpu.native.matching import called_alike, match
+from jitgrad.execute.cpu.native.plain import SLOWLY, STOPPED, UNLIKE, answered, at_once, stopped
 from jitgrad.execute.cpu.native.raw import (
     copy,
     decref,
@@ -24,13 +25,12 @@ from jitgrad.execute.cpu.native.raw import (
     store,
     vectorcall,
 )
-from jitgrad.execute.cpu.native.sweep import compact, drop, is_guard, make_results, ran, run_code
+from jitgrad.execute.cpu.native.sweep import compact, drop, make_results, ran, run_code
 from jitgrad.execute.cpu.native.tensors import (
     FLOAT64,
     INT64,
     append_row,
     current_log,
-    failed,
     in_recording,
     tensor_new,
     view_new,
@@ -41,35 +41,44 @@ MOST = 64                      # traces that one call tries
 frame_work = stack(FRAME)
 frame_met = stack(MOST)
 
-# what an attempt answers beside a new reference, and 0 for an exception
-UNLIKE = -1                    # the trace does not match
-SLOWLY = -2                    # Python has to do the call
-STOPPED = -16                  # less the number of the guard that failed, among the plan's
-
 
 def function_vectorcall(f, args, flagged, names):
     st = state()
     n = flagged & 0x7FFFFFFFFFFFFFFF
     if load(st + lay.S_CHECK) | load(st + lay.S_EAGERLY) != 0 or in_recording(st):
         return slowly(st, f, args, flagged, names)
-    i = 0
+    answer, trace, i = UNLIKE, 0, 0
     while i < load(f + lay.N_COUNT):     # a match may run code that changes the traces
         trace = load(f + lay.N_TRACES + 8 * i)
-        if called_alike(trace, n, names):
-            holder = load(trace + lay.E_OBJECT)
-            incref(holder)
-            answer = attempt(st, trace, args)
-            if answer <= STOPPED:
-                return follow(st, f, trace, STOPPED - answer, args, n, names)
-            decref(holder)
-            if answer >= 0:
-                if answer != 0:
-                    succeeded(f, trace, i)
-                return answer
-            if answer == SLOWLY:
-                return slowly(st, f, args, flagged, names)
+        answer = tried(st, trace, args, n, names)
+        if answer > 0:
+            succeeded(f, trace, i)
+            return answer
+        if answer != UNLIKE:
+            break
         i += 1
+    if answer == 0:
+        return answer
+    if answer <= STOPPED:
+        return follow(st, f, trace, STOPPED - answer, args, n, names)
     return slowly(st, f, args, flagged, names)
+
+
+def tried(st, trace, args, n, names):
+    """What an attempt answers, if the trace was recorded for such a call. It is held where a guard stopped it."""
+    holder = load(trace + lay.E_OBJECT)
+    if names == 0 and load(trace + lay.E_PLAIN) == n + 1 and load(st + lay.S_RECORDERS) == 0:
+        answer = at_once(st, trace, args)
+        if answer <= STOPPED:
+            incref(holder)
+        return answer
+    if not called_alike(trace, n, names):
+        return UNLIKE
+    incref(holder)
+    answer = attempt(st, trace, args)
+    if answer > STOPPED:
+        decref(holder)
+    return answer
 
 
 def slowly(st, f, args, flagged, names):
@@ -106,12 +115,7 @@ def follow(st, f, trace, number, args, n, names):
             link = load(trace + lay.E_LINKS) + 8 + 16 * i
             if load(link) == number and not among(met, count, load(link + 8)):
                 other = load(link + 8)
-                holder = load(other + lay.E_OBJECT)
-                incref(holder)
-                if called_alike(other, n, names):
-                    answer = attempt(st, other, args)
-                if answer > STOPPED:
-                    decref(holder)
+                answer = tried(st, other, args, n, names)
             i += 1
         if answer <= STOPPED:
             decref(load(trace + lay.E_OBJECT))
@@ -224,15 +228,6 @@ def make_views(trace, work, outs):
     return True
 
 
-def stopped(plan, status):
-    """A guard failed; or a kernel, of which Python has more to say, as nothing was changed; or memory is out."""
-    if is_guard(status):
-        for i in range(load(plan + lay.P_GUARD_COUNT)):
-            if load(load(plan + lay.P_GUARDS) + 8 * i) == status >> lay.ORDINAL:
-                return STOPPED - i
-    return SLOWLY if status > 0 else failed(-1, status)
-
-
 def finish(st, trace, work, outs, apart):
     """Every guard has held: assign, and build the answer. ``apart``: a tape has the results, and assigning ends it."""
     fresh, n = work + load(trace + lay.E_FRESH), load(trace + lay.E_ASSIGNED_COUNT)
@@ -253,11 +248,8 @@ def finish(st, trace, work, outs, apart):
         store(variable + lay.V_VALUE, load(fresh + 8 * i))
         store(variable + lay.V_EPOCH, 0)
         store(fresh + 8 * i, old)
-    tick = load(st + lay.S_TICK) + 1
-    store(st + lay.S_TICK, tick)
-    store(trace + lay.E_USED, tick)
-    store(trace + lay.E_HITS, load(trace + lay.E_HITS) + 1)
-    answer = answer_of(trace, work, outs)
+    answered(st, trace)
+    answer = answer_of(trace, work + load(trace + lay.E_REGISTERS), work + load(trace + lay.E_STACK), outs)
     drop(fresh, n)
     return answer
 

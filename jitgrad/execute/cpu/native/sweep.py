@@ -98,7 +98,9 @@ def make_results(st, plan, table, outs):
 
 def drop(objects, n):
     for k in range(n):
-        decref(load(objects + 8 * k))
+        o = load(objects + 8 * k)
+        if o != 0:                       # what was handed on is not there any more
+            decref(o)
 
 
 def run_code(st, plan, table):
@@ -107,11 +109,12 @@ def run_code(st, plan, table):
     constants = load(plan + lay.P_CONSTANTS)
     for k in range(load(plan + lay.P_CONSTANT_COUNT)):
         store(table + 8 * (n_in + n_out + k), load(constants + 8 * k))
-    free_threads = load(plan + lay.P_FLAGS) & lay.LONG != 0
     # all three at once: another thread may put machine code in the place of instructions
     size, code, count = load(plan + lay.P_ARENA), load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT)
+    free_threads = load(plan + lay.P_FLAGS) & lay.LONG != 0
     if not free_threads and size <= lay.SCRATCH_BYTES:
-        return sweep(code, count, table, load(st + lay.S_SCRATCH))
+        scratch = load(st + lay.S_SCRATCH)
+        return call_kernel(code, table, scratch) if count < 0 else sweep(code, count, table, scratch)
     block = take_block(st, size + 64)
     if block == 0:
         return lay.NO_MEMORY
