@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from jitgrad.commands import bytes_in_words
+from jitgrad.core.sizes import bytes_in_words
 from jitgrad.execute.cpu import cache
 
 

@@ -13,11 +13,11 @@ import numpy as np
 from tqdm import tqdm
 
 import jitgrad as jg
-from jitgrad.commands import bytes_in_words
 from jitgrad.core.aval import aval
 from jitgrad.core.dtypes import CODES, DTYPES
 from jitgrad.core.form import Form, form
 from jitgrad.core.primitive import FIXED, TABLE, Kind, Primitive, takes
+from jitgrad.core.sizes import bytes_in_words
 from jitgrad.execute.cpu import cache, library
 
 INDICES = tuple(d for d in DTYPES if d.kind == "i")

@@ -13,6 +13,7 @@ from jitgrad.core.program import Program
 from jitgrad.core.tensor import install as install_methods
 from jitgrad.execute.cpu.function_type import Function
 from jitgrad.frontend.recorded import CacheInfo, Recorded, make
+from jitgrad.frontend.traces import Entry
 
 
 class FunctionMethods:
@@ -48,8 +49,35 @@ class FunctionMethods:
         self._impl.warmup(args, kwargs)
 
     def show(self) -> str:
-        """The rows of every trace as tables: value, op, operands, type, bytes, and the source line that made it."""
-        return "\n\n".join(e.program.show() for impl in self._impl.by_arguments() for e in impl.entries)
+        """Every trace as two tables: its rows with value, op, operands, type, bytes and the source line that made
+        them; and the steps of its plan with what runs them and the bytes that they read and write.
+
+        >>> import jitgrad as jg
+        >>> f = jg.function(lambda x: jg.sum(jg.tanh(x) * x))
+        >>> _ = f(jg.ones(1000))
+        >>> print(f.show())  # doctest: +ELLIPSIS
+           value  op...
+        results: %4
+        <BLANKLINE>
+        step  what it runs                rows x length  how ...
+           0  tanh, multiply, reduce_sum       1 x 1000  ... lanes, 1 pass  4.0 kB  4 bytes
+        1 step of 4 rows...; 4.0 kB read and written, 0 bytes of working memory, 4 bytes of results
+        """
+        return "\n\n".join(f"{e.program.show()}\n\n{e.plan.show()}" for e in self._entries())
+
+    def ir(self) -> str:
+        """The LLVM text of the machine code of every trace: one function ``@plan(ptr table, ptr arena)`` each.
+
+        >>> import jitgrad as jg
+        >>> f = jg.function(lambda x: x * x)
+        >>> _ = f(jg.ones(3))
+        >>> "define i64 @plan(ptr %table, ptr %arena)" in f.ir()
+        True
+        """
+        return "\n".join(e.plan.ir() for e in self._entries())
+
+    def _entries(self) -> list[Entry]:
+        return [e for impl in self._impl.by_arguments() for e in impl.entries]
 
     def cache_info(self) -> CacheInfo:
         """How many calls were replays, how many were recorded, how many traces are kept and were dropped.

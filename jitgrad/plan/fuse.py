@@ -307,8 +307,16 @@ def usual(nest: Nest) -> int:
     return total
 
 
-def bytes_moved(nest: Nest, written: Iterable[int]) -> int:
-    """What a nest reads and writes in memory."""
-    reads = {(o.value, o.offset): o.aval.nbytes for m in nest.members for o in m.operands if o.value not in nest.values}
-    sizes = {v: a.nbytes for m in nest.members for v, a in zip(m.outs, m.form.outs, strict=True)}
-    return sum(reads.values()) + sum(sizes[v] for v in written if v in sizes)
+def bytes_read(step: Step) -> int:
+    """What a step reads from memory."""
+    inside = {v for m in step.members for v in m.outs}
+    return sum({(o.value, o.offset): o.aval.nbytes for m in step.members for o in m.operands
+                if o.value not in inside}.values())
+
+
+def bytes_written(step: Step, written: Iterable[int]) -> int:
+    """What a step writes to memory, of its values that are ``written`` there."""
+    if isinstance(step, Copy):
+        return step.operands[0].aval.nbytes
+    sizes = {v: a.nbytes for m in step.members for v, a in zip(m.outs, m.form.outs, strict=True)}
+    return sum(sizes.get(v, 0) for v in written)

@@ -131,6 +131,16 @@ class Plan:
         if config.machine_code() != "0":
             _compiling().compiled(self)
 
+    def show(self) -> str:
+        """Its steps as a table."""
+        words: str = library.cpu_module("shown").shown(self)
+        return words
+
+    def ir(self) -> str:
+        """The LLVM text of its machine code."""
+        text: str = library.cpu_module("shown").ir(self)
+        return text
+
     def recordable(self) -> Form:
         """Let runs of this plan appear on outer tapes; the form of such a row."""
         if self._row is None:
@@ -246,9 +256,7 @@ def _misfit(address: int, values: Any) -> None:
 
 def _compiling() -> Any:
     """Not before it is needed: an import takes no compiler along."""
-    from jitgrad.execute.cpu import compiling
-
-    return compiling
+    return library.cpu_module("compiling")
 
 
 def _hot(address: int) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jitgrad.core.aval import Aval
 from jitgrad.execute.cpu import llvm, pieces
 from jitgrad.execute.cpu.reductions import CHUNK
-from jitgrad.plan.fuse import Nest, aligned, bytes_moved, usual
+from jitgrad.plan.fuse import Nest, aligned, bytes_read, bytes_written, usual
 
 SHORT = 4                      # vectors of a row that is unrolled
 MOST_UNROLLED = 6000           # nodes of all its vectors
@@ -73,7 +73,8 @@ def _share_of(walk: Walk, written: set[int]) -> Share | None:
     chunks = rows == 1 and max(walk.turn[m.outs[0]] for m in nest.members if m.wide or m.fold) == 0
     extent = nest.length // CHUNK if chunks else rows
     each = nest.size / max(extent, 1)
-    size = pieces.task_of(extent, usual(nest) * each, bytes_moved(nest, written) / max(extent, 1))
+    moved = (bytes_read(nest) + bytes_written(nest, written)) / max(extent, 1)
+    size = pieces.task_of(extent, usual(nest) * each, moved)
     return Share(extent, size, chunks) if size else None
 
 
