@@ -48,11 +48,11 @@ def reference(rows: list[Row]) -> Row | None:
     return next((r for r in rows if r.library == "jitgrad"), None)
 
 
-def show(workload: Workload, rows: list[Row], failed: list[str]) -> None:
-    """One table, as markdown."""
+def show(workload: Workload, rows: list[Row], failed: list[str], base: Row | None = None) -> None:
+    """One table, as markdown; times are taken to jitgrad's first row unless told."""
     print(f"\n### {workload.name}: {workload.title}\n\nIn: {workload.goes_in}.  \nOut: {workload.comes_out}.\n")
     print("| library | how | median us | min us | x jitgrad |\n|---|---|--:|--:|--:|")
-    base = reference(rows)
+    base = base or reference(rows)
     for r in sorted(rows, key=lambda r: r.median):
         times = f"{r.median / base.median:.2f}" if base else ""
         print(f"| {r.library} {r.version} | {r.label} | {r.median:.3f} | {r.minimum:.3f} | {times} |")

@@ -69,7 +69,7 @@ def cases() -> dict[str, tuple[Callable[..., Any], list[tuple[Any, ...]]]]:
     rng = np.random.default_rng(7)
     large = [rng.standard_normal(MANY).astype(np.float32) for _ in range(3)]
     tensors = [jg.asarray(a) for a in large]
-    parameters, batches = [jg.asarray(p) for p in w.mlp_parameters()], here._batches()
+    parameters, batches = [jg.asarray(p) for p in w.mlp_parameters()], here.batches()
     counter, held = jg.Variable(np.zeros(w.LENGTH, np.float32)), jg.Variable(np.zeros(MANY, np.float32))
     return {
         "1 operation on 16 elements": (lambda a: a + 0.1, [(x,)]),

@@ -7,6 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,12 +19,15 @@ from benchmarks.workloads import Workload
 
 LIBRARIES = ["jitgrad", "numpy", "torch", "jax", "tensorflow", "autograd", "numba"]
 ROOT = Path(__file__).resolve().parent.parent
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "JITGRAD_NUM_THREADS": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1", "JAX_PLATFORMS": "cpu",
-    "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3",
-    "CUDA_VISIBLE_DEVICES": "-1",
-}
+
+
+def environment(threads: int) -> dict[str, str]:
+    """What tells every library how many threads it has; those of OpenBLAS look for work for 2**22 cycles, not 2**28."""
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS",
+                            "JITGRAD_NUM_THREADS", "NPROC", "TF_NUM_INTRAOP_THREADS"), str(threads))
+    alone = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" if threads == 1 else ""
+    return {**counts, "OPENBLAS_THREAD_TIMEOUT": "22", "XLA_FLAGS": alone, "JAX_PLATFORMS": "cpu",
+            "TF_NUM_INTEROP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
 
 
 class Absent(Exception):
@@ -33,13 +37,14 @@ class Absent(Exception):
 class Worker:
     """The parent's end of one library's process."""
 
-    def __init__(self, module: str, environment: Mapping[str, str] = {}, library: str | None = None) -> None:
+    def __init__(self, module: str, settings: Mapping[str, str] = {}, library: str | None = None, threads: int = 1,
+                 package: str = "benchmarks.libraries") -> None:
         self.library = library or module
         self.version = ""
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        settings = {**os.environ, **ONE_THREAD, "PYTHONPATH": path, **environment}
+        settings = {**os.environ, **environment(threads), "PYTHONPATH": path, **settings}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", module], cwd=ROOT, text=True, stdin=subprocess.PIPE,
+            [sys.executable, "-m", "benchmarks.worker", module, package], cwd=ROOT, text=True, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=settings)
 
     def _reply(self) -> Any:
@@ -92,8 +97,13 @@ class Row:
 
 def start(libraries: list[str]) -> tuple[list[Worker], dict[str, str]]:
     """Processes of the libraries that are here, and why the others are not."""
+    return ready([Worker(name) for name in libraries])
+
+
+def ready(started: list[Worker]) -> tuple[list[Worker], dict[str, str]]:
+    """The workers whose library is here, and why the others' is not."""
     workers, absent = [], {}
-    for worker in [Worker(name) for name in libraries]:
+    for worker in started:
         try:
             worker.hello()
         except Absent as why:
@@ -111,10 +121,13 @@ def excess(results: list[Any], answers: list[np.ndarray], workload: Workload) ->
     return float(np.max(errors))
 
 
-def compare(workload: Workload, workers: list[Worker], rounds: int, seconds: float) -> tuple[list[Row], list[str]]:
+def compare(workload: Workload, workers: list[Worker], rounds: int, seconds: float,
+            pause: float = 0.0) -> tuple[list[Row], list[str]]:
     """Check every mode of every library, then time them in turns; and why a library is not among them.
 
-    A mode whose numbers are wrong is not timed: its time would mean nothing.
+    A mode whose numbers are wrong is not timed: its time would mean nothing. One that gives none is no library's way
+    to do the work but a part of it, that nobody can do without. ``pause``, before each round: threads of the library
+    before may still look for work.
     """
     answers = workload.answers()
     rows, turns, failed = [], [], []
@@ -125,7 +138,7 @@ def compare(workload: Workload, workers: list[Worker], rounds: int, seconds: flo
             continue
         counts = worker.ask(do="calibrate", seconds=seconds)
         for mode, (told, n) in enumerate(zip(made["modes"], counts, strict=True)):
-            worst = excess(told["result"], answers, workload)
+            worst = excess(told["result"], answers, workload) if told["result"] else 0.0
             if worst <= 1:
                 rows.append(Row(worker.library, worker.version, told["label"], told["recorded"], worst, [],
                                 told["replayed"]))
@@ -135,5 +148,6 @@ def compare(workload: Workload, workers: list[Worker], rounds: int, seconds: flo
                               "allowed")
     for _ in range(rounds):
         for row, (worker, mode, n) in zip(rows, turns, strict=True):
+            time.sleep(pause)
             row.rounds.append(1e6 * worker.ask(do="round", mode=mode, turns=n) / n)
     return rows, failed

@@ -16,6 +16,8 @@ import numpy as np
 
 from benchmarks.kernels import sampled
 
+WARM = 5                        # turns after which a library has begun to compile whatever it will
+
 
 @dataclass(frozen=True)
 class Mode:
@@ -77,9 +79,13 @@ def measured(call: Callable[[], Any], label: str, numbers: Callable[[Any], np.nd
     return Mode(label, loop, lambda: [sampled(numbers(call()))], recorded=False)
 
 
-def turns_in(mode: Mode, seconds: float) -> int:
-    """How many turns of the loop take that long."""
+def turns_in(mode: Mode, seconds: float, settle: Callable[[], Any]) -> int:
+    """How many turns of the loop take that long, once what is compiled in the background is waited for."""
     n = mode.whole
+    for _ in range(WARM):
+        mode.loop(n)
+    settle()
+    mode.loop(n)
     while True:
         taken = _timed(mode, n)
         if taken >= seconds / 2:
@@ -99,11 +105,11 @@ def described(mode: Mode) -> dict[str, Any]:
             "result": [np.asarray(r, np.float64).tolist() for r in mode.result()]}
 
 
-def serve(library: str) -> None:
+def serve(library: str, package: str) -> None:
     """Answer the parent's lines until it closes the pipe."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)                             # whatever a library prints is no reply
-    module = importlib.import_module(f"benchmarks.libraries.use_{library}")
+    module = importlib.import_module(f"{package}.use_{library}")
     print(json.dumps({"version": module.VERSION}), file=replies, flush=True)
     modes: list[Mode] = []
     for line in sys.stdin:
@@ -112,17 +118,17 @@ def serve(library: str) -> None:
         if asked["do"] == "setup":
             make = module.WORKLOADS.get(asked["workload"])
             try:
-                modes = make() if make else []
+                modes = list(make()) if make else []
                 answer = {"modes": [described(m) for m in modes]}
             except Exception as error:        # whatever a library raises: the others go on without it
                 modes = []
                 answer = {"error": f"{type(error).__name__}: {error}"}
         elif asked["do"] == "calibrate":
-            answer = [turns_in(m, asked["seconds"]) for m in modes]
+            answer = [turns_in(m, asked["seconds"], getattr(module, "settle", bool)) for m in modes]
         else:
             answer = _timed(modes[asked["mode"]], asked["turns"])
         print(json.dumps(answer), file=replies, flush=True)
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -48,11 +48,11 @@ def chain_value() -> list[Mode]:
     both = jax.jit(jax.value_and_grad(_total))
     return [Mode("jit(value_and_grad), waited for at each call",
                  repeated(lambda: jax.block_until_ready(both(x))), lambda: both(x), recorded=False),
-            Mode("jit(value_and_grad), waited for at the end", _waited(repeated(lambda: both(x))), lambda: both(x),
+            Mode("jit(value_and_grad), waited for at the end", waited(repeated(lambda: both(x))), lambda: both(x),
                  recorded=False)]
 
 
-def _waited(loop: Callable[[int], Any]) -> Callable[[int], Any]:
+def waited(loop: Callable[[int], Any]) -> Callable[[int], Any]:
     """The loop, and a wait for its last result."""
     return lambda n: jax.block_until_ready(loop(n))
 
@@ -110,7 +110,7 @@ def tutorial() -> list[Mode]:
     return [Mode("jit(grad), compiled before", repeated(call), lambda: [call()], recorded=False)]
 
 
-def _loss(parameters: list[Any], x: Any, y: Any) -> Any:
+def mlp_loss(parameters: list[Any], x: Any, y: Any) -> Any:
     w1, b1, w2, b2 = parameters
     logits = jax.nn.relu(x @ w1 + b1) @ w2 + b2
     picked = jnp.take_along_axis(logits, y[:, None], axis=1)[:, 0]
@@ -118,7 +118,7 @@ def _loss(parameters: list[Any], x: Any, y: Any) -> Any:
 
 
 def _step(parameters: list[Any], x: Any, y: Any) -> tuple[list[Any], Any]:
-    loss, grads = jax.value_and_grad(_loss)(parameters, x, y)
+    loss, grads = jax.value_and_grad(mlp_loss)(parameters, x, y)
     return [p - w.RATE * g for p, g in zip(parameters, grads, strict=True)], loss
 
 
@@ -153,7 +153,7 @@ def _mode(label: str, wait: bool, **options: Any) -> Mode:
     return Mode(label, training.loop, training.result, recorded=False)
 
 
-def _scanned() -> Mode:
+def scanned() -> Mode:
     """All batches in one compiled loop."""
     batches = w.mlp_batches()
     data = tuple(jnp.stack([jnp.asarray(b[i]) for b in batches]) for i in range(2))
@@ -173,9 +173,13 @@ def _scanned() -> Mode:
 
 
 def mlp() -> list[Mode]:
-    return [_mode("jit(step), donated, waited for at each step", True, donate_argnums=0),
-            _mode("jit(step), donated, waited for at the end", False, donate_argnums=0),
-            _mode("jit(step), waited for at the end", False), _scanned()]
+    return [*mlp_steps(), scanned()]
+
+
+def mlp_steps() -> Iterator[Mode]:
+    yield _mode("jit(step), donated, waited for at each step", True, donate_argnums=0)
+    yield _mode("jit(step), donated, waited for at the end", False, donate_argnums=0)
+    yield _mode("jit(step), waited for at the end", False)
 
 
 def kernel(name: str) -> list[Mode]:

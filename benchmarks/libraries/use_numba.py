@@ -35,7 +35,7 @@ def _chain(x: Any) -> Any:
 
 
 @numba.njit
-def _entry(a: Any, b: Any, c: Any, d: Any) -> Any:
+def entry_loop(a: Any, b: Any, c: Any, d: Any) -> Any:
     out = np.empty_like(a)
     for i in range(a.size):
         out[i] = a[i] * b[i] + c[i] - d[i]
@@ -54,7 +54,7 @@ def chain_value() -> list[Mode]:
 
 def entry() -> list[Mode]:
     arrays = w.entry_inputs()
-    return [Mode("njit by hand, a loop", with_four(_entry, *arrays), lambda: [_entry(*arrays)], recorded=False)]
+    return [Mode("njit by hand, a loop", with_four(entry_loop, *arrays), lambda: [entry_loop(*arrays)], recorded=False)]
 
 
 def partials() -> list[Mode]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from benchmarks import workloads as w
 from benchmarks.worker import Mode, measured, over, repeated, with_four, with_pairs
 
 VERSION = torch.__version__
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 def op() -> list[Mode]:
@@ -126,21 +127,22 @@ def tutorial() -> list[Mode]:
             Mode("eager, backward", repeated(by_backward), lambda: [by_backward()])]
 
 
-def _batches() -> list[tuple[Any, Any]]:
+def batches() -> list[tuple[Any, Any]]:
     return [(torch.from_numpy(x), torch.from_numpy(y).long()) for x, y in w.mlp_batches()]
 
 
-def _mode(label: str, make: Callable[[], tuple[Any, list[Any]]], batches: list[tuple[Any, Any]]) -> Mode:
+def stepped(label: str, make: Callable[[], tuple[Any, list[Any]]]) -> Mode:
     step, parameters = make()
+    given = batches()
 
     def result() -> list[Any]:
-        for batch in batches[:w.CHECKED_STEPS]:
+        for batch in given[:w.CHECKED_STEPS]:
             step(*batch)
         return [p.detach().numpy().copy() for p in parameters]
-    return Mode(label, over(batches, step), result)
+    return Mode(label, over(given, step), result)
 
 
-def _functional(update: Callable[[Any, list[Any]], None]) -> tuple[Any, list[Any]]:
+def functional_training(update: Callable[[Any, list[Any]], None]) -> tuple[Any, list[Any]]:
     parameters = [torch.from_numpy(p).requires_grad_() for p in w.mlp_parameters()]
     w1, b1, w2, b2 = parameters
 
@@ -152,7 +154,7 @@ def _functional(update: Callable[[Any, list[Any]], None]) -> tuple[Any, list[Any
     return step, parameters
 
 
-def _by_grad(loss: Any, parameters: list[Any]) -> None:
+def by_grad(loss: Any, parameters: list[Any]) -> None:
     grads = torch.autograd.grad(loss, parameters)
     with torch.no_grad():
         for p, g in zip(parameters, grads, strict=True):
@@ -174,10 +176,9 @@ def _by_backward(loss: Any, parameters: list[Any]) -> None:
 
 
 def mlp() -> list[Mode]:
-    batches = _batches()
-    return [_mode("eager, autograd.grad, sub_", lambda: _functional(_by_grad), batches),
-            _mode("eager, autograd.grad, _foreach_sub_", lambda: _functional(_by_grad_foreach), batches),
-            _mode("eager, backward, sub_", lambda: _functional(_by_backward), batches)]
+    return [stepped("eager, autograd.grad, sub_", lambda: functional_training(by_grad)),
+            stepped("eager, autograd.grad, _foreach_sub_", lambda: functional_training(_by_grad_foreach)),
+            stepped("eager, backward, sub_", lambda: functional_training(_by_backward))]
 
 
 def _module(**options: Any) -> tuple[Any, list[Any]]:
@@ -200,10 +201,9 @@ def _module(**options: Any) -> tuple[Any, list[Any]]:
 
 
 def mlp_layers() -> list[Mode]:
-    batches = _batches()
-    return [_mode("eager, nn and SGD", lambda: _module(foreach=False), batches),
-            _mode("eager, nn and SGD(foreach=True)", lambda: _module(foreach=True), batches),
-            _mode("eager, nn and SGD(fused=True)", lambda: _module(fused=True), batches)]
+    return [stepped("eager, nn and SGD", lambda: _module(foreach=False)),
+            stepped("eager, nn and SGD(foreach=True)", lambda: _module(foreach=True)),
+            stepped("eager, nn and SGD(fused=True)", lambda: _module(fused=True))]
 
 
 def kernel(name: str) -> list[Mode]:
