@@ -35,6 +35,8 @@ class _Rows(Recorder):
 class Ahead(Tracing):
     """See the module."""
 
+    at_once = True
+
     def __init__(self) -> None:
         super().__init__()
         self._rows = _Rows()

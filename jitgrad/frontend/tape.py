@@ -31,7 +31,7 @@ from jitgrad.execute.cpu.layout import (
     S_REENTERED,
     S_TAPE_FLAGS,
 )
-from jitgrad.execute.cpu.plans import plan_for
+from jitgrad.execute.cpu.plans import plan_for, recorded_gradient
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.frontend import (
     explain,
@@ -154,9 +154,9 @@ class TapeMethods:
             if status == HAS_CUT or checking:
                 with nans.backward_pass():
                     return pieces.gradient(self, words, rows, values, targets, seeds, len(sources))
+            if status == DRY or any(v._data == 0 for v in values):
+                return recorded_gradient(words, values, len(targets), seeds is not None, len(sources))
             plan = plan_for(words, values, hashed, len(targets), seeds is not None, len(sources))
-            if status == DRY:
-                return plan.run([values[i] for i in plan.inputs])
             if status == NEEDS_CALL:
                 plan.recordable()
             found = machine.gradient(self, targets, sources, seeds)

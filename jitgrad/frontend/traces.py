@@ -135,7 +135,8 @@ class Entry:
         first = len(self.arguments.inputs)
         self._views = views(self.flat, shared | set(range(first, first + len(traced.variables))))
         numbers = [row[2] for row in self.arguments.instructions if row[0] == "float"]
-        self.plan = _plan(traced.program, _with_singles(_without(self.flat, self._views), numbers))
+        run = _with_singles(_without(self.flat, self._views), numbers)
+        self.plan = _plan(traced.program, run, call.tracing.at_once)
         self._links: list[tuple[int, Entry]] = []
         self.watches: list[Any] = []                 # weak references that tell when an object dies
         self._guards = _guards_of(self.plan.flat)
@@ -302,8 +303,8 @@ def _simplified(program: Program) -> Program:
         return simplify(program, backend.current().run)
 
 
-def _plan(program: Program, flat: Program) -> Plan:
-    return Plan(program, range(len(program.inputs)), flat=flat)
+def _plan(program: Program, flat: Program, at_once: bool = False) -> Plan:
+    return Plan(program, range(len(program.inputs)), flat=flat, at_once=at_once)
 
 
 def _with_singles(program: Program, numbers: Sequence[int]) -> Program:

@@ -48,6 +48,8 @@ class Traced(NamedTuple):
 class Tracing(Recording):
     """See the module. Enter it, run the function on the Tensors of `argument`, leave it, ask for `traced`."""
 
+    at_once = False                # whether the plan is to be machine code from the start
+
     def __init__(self) -> None:
         self._tape = machine.Tape()
         self._tape._flags |= layout.K_WHOLE

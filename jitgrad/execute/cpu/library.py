@@ -29,6 +29,7 @@ LONG_ELEMENTS, LONG_PRODUCTS = 1 << 16, 1 << 22
 _BODIES = (Kind.ELEMENTWISE, Kind.REDUCE, Kind.SCAN)     # in the scalar language: two builds of each
 
 _addresses: dict[tuple[Any, ...], int] = {}
+_noted: dict[int, int] = {}                    # form -> its struct without a kernel
 _structs: list[np.ndarray] = immortal([])      # params and form structs live as long as the process
 
 
@@ -40,6 +41,16 @@ def realise(f: Form) -> int:
     return f.address
 
 
+def noted(f: Form) -> int:
+    """Address of a struct of the form for rows that are noted, not run: it may be one without a kernel."""
+    if f.address:
+        return f.address
+    with TABLES:
+        if f.id not in _noted:
+            _noted[f.id] = _form_words(f, _flags(f, _index(f)), (0, []))
+        return _noted[f.id]
+
+
 def keep(words: Sequence[int]) -> int:
     """Words at an address that stays."""
     block = np.array(words or [0], np.int64)
@@ -47,15 +58,23 @@ def keep(words: Sequence[int]) -> int:
     return int(block.ctypes.data)
 
 
-def _struct(f: Form) -> int:
+def _index(f: Form) -> Index | None:
+    return f.prim.body(*f.avals, **f.params) if f.prim.kind is Kind.MOVE else None
+
+
+def _flags(f: Form, index: Index | None) -> int:
     flags = 0
     if f.differentiable:
         flags |= layout.GUARDED if f.missing else layout.DIFFERENTIABLE
-    index = f.prim.body(*f.avals, **f.params) if f.prim.kind is Kind.MOVE else None
+    return flags | layout.VIEW if index is not None and _is_view(index) else flags
+
+
+def _struct(f: Form) -> int:
+    index = _index(f)
+    flags = _flags(f, index)
     if f.prim.kind is Kind.HIGHER and not f.prim.runner:
         return _form_words(f, flags, (0, []))
-    if index is not None and _is_view(index):
-        flags |= layout.VIEW
+    if index is not None and flags & layout.VIEW:
         # eager calls read the byte offset only; a Plan that cannot alias copies with the rest
         words = _strided_words(f.outs[0], index)
         kernel: Kernel = (NATIVE["move"], [index.offset * f.outs[0].dtype.itemsize, *words])
@@ -80,6 +99,7 @@ def _is_view(index: Index) -> bool:
         zip(index.shape, index.strides, contiguous_strides(index.shape), strict=True))
 
 
+@functools.cache
 def work(f: Form) -> int:
     """A rough count of elements touched."""
     if f.prim.runner:

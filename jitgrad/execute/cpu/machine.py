@@ -156,7 +156,7 @@ class Machine:
 
     def noted(self, form: Form, operands: Sequence[Any], outs: Sequence[Any]) -> None:
         if types.get_state(layout.S_RECORDERS):
-            types.row_note(form.address or library.realise(form), tuple(operands), tuple(outs))
+            types.row_note(library.noted(form), tuple(operands), tuple(outs))
 
 
 _turn = itertools.count()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
@@ -38,13 +38,12 @@ class _FormTable:
         self.kernels = np.zeros(0, _int)
         self.params = np.zeros(0, _int)
         self.views = np.zeros(0, _int)
-        self.work = np.zeros(0, _int)
         self.known = np.zeros(0, _int)
 
     def learn(self, ids: np.ndarray) -> None:
         """Fill the columns for these forms, compiling kernels where needed."""
         if len(self.known) < len(FORMS):
-            for name in ("kernels", "params", "views", "work", "known"):
+            for name in ("kernels", "params", "views", "known"):
                 setattr(self, name, grown(getattr(self, name), len(FORMS)))
         for i in sorted({*ids[self.known[ids] == 0].tolist()}):      # np.unique would import numpy.ma
             made = FORMS[i]
@@ -54,7 +53,6 @@ class _FormTable:
             if peek(struct + layout.F_FLAGS) & layout.VIEW:
                 self.views[i] = 1 + peek(int(self.params[i]))
                 self.params[i] += layout.WORD
-            self.work[i] = library.work(made)
             self.known[i] = 1
 
 
@@ -78,9 +76,10 @@ class Plan:
     """A Program ready to run: instructions, arena size, constants, and the struct that the machine reads."""
 
     def __init__(self, program: Program, inputs: Sequence[int], words: bytes = b"", hashed: int = 0,
-                 row: Form | None = None, flat: Program | None = None) -> None:
+                 row: Form | None = None, flat: Program | None = None, at_once: bool = False) -> None:
         """``inputs[i]``: which of the caller's values is the Program's i-th input; ``row``: what a run of it is on
-        tapes, a `call` by default; ``flat``: a Program of the same inputs and results to run in its place.
+        tapes, a `call` by default; ``flat``: a Program of the same inputs and results to run in its place;
+        ``at_once``: be machine code from the start, and on the sweep only if that cannot be.
         """
         self.program = program
         self.words = words
@@ -96,9 +95,6 @@ class Plan:
         self._outs = np.array([*outs, 0], _int)
         self._avals = np.append(flat.avals[flat.inputs], 0).astype(_int)
         self._pointers = np.array([*(t._data for t in self.constants), 0], _int)
-        self._code, count, arena, work, guards = instructions(flat)
-        self.guards = guards                     # instructions that are guards, in order
-        self._guards = np.array([*guards, 0], _int)
         self.machine: Any = None                 # its machine code, once that runs
         struct = np.zeros(layout.P_BYTES // 8, _int)
         self.struct = struct
@@ -106,17 +102,40 @@ class Plan:
         AT[self.address] = self
         for word, value in (
                 (layout.P_HASH, hashed), (layout.P_WORDS, self._words.ctypes.data),
-                (layout.P_WORD_COUNT, len(self._words)), (layout.P_CODE, self._code.ctypes.data),
-                (layout.P_CODE_COUNT, count), (layout.P_ARENA, arena), (layout.P_INPUTS, self._inputs.ctypes.data),
+                (layout.P_WORD_COUNT, len(self._words)), (layout.P_INPUTS, self._inputs.ctypes.data),
                 (layout.P_INPUT_COUNT, len(inputs)), (layout.P_OUTPUTS, self._outs.ctypes.data),
                 (layout.P_OUTPUT_COUNT, len(results)), (layout.P_CONSTANTS, self._pointers.ctypes.data),
                 (layout.P_CONSTANT_COUNT, len(self.constants)), (layout.P_AVALS, self._avals.ctypes.data),
-                (layout.P_GUARDS, self._guards.ctypes.data), (layout.P_GUARD_COUNT, len(guards)),
-                (layout.P_COLD, COLD if 0 < len(flat) <= MOST_ROWS and config.machine_code() == "hot" else 0),
-                (layout.P_FLAGS, layout.LONG if work >= library.LONG_ELEMENTS else 0)):
+                (layout.P_FLAGS, layout.LONG if self._work() >= library.LONG_ELEMENTS else 0)):
             poke(self.address + word, int(value))
-        if config.machine_code() == "1":
-            _compiling().compiled(self)
+        wanted = config.machine_code()
+        self._guarded(range(int((flat.op == BY_NAME["guard"].code).sum())))
+        if not (at_once and wanted != "0" and _compiling().compiled(self)):
+            self._sweep()
+            if wanted == "1":
+                _compiling().compiled(self)
+            elif wanted == "hot" and 0 < len(flat) <= MOST_ROWS:
+                poke(self.address + layout.P_COLD, COLD)
+
+    def _work(self) -> int:
+        """A rough count of elements touched."""
+        counts = np.bincount(self.flat.attr)
+        return sum(library.work(FORMS[f]) * int(counts[f]) for f in np.flatnonzero(counts).tolist())
+
+    def _sweep(self) -> None:
+        """Run as instructions of the sweep."""
+        self._code, count, arena, guards = instructions(self.flat)
+        self._guarded(guards)
+        poke(self.address + layout.P_ARENA, arena)
+        at = layout.P_CODE // layout.WORD
+        self.struct[at: at + 2] = self._code.ctypes.data, count
+
+    def _guarded(self, guards: Iterable[int]) -> None:
+        """What the status of a run calls each of the guards, in order."""
+        self.guards = [*guards]
+        self._guards = np.array([*self.guards, 0], _int)
+        poke(self.address + layout.P_GUARDS, int(self._guards.ctypes.data))
+        poke(self.address + layout.P_GUARD_COUNT, len(self.guards))
 
     def swap(self, machine: Any) -> None:
         """Run machine code from now on (see `engine`). The sweep reads both words of it while the lock is held."""
@@ -144,10 +163,7 @@ class Plan:
     def recordable(self) -> Form:
         """Let runs of this plan appear on outer tapes; the form of such a row."""
         if self._row is None:
-            program = self.program
-            live = [v for v in program.results.tolist() if v >= 0]
-            self._row = form(CALL, [program.aval(v) for v in program.inputs.tolist()],
-                             {"program": with_results(program, live)})
+            self._row = _call_of(self.program)
         if not peek(self.address + layout.P_CALL):
             poke(self.address + layout.P_CALL, library.realise(self._row))
         return self._row
@@ -158,14 +174,25 @@ class Plan:
         if all(getattr(t, "_data", True) for t in values):
             results: list[Any] = types.plan_run(self.address, tuple(values))
             return results
-        outs = dispatch(made, values) if made.outs else ()
-        live = iter(outs if isinstance(outs, tuple) else (outs,))
-        return [next(live) if v >= 0 else None for v in self.program.results.tolist()]
+        return _called(made, self.program, values)
+
+
+def _call_of(program: Program) -> Form:
+    """The row that stands for a run of a Program."""
+    live = [v for v in program.results.tolist() if v >= 0]
+    return form(CALL, [program.aval(v) for v in program.inputs.tolist()], {"program": with_results(program, live)})
+
+
+def _called(made: Form, program: Program, values: Sequence[Any]) -> list[Any]:
+    """What a recorded row leaves, in the places of the Program's results."""
+    outs = dispatch(made, values) if made.outs else ()
+    live = iter(outs if isinstance(outs, tuple) else (outs,))
+    return [next(live) if v >= 0 else None for v in program.results.tolist()]
 
 
 def instructions(flat: Program, first_result: int = -1, first_const: int = -1,
-                 ) -> tuple[np.ndarray, int, int, int, list[int]]:
-    """Code words, instructions, arena bytes, a rough count of elements touched, and which instructions are guards.
+                 ) -> tuple[np.ndarray, int, int, list[int]]:
+    """Code words, instructions, arena bytes, and which instructions are guards.
 
     The table of pointers begins with the inputs; by default the results follow, then the constants.
     """
@@ -196,7 +223,7 @@ def instructions(flat: Program, first_result: int = -1, first_const: int = -1,
             *np.zeros((3, n_values + 1), _int), *np.zeros((2, n_values + 2), _int), code, ordinals, made)
         assert status == memory.DONE
         guards = ordinals[:-1][flat.op == BY_NAME["guard"].code].tolist()
-        return code, int(made[memory.M_COUNT]), int(made[memory.M_ARENA]), int(_forms.work[attr].sum()), guards
+        return code, int(made[memory.M_COUNT]), int(made[memory.M_ARENA]), guards
 
 
 # ---- the table of plans by signature ---------------------------------------------------------------
@@ -277,6 +304,13 @@ def plan_of(program: Program) -> Plan:
 def plan_of_row(made: Form) -> Plan:
     """The plan that runs the Program of a row, and appears on tapes as that row."""
     return Plan(made.params["program"], range(len(made.avals)), row=made)
+
+
+def recorded_gradient(words: bytes, values: Sequence[Any], n_targets: int, with_seeds: bool,
+                      n_sources: int) -> list[Any]:
+    """A walk's gradients where some of these values are dry: a row, for which nothing is planned."""
+    back, saved = backward_of(np.frombuffer(words, np.int64), list(values), n_targets, with_seeds, n_sources)
+    return _called(_call_of(back), back, [values[i] for i in saved])
 
 
 def plan_for(words: bytes, values: Sequence[Any], hashed: int, n_targets: int, with_seeds: bool,
