@@ -147,7 +147,8 @@ def show(processes: list[Process]) -> None:
         print(f"\n### memory: the peak of a fresh process that makes a row's inputs and takes {TURNS} turns, above its "
               "peak after the import, MB\n\n| row | library | median | min |\n|---|---|--:|--:|")
         for p in memory:
-            print(f"| {p.row} | {p.library}{", " if p.label else ""}{p.label} | {statistics.median(p.peak):.1f} | {min(p.peak):.1f} |")
+            print(f"| {p.row} | {', '.join(filter(None, (p.library, p.label)))} | {statistics.median(p.peak):.1f} | "
+                  f"{min(p.peak):.1f} |")
     sys.stdout.flush()
 
 

@@ -34,6 +34,7 @@ class Kind(Enum):
 
 
 GUARD_FAILED = 255             # what the kernel of a guard that does not hold returns; no other kernel does
+KERNEL_RAISED = 254            # what the kernel of a user's function returns that raised an exception
 ACCUMULATING = (Kind.REDUCE, Kind.SCAN, Kind.CONTRACT, Kind.INDEX)     # errors count against the sum of magnitudes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -47,6 +48,34 @@ class FunctionMethods:
         ([2.0, 4.0], 1)
         """
         self._impl.warmup(args, kwargs)
+
+    def njit(self, *example_args: Any, out: bool = False) -> Any:
+        """The call with arguments like these, as machine code for functions that `numba.njit` compiles.
+
+        It takes C-contiguous arrays (or Tensors) of the shapes and dtypes of the example, numbers, and tuples of such
+        for tuples, lists and dicts, all by position; it returns new arrays and numbers, in tuples. What else was given
+        is as it was. With ``out`` the caller gives memory for the arrays that it returns, in order, after arguments.
+        It needs no GIL, and threads may share it. Variables are read and assigned as in Python, of which the latter
+        takes the GIL for a moment; who assigns the same Variable in two threads may miss an assignment.
+
+        Raises TypeError for what cannot run without Python. Where Numba compiles a call: TypingError for other dtypes
+        and numbers of axes. In a call, for `except Exception` of Numba's as well: ValueError for another shape or
+        layout, RuntimeError where a number is not the one that Python went by, IndexError, MemoryError.
+
+        >>> import numba
+        >>> import numpy as np
+        >>> import jitgrad as jg
+        >>> slope = jg.function(jg.grad(lambda x: jg.sum(x * x))).njit(np.ones(3))
+        >>> @numba.njit(nogil=True)
+        ... def descend(x, steps):
+        ...     for _ in range(steps):
+        ...         x = x - 0.25 * slope(x)
+        ...     return x
+        >>> descend(np.array([1., 2., 4.]), 2)
+        array([0.25, 0.5 , 1.  ])
+        """
+        above = importlib.import_module("jitgrad.interop.numba.compiled")     # this layer is for all, that one for few
+        return above.njit(self, example_args, out)
 
     def show(self) -> str:
         """Every trace as two tables: its rows with value, op, operands, type, bytes and the source line that made

@@ -292,7 +292,7 @@ class Recorded:
             return found
         after = {key: v._value for key, (v, _) in before.items()}
         for v, value in before.values():
-            v._value, v._epoch = value, 0
+            machine.variable_hold(v, value)
         answer = self.f(*args, **kwargs)
         wrong = differs(found, answer) or next((f"the Variable {v.name!r}" for key, (v, _) in before.items()
                                                 if differs(after[key], v._value)), "")

@@ -130,16 +130,16 @@ class Entry:
         self.program = traced.program
         self.answer = answer
         self.traced = traced
-        self.flat = _simplified(traced.program)
+        self.flat = simplified(traced.program)
         shared = {row[2] for row in self.arguments.instructions if row[0] == "tensor"}
         first = len(self.arguments.inputs)
         self._views = views(self.flat, shared | set(range(first, first + len(traced.variables))))
         numbers = [row[2] for row in self.arguments.instructions if row[0] == "float"]
-        run = _with_singles(_without(self.flat, self._views), numbers)
+        run = with_singles(_without(self.flat, self._views), numbers)
         self.plan = _plan(traced.program, run, call.tracing.at_once)
         self._links: list[tuple[int, Entry]] = []
         self.watches: list[Any] = []                 # weak references that tell when an object dies
-        self._guards = _guards_of(self.plan.flat)
+        self._guards = guards_of(self.plan.flat)
         self._versions = self._present()
         self._word = VERSIONS.tolist()
         self.trace = self._trace()
@@ -215,7 +215,7 @@ class Entry:
         program = self.program
         floats = [i for i, v in enumerate(program.inputs.tolist()) if is_float(program.aval(v).code)]
         whole = with_residuals(program, floats)
-        self.trace.record_with(_plan(whole, _simplified(whole)))
+        self.trace.record_with(_plan(whole, simplified(whole)))
         return True
 
     # ---- in words ----
@@ -240,7 +240,7 @@ class Entry:
         return ""
 
 
-def _guards_of(program: Program) -> list[tuple[str, bool]]:
+def guards_of(program: Program) -> list[tuple[str, bool]]:
     """Where Python read the number that each guard checks, and whether it is a truth value."""
     rows = np.flatnonzero(program.op == BY_NAME["guard"].code).tolist()
     checked = [program.row(r)[0].avals[0] for r in rows]
@@ -298,7 +298,7 @@ def differs(a: Any, b: Any) -> str:
     return ""
 
 
-def _simplified(program: Program) -> Program:
+def simplified(program: Program) -> Program:
     with aside():
         return simplify(program, backend.current().run)
 
@@ -307,7 +307,7 @@ def _plan(program: Program, flat: Program, at_once: bool = False) -> Plan:
     return Plan(program, range(len(program.inputs)), flat=flat, at_once=at_once)
 
 
-def _with_singles(program: Program, numbers: Sequence[int]) -> Program:
+def with_singles(program: Program, numbers: Sequence[int]) -> Program:
     """The Program with inputs in float32, of those at these positions that are read in float32 only."""
     avals, operands, results = program.avals.copy(), program.operands.copy(), program.results.copy()
     first = program.first_operand[:-1]

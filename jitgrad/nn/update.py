@@ -52,8 +52,7 @@ class Update:
             return
         results = types.plan_run(self._address, (*[v._value for v in self._variables], *given))
         for v, value in zip(self._state, results, strict=True):
-            v._value = value
-            v._epoch = 0
+            types.variable_hold(v, value)
 
     def _watched(self, given: Sequence[Any]) -> None:
         """A step that the open tapes of this thread do not see, though a function that is recorded does."""

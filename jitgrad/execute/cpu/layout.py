@@ -47,7 +47,9 @@ V_SOURCE = 56                  # the walk of which it is a source ...
 V_FIRST = 64                   # ... and the Tensor read there: 0 none yet, 1 several
 V_EXPLICIT = 72                # the walk whose tape watches it by name
 V_SERIAL = 80                  # order of construction
-V_SIZE = 88
+V_PIN = 88                     # memory that has the elements too, for code that has no GIL to hold a Tensor with, or 0:
+V_PINNED = 64                  # bytes before them, which say how many bytes they are and begin with their block
+V_SIZE = 96
 V_TRAINABLE = 1
 V_WATCHED = 2                  # a tape asked for it by name
 
@@ -355,6 +357,7 @@ D_ITEM, D_NDIM, D_FORMAT, D_SHAPE = 0, 8, 16, 24
 
 NO_MEMORY = -1                 # status of a kernel or a sweep that gets no memory to work in,
 INTERRUPTED = -2               # of one that a signal handler stopped: its exception is set
+NO_THREAD = -3                 # of a call outside Python that assigns Variables on a thread which Python does not know
 ORDINAL = 8                    # a sweep that a guard stops says GUARD_FAILED + (number of the instruction << ORDINAL)
 
 # What a row that chooses a Program is given (see native/loops.py) ...
@@ -372,6 +375,18 @@ Y_IN, Y_OUT, Y_SLOT, Y_GIVEN, Y_BYTES, Y_ROOM, Y_WIDTH = range(0, 56, 8)      # 
 X_WORD, X_STAGE, X_WHERE, X_STRIDE, X_WIDTH = range(0, 40, 8)                 # of a stream
 POLL_WORK = 1 << 24            # work between two looks for a signal: about 10 ms
 LOOP_BYTES = 4096              # working memory of a row that loops or chooses lies on the stack up to here
+
+# A recorded call as code without Python calls it (see native/foreign.py). The caller reads the first words
+Z_RUN, Z_OBJECT = 0, 8         # the function of ours by address, the Python object
+Z_SHAPES = 16                  # pointer to the lengths of all arguments' and then all results' axes, in one row
+Z_CODE, Z_COUNT, Z_ARENA = 24, 32, 40          # as in a Plan; the arena has room for what is assigned alone, too
+Z_WORDS = 48                   # of the table: arguments, what is read where it lies, results, constants
+Z_GIVEN, Z_FIXED_COUNT, Z_FIXED, Z_RESULTS, Z_CONSTANT_COUNT, Z_CONSTANTS = range(56, 104, 8)
+Z_OWN_COUNT, Z_OWN = 104, 112  # results after those that the caller gives memory for: their offsets in the arena
+Z_ASSIGNED_COUNT, Z_ASSIGNED = 120, 128        # pairs: a Variable, the number of the result that it is to hold
+Z_OUTPUTS = 136                # as in a Plan
+Z_BYTES = 144
+FOREIGN_ARENA = 16384          # working memory lies on the caller's stack up to here
 
 # What a walk answers. ALONE: a target is a source too, and nothing else about it is known to the tape; SHORT: no memory
 # DRY: an input has no elements

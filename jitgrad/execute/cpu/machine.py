@@ -16,7 +16,7 @@ from jitgrad.core.aval import AVALS, Aval
 from jitgrad.core.errors import user_error
 from jitgrad.core.form import FORMS, Form
 from jitgrad.core.lock import TABLES
-from jitgrad.core.primitive import Kind, Primitive, contiguous_strides
+from jitgrad.core.primitive import KERNEL_RAISED, Kind, Primitive, contiguous_strides
 from jitgrad.core.program import programs_in
 from jitgrad.core.recorder import NO_NUMBER, active, no_number
 from jitgrad.execute.cpu import layout, library, types
@@ -133,8 +133,7 @@ class Machine:
     def assign_now(self, variable: Any, value: Any) -> None:
         if value._data == 0:
             raise no_number(f"assign: a Tensor of a dry recording has no numbers for {variable.name!r}")
-        variable._value = value
-        variable._epoch = 0
+        types.variable_hold(variable, value)
 
     def recordings(self, change: int) -> None:
         (types.recording_enter if change > 0 else types.recording_leave)()
@@ -205,7 +204,8 @@ def _kernel_failed(form: int, code: int) -> None:
         raise user_error(RuntimeError, "a guard of the recorded program does not hold: a value is not the one that was "
                                        "expected")
     sentence = _sentence(made, code) if made else "an operation of the recorded program failed"
-    raise user_error(IndexError, f"{made.prim.name}: {sentence}{operands}" if made else sentence)
+    kind = RuntimeError if code == KERNEL_RAISED else IndexError
+    raise user_error(kind, f"{made.prim.name}: {sentence}{operands}" if made else sentence)
 
 
 def _too_large(form: int, _: int) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 BUILTINS = {                     # become builtins of Python, called as (self, args, count)
     "calls": ("run_form", "row_note", "read_note", "recording_enter", "recording_leave"),
-    "values": ("variable_read", "tensor_make"),
+    "values": ("variable_read", "variable_hold", "variable_pin", "tensor_make"),
     "tapes": ("tape_start", "tape_stop", "tape_release", "tape_watch", "thread_log", "note_frames", "append_cut"),
     "inside": ("tape_variables", "tape_reads", "tape_watches", "open_tapes", "log_rows", "log_row"),
     "sweep": ("plan_run", "fill_rows"),
@@ -27,10 +27,11 @@ INNER = {                        # slots and methods of types, kernels, function
     "gradient": ("tape_gradient",),
     "functions": ("function_new", "function_get", "function_traverse", "function_clear", "function_dealloc"),
     "replay": ("function_vectorcall",),
+    "foreign": ("foreign_run",),
 }
 
 
-LATER = ("functions", "replay", "loops")
+LATER = ("functions", "replay", "loops", "foreign")
 
 
 def names(later: bool) -> dict[str, str]:

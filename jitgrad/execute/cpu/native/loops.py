@@ -13,6 +13,7 @@ from jitgrad.execute.cpu.native.raw import (
     copy,
     gil_ensure,
     gil_release,
+    gil_thread,
     load,
     load_i8,
     release,
@@ -198,6 +199,8 @@ def interrupted(work):
         store(st + lay.S_POLL, left)
         return False
     store(st + lay.S_POLL, lay.POLL_WORK)
+    if gil_thread() == 0:
+        return False                     # Python does not know it: who has the GIL may wait for this thread
     thread = gil_ensure()
     stopped = check_signals() != 0
     gil_release(thread)

@@ -79,6 +79,7 @@ no_memory = c_function("PyErr_NoMemory")        # sets MemoryError; 0
 error_clear = c_function("PyErr_Clear", result=None)
 gil_ensure = c_function("PyGILState_Ensure", result=i32)
 gil_release = c_function("PyGILState_Release", i32, result=None)
+gil_thread = c_function("PyGILState_GetThisThreadState")
 check_signals = c_function("PyErr_CheckSignals", result=i32)
 thread_state = c_function("PyThreadState_Get")
 save_thread = c_function("PyEval_SaveThread")

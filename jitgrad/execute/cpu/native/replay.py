@@ -31,6 +31,7 @@ from jitgrad.execute.cpu.native.tensors import (
     INT64,
     append_row,
     current_log,
+    hold,
     in_recording,
     tensor_new,
     view_new,
@@ -244,10 +245,7 @@ def finish(st, trace, work, outs, apart):
         store(fresh + 8 * i, o)
     for i in range(n):
         variable = load(load(trace + lay.E_ASSIGNED) + 24 * i)
-        old = load(variable + lay.V_VALUE)
-        store(variable + lay.V_VALUE, load(fresh + 8 * i))
-        store(variable + lay.V_EPOCH, 0)
-        store(fresh + 8 * i, old)
+        store(fresh + 8 * i, hold(variable, load(fresh + 8 * i)))
     answered(st, trace)
     answer = answer_of(trace, work + load(trace + lay.E_REGISTERS), work + load(trace + lay.E_STACK), outs)
     drop(fresh, n)

@@ -11,6 +11,7 @@ from jitgrad.execute.cpu.native.frames import note_frame
 from jitgrad.execute.cpu.native.pool import take_block, take_small
 from jitgrad.execute.cpu.native.raw import (
     call_kernel,
+    copy,
     decref,
     error_clear,
     error_occurred,
@@ -91,6 +92,18 @@ def current_log(st):
         if load(table + 16 * i) == me:
             return load(table + 16 * i + 8)
     return 0
+
+
+def hold(variable, value):
+    """Let a Variable hold a Tensor, whose reference it takes; the one it held before is the caller's now."""
+    old, pin = load(variable + lay.V_VALUE), load(variable + lay.V_PIN)    # other threads may have run
+    store(variable + lay.V_VALUE, value)
+    store(variable + lay.V_EPOCH, 0)
+    if pin != 0 and load(value + lay.T_DATA) != 0:
+        size = load(pin - lay.V_PINNED + 8)
+        if load(value + lay.T_SIZE) * item_bytes(load(value + lay.T_DTYPE)) == size:
+            copy(pin, load(value + lay.T_DATA), size)
+    return old
 
 
 def in_recording(st):

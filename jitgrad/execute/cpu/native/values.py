@@ -9,6 +9,7 @@ from jitgrad.execute.cpu.native.raw import (
     bool_new,
     buffer_fill,
     clear_weak,
+    copy,
     decref,
     error_occurred,
     float_new,
@@ -20,7 +21,10 @@ from jitgrad.execute.cpu.native.raw import (
     load_i32,
     long_new,
     long_value,
+    no_memory,
     object_free,
+    release,
+    resize,
     stack,
     state,
     store,
@@ -32,6 +36,7 @@ from jitgrad.execute.cpu.native.tensors import (
     FLOAT64,
     INT32,
     execute,
+    hold,
     in_recording,
     item_bytes,
     tell,
@@ -209,6 +214,9 @@ def variable_dealloc(o):
     if load(o + lay.V_WEAK) != 0:
         clear_weak(o)
     value, name, kind = load(o + lay.V_VALUE), load(o + lay.V_NAME), load(o + lay.TYPE)
+    pin = load(o + lay.V_PIN)
+    if pin != 0:
+        release(load(pin - lay.V_PINNED))
     object_free(o)
     if value != 0:
         decref(value)
@@ -239,10 +247,7 @@ def assign(variable, delta, operator, general):
             store(call + 8, delta)
             new = execute(form, call)
             if new != 0:
-                old = load(variable + lay.V_VALUE)       # other threads may have run
-                store(variable + lay.V_VALUE, new)
-                store(variable + lay.V_EPOCH, 0)
-                decref(old)
+                decref(hold(variable, new))
                 incref(variable)
                 new = variable
             return new
@@ -250,6 +255,34 @@ def assign(variable, delta, operator, general):
     store(call, variable)
     store(call + 8, delta)
     return vectorcall(load(st + general), call, 2, 0)
+
+
+def variable_hold(unused, args, count):
+    """variable_hold(variable, Tensor): let it hold that from now on; tapes see the next read."""
+    value = load(args + 8)
+    incref(value)
+    decref(hold(load(args), value))
+    r = load(state() + lay.S_NONE)
+    incref(r)
+    return r
+
+
+def variable_pin(unused, args, count):
+    """variable_pin(variable): the address where its elements can be read without the GIL, as long as it lives."""
+    variable = load(args)
+    pin = load(variable + lay.V_PIN)
+    if pin == 0:
+        value = load(variable + lay.V_VALUE)
+        size = load(value + lay.T_SIZE) * item_bytes(load(value + lay.T_DTYPE))
+        block = resize(0, size + 3 * lay.V_PINNED)
+        if block == 0:
+            return no_memory()
+        pin = ((block + 63) & -64) + lay.V_PINNED
+        store(pin - lay.V_PINNED, block)
+        store(pin - lay.V_PINNED + 8, size)
+        copy(pin, load(value + lay.T_DATA), size)
+        store(variable + lay.V_PIN, pin)
+    return long_new(pin)
 
 
 def variable_assign_add(variable, delta):
