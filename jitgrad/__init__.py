@@ -65,6 +65,7 @@ from jitgrad.ops.statistics import *
 
 if _TYPE_CHECKING:
     from jitgrad.frontend.function import function as function
+    from jitgrad.interop.numba.op import numba_op as numba_op
 
 Tensor: _Any = _Machine.Tensor
 Variable: _Any = _Machine.Variable
@@ -83,6 +84,9 @@ def __getattr__(name: str) -> _Any:
     if name == "function":                         # nor is this, which brings machine code of its own
         from jitgrad.frontend.function import function
         return globals().setdefault(name, function)
+    if name == "numba_op":                         # nor this, which brings Numba
+        from jitgrad.interop.numba.op import numba_op
+        return globals().setdefault(name, numba_op)
     if name in _ops.public():                       # an entry that was added later
         return _ops.public()[name]
     raise AttributeError(f"module 'jitgrad' has no attribute {name!r}")

@@ -135,7 +135,8 @@ class _Facts:
         kind = made.prim.kind
         self.out = made.outs[0] if len(made.outs) == 1 else None
         self.holds = any(True for _ in programs_in(made.params))
-        self.pure = not has_effects(made) and (kind is not Kind.HIGHER or self.holds)     # else it has a Python rule
+        ruled = kind is Kind.HIGHER and not self.holds and not made.prim.runner       # it has a Python rule
+        self.pure = not has_effects(made) and not ruled
         room = max(SMALL, sum(a.nbytes for a in made.avals))
         self.foldable = (self.pure and kind is not Kind.HIGHER and self.out is not None and not made.prim.errors
                          and self.out.nbytes <= room)
