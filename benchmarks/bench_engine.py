@@ -52,7 +52,7 @@ def _process(what: str, row: str, cold: bool = False) -> fresh.Process:
 
 
 def track_first_call_cold() -> float:
-    """An SGD step as machine code, with an empty object cache."""
+    """An SGD step as machine code, compiled ahead, with an object cache that has nothing of it."""
     return _process("first-call", "mlp", cold=True).first[-1]
 
 

@@ -16,8 +16,9 @@ import pytest
 import jitgrad as jg
 from jitgrad import __version__, config
 from jitgrad.__main__ import COMMANDS, main
-from jitgrad.commands import bytes_in_words, info, ops
+from jitgrad.commands import info, ops
 from jitgrad.core.primitive import BY_NAME, Kind, missing
+from jitgrad.core.sizes import bytes_in_words
 from jitgrad.execute.cpu import cache
 
 
