@@ -195,3 +195,16 @@ def test_nans_are_looked_for_once_the_switch_is_on(inf):
     assert (f.cache_info()[:2], float(w)) == ((3, 1), 9.0)
     w.assign(1.0)
     assert [told(f(good) - w) for _ in range(3)] == want and f.cache_info()[:2] == (6, 1)
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["recorded", "ahead"])
+def test_a_program_holds_nothing_of_the_rules_that_were_applied_on_the_way(ahead):
+    """Deriving a loop runs rules on dry Tensors, of which the recording of the function sees nothing."""
+    def loss(p):
+        c, _ = jg.scan(lambda c, _: (c * p[0] + p[1] * jg.sin(c), None), jg.ones(3), None, length=5)
+        return jg.sum(c)
+    f = jg.function(jg.value_and_grad(loss), eager_compile=ahead)
+    f(jg.constant([0.5, 0.25]))
+    (entry,) = f._impl.entries
+    assert all(t._data for t in entry.program.constants.values())
+    assert "scan" in f.show()

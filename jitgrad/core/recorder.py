@@ -6,6 +6,7 @@ its own dry Tensors, and takes values from around it as inputs.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -102,9 +103,10 @@ class Recorder(Recording):
     """
 
     _aside: Sequence[Any] = ()
-    _tapes = 0                     # that were open before; rows are for those opened inside
+    _tapes = sys.maxsize           # that were open before; rows are for those opened inside, of none without a `with`
 
     def __enter__(self) -> Any:
+        self._tapes = 0
         self._aside = backend.current().suspend()
         return super().__enter__()
 

@@ -22,7 +22,7 @@ from jitgrad.frontend.tracing import Tracing
 class _Rows(Recorder):
     """Takes the rows of dry Tensors, and shows all of them to the tape of the recording around it."""
 
-    _tapes = -1
+    _tapes = -1                    # all of them
 
     def __enter__(self) -> Any:
         return Recording.__enter__(self)
