@@ -11,6 +11,7 @@ from jitgrad.core.recorder import Recorder
 
 SHAPES = [(), (1,), (5,), (16,), (3, 10), (7, 33), (2, 3, 5), (4, 1, 6), (32, 64), (5000,), (3, 4100), (130,), (2, 70),
           (1, 9), (9, 1)]
+TINY = [(), (1,), (2,), (3,), (4,), (2, 2), (1, 3), (2, 1), (1, 1, 4)]
 LARGE = [(300_000,), (500, 600), (40, 9000), (3, 100_000), (20_000, 7), (64, 16, 300)]
 ONE = [jg.exp, jg.tanh, jg.sin, jg.square, jg.abs, lambda x: -x, lambda x: x * 0.5 + 1.0,
        lambda x: jg.where(x > 0.3, x, 0.1), lambda x: jg.log(jg.abs(x) + 1.0),
@@ -36,9 +37,16 @@ def _two(rng, x, y):
 def _moved(rng, x):
     if x.ndim == 0:
         return x + 1.0
-    if rng.random() < 0.3:
+    kind = rng.integers(7)
+    if kind == 0:
         return jg.reshape(x, (-1,))
-    return x[..., None] if rng.random() < 0.5 and x.ndim < 8 else x[1:] if x.shape[0] > 1 else x[:]
+    if kind == 1:
+        return jg.concat([x, x[:1] * 2.0]) if x.size < 1000 else x[:]
+    if kind == 2:
+        return jg.flip(x, axis=int(rng.integers(x.ndim)))
+    if kind == 3:
+        return jg.matrix_transpose(x) if x.ndim > 1 else jg.stack([x, x]) if x.size < 1000 else x[:]
+    return x[..., None] if kind < 6 and x.ndim < 8 else x[1:] if x.shape[0] > 1 else x[:]
 
 
 def _folded(rng, x):

@@ -15,7 +15,7 @@ from jitgrad.execute.cpu import compiling
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.testing import tolerances
 from jitgrad.transform import control
-from nests import LARGE, arguments, random_nests
+from nests import LARGE, TINY, arguments, random_nests
 from programs import arguments as tame_arguments
 from programs import random_body, random_program, recorded
 from table import ENTRIES, dtypes_of, ident, samples
@@ -84,6 +84,15 @@ def test_random_nests(block):
     for seed in range(30 * block, 30 * block + 30):
         rng = np.random.default_rng(seed)
         program = random_nests(rng, int(rng.integers(3, 40)))
+        both(program, arguments(program, rng))
+
+
+@pytest.mark.parametrize("block", range(6))
+def test_random_straight_code(block):
+    """What has few elements is computed one by one."""
+    for seed in range(30 * block, 30 * block + 30):
+        rng = np.random.default_rng([9, seed])
+        program = random_nests(rng, int(rng.integers(3, 60)), TINY)
         both(program, arguments(program, rng))
 
 

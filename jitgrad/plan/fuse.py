@@ -17,12 +17,13 @@ from typing import NamedTuple
 
 from jitgrad.core.aval import Aval
 from jitgrad.core.form import FORMS, Form
-from jitgrad.core.primitive import Index, Kind, contiguous_strides
+from jitgrad.core.primitive import BY_NAME, Index, Kind, contiguous_strides
 from jitgrad.core.program import Program
 from jitgrad.ops import scalar
 
 MOST_NODES = 4000              # of the bodies of one nest: code for the registers of one loop
 SMALL = 64                     # elements up to which nests without a value in common are one
+TINY = 4                       # elements of operands and results up to which a row is straight code
 LATEST = 8                     # nests of a size that a row is tried with
 CHUNK = 4096                   # elements of a row that are reduced before partial results meet
 
@@ -97,7 +98,16 @@ class Copy(NamedTuple):
         return (self,)
 
 
-Step = Call | Nest | Copy
+@dataclass(eq=False)
+class Straight:
+    """Rows on at most `TINY` elements each."""
+
+    at: int
+    members: list[Member] = field(default_factory=list)
+    nodes: int = 0
+
+
+Step = Call | Nest | Straight | Copy
 
 
 @functools.lru_cache(maxsize=4096)
@@ -157,6 +167,7 @@ class _Grouping:
         self.steps: list[Step] = []
         self.home: dict[int, int] = {}               # value -> number of the step that makes it
         self.lies: dict[int, tuple[int, int]] = {}
+        self.straight: Straight | None = None
         self.of_size: defaultdict[int, list[Nest]] = defaultdict(list)
 
     def operand(self, v: int) -> Operand:
@@ -172,9 +183,28 @@ class _Grouping:
                 self.lies[outs[0]] = value, before + offset
                 continue
             operands = tuple(map(self.operand, ids))
-            if not self._joined(made, operands, outs):
+            if not self._went_straight(made, operands, outs) and not self._joined(made, operands, outs):
                 self._append(Call(r, made, operands, outs))
         return self.steps
+
+    def _ready(self, operands: Iterable[Operand]) -> int:
+        """The last step that makes one of these."""
+        return max((self.home.get(o.value, -1) for o in operands), default=-1)
+
+    def _went_straight(self, made: Form, operands: tuple[Operand, ...], outs: tuple[int, ...]) -> bool:
+        if not _is_tiny(made):
+            return False
+        ready, kind = self._ready(operands), made.prim.kind
+        if kind is Kind.ELEMENTWISE and self._narrow_home(made, operands, ready) is not None:
+            return False
+        step, nodes = self.straight, _nodes_of(made)
+        if step is None or step.at < ready or step.nodes + nodes > MOST_NODES:
+            step = self.straight = Straight(len(self.steps))
+            self.steps.append(step)
+        step.nodes += nodes
+        step.members.append(Member(made, operands, outs, False, False))
+        self.home.update(dict.fromkeys(outs, step.at))
+        return True
 
     def _append(self, step: Step) -> None:
         for member in step.members:
@@ -190,7 +220,7 @@ class _Grouping:
             size, fold = made.avals[0].size, True
         else:
             return False
-        ready = max((self.home.get(o.value, -1) for o in operands), default=-1)
+        ready = self._ready(operands)
         nest = self._narrow_home(made, operands, ready) if not fold else None
         wide = nest is None
         nest = nest or self._wide_home(made, operands, size, ready, fold)
@@ -264,6 +294,20 @@ class _Grouping:
         for v in member.outs:
             nest.values[v] = member.wide
             self.home[v] = nest.at
+
+
+def _is_tiny(made: Form) -> bool:
+    kind = made.prim.kind
+    if not all(0 < a.size <= TINY for a in (*made.avals, *made.outs)) or made.prim.opaque:
+        return False
+    return kind in (Kind.ELEMENTWISE, Kind.MOVE, Kind.PLACE) or made.prim is BY_NAME["concat"] or (
+        kind is Kind.REDUCE and _folds_rows(made))
+
+
+def _nodes_of(made: Form) -> int:
+    """Nodes of the straight code of a row."""
+    kind = made.prim.kind
+    return len(body_of(made.id).nodes) * made.avals[0].size if kind in (Kind.ELEMENTWISE, Kind.REDUCE) else 1
 
 
 def _folds_rows(made: Form) -> bool:

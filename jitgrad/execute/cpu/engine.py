@@ -20,10 +20,11 @@ from jitgrad.execute.cpu.control import KEPT, Part
 from jitgrad.execute.cpu.lanes import Text, module
 from jitgrad.execute.cpu.nests import Writer
 from jitgrad.execute.cpu.shared import write_shared
+from jitgrad.execute.cpu.straight import StraightWriter
 from jitgrad.execute.cpu.types import NATIVE, peek
 from jitgrad.execute.cpu.walks import Walk, walk_of
 from jitgrad.plan import memory
-from jitgrad.plan.fuse import Call, Copy, Nest, Operand, Step, read_later, steps_of
+from jitgrad.plan.fuse import Call, Copy, Nest, Operand, Step, Straight, read_later, steps_of
 
 SYMBOL = "plan"
 _COPY = -1
@@ -81,8 +82,9 @@ def lay_out(program: Program, first_result: int, first_const: int) -> Laid:
     written, walks, reads = [], {}, []
     for k, (step, others) in enumerate(zip(steps, read_later(steps), strict=True)):
         outs = [v for m in step.members for v in m.outs]
-        if isinstance(step, Nest):
+        if isinstance(step, Nest | Straight):
             outs = [v for v in outs if v in others or v in kept]
+        if isinstance(step, Nest):
             walks[k] = walk_of(step, {*outs})
             for v, nbytes in _room(walks[k], free):  # for the nest's own use
                 outs.append(v)
@@ -196,6 +198,8 @@ class _Function:
                                                self.context(), self.name("parallel", NATIVE["parallel"])))
             else:
                 Writer(self.text, walk, lambda v: self.pointer(places[v]), written).all_rows()
+        elif isinstance(step, Straight):
+            StraightWriter(self.text, step, lambda v: self.pointer(places[v]), written).all_rows()
         elif isinstance(step, Copy):
             (o,), (v,) = step.operands, step.outs
             self.copy(self.pointer(places[v]), self.address(o, places), o.aval.nbytes)

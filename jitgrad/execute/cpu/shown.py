@@ -10,7 +10,7 @@ from jitgrad.core.sizes import bytes_in_words
 from jitgrad.execute.cpu import blas, engine, library, products
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.execute.cpu.walks import Walk
-from jitgrad.plan.fuse import Call, Copy, Nest, Step, bytes_read, bytes_written
+from jitgrad.plan.fuse import Call, Copy, Nest, Step, Straight, bytes_read, bytes_written
 
 _HEAD = ("step", "what it runs", "rows x length", "how", "reads", "writes")
 
@@ -55,7 +55,7 @@ def _what(step: Step) -> str:
     if isinstance(step, Copy):
         return "copy"
     names = [m.form.prim.name for m in step.members]
-    if isinstance(step, Nest):
+    if isinstance(step, Nest | Straight):
         return ", ".join(_counted(names))
     f = step.form
     return f"{names[0]} {' '.join(str(a.shape).replace(' ', '') for a in f.avals)}" if f.avals else names[0]
@@ -81,6 +81,8 @@ def _how(step: Step, walk: Walk | None) -> tuple[str, str]:
         passes = 1 + max(walk.turn.values())
         turns = "unrolled" if walk.short else f"{passes} pass{'es' if passes > 1 else ''}"
         return f"{step.rows} x {step.length}", f"{walk.lanes} lanes, {turns}{tasks}"
+    if isinstance(step, Straight):
+        return "", "straight code"
     if isinstance(step, Copy):
         return "", "copies bytes"
     return "", _kernel(step)
