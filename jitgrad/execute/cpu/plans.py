@@ -306,11 +306,21 @@ def plan_of_row(made: Form) -> Plan:
     return Plan(made.params["program"], range(len(made.avals)), row=made)
 
 
+_rows_for: dict[bytes, tuple[Form, Program, list[int]]] = {}     # signature of a walk -> its gradients' row
+
+
 def recorded_gradient(words: bytes, values: Sequence[Any], n_targets: int, with_seeds: bool,
                       n_sources: int) -> list[Any]:
     """A walk's gradients where some of these values are dry: a row, for which nothing is planned."""
-    back, saved = backward_of(np.frombuffer(words, np.int64), list(values), n_targets, with_seeds, n_sources)
-    return _called(_call_of(back), back, [values[i] for i in saved])
+    with TABLES:
+        found = _rows_for.get(words)
+        if found is None:
+            back, saved = backward_of(np.frombuffer(words, np.int64), list(values), n_targets, with_seeds, n_sources)
+            if len(_rows_for) >= MAX_PLANS:
+                _rows_for.clear()
+            found = _rows_for[words] = _call_of(back), back, [*saved]
+    made, back, saved = found
+    return _called(made, back, [values[i] for i in saved])
 
 
 def plan_for(words: bytes, values: Sequence[Any], hashed: int, n_targets: int, with_seeds: bool,
