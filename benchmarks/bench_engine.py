@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.engine import fresh, use_jitgrad, use_numba
 from benchmarks.engine.workloads import ROWS
-from benchmarks.worker import WARM, Mode
+from benchmarks.worker import Mode, warm_up
 
 NAMES = [row.name for row in ROWS if row.name != "njit-call"]        # not there yet: `fn.njit`
 THREADS = 2
@@ -13,10 +13,7 @@ TURNS = {"adam": 20, "lstm": 20, "rk4": 20, "mlp-epoch": 1000, "expression-1e5":
 
 def _warm(mode: Mode) -> Mode:
     """The mode, once it is as fast as it gets."""
-    for _ in range(WARM):
-        mode.loop(mode.whole)
-    use_jitgrad.settle()
-    mode.loop(mode.whole)
+    warm_up(mode, use_jitgrad.settle)
     return mode
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.kernels import sampled
 
-WARM = 5                        # turns after which a library has begun to compile whatever it will
+FEW, WARM = 5, 20               # turns of long ones, and of others, after which a library has begun to compile
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,21 @@ def measured(call: Callable[[], Any], label: str, numbers: Callable[[Any], np.nd
     return Mode(label, loop, lambda: [sampled(numbers(call()))], recorded=False)
 
 
+def warm_up(mode: Mode, settle: Callable[[], Any]) -> None:
+    """Turns until what is compiled in the background has been asked for; it is waited for."""
+    start = time.perf_counter()
+    for k in range(WARM):
+        mode.loop(mode.whole)
+        if k >= FEW and time.perf_counter() - start > 1:
+            break
+    settle()
+    mode.loop(mode.whole)
+
+
 def turns_in(mode: Mode, seconds: float, settle: Callable[[], Any]) -> int:
     """How many turns of the loop take that long, once what is compiled in the background is waited for."""
+    warm_up(mode, settle)
     n = mode.whole
-    for _ in range(WARM):
-        mode.loop(n)
-    settle()
-    mode.loop(n)
     while True:
         taken = _timed(mode, n)
         if taken >= seconds / 2:

@@ -180,7 +180,7 @@ def test_loops_branches_and_batches():
 def test_replays_call_no_python():
     f = jg.function(jg.value_and_grad(lambda x: jg.sum(cube(x) * x)))
     x = jg.constant(np.arange(4.0))
-    for _ in range(5):
+    for _ in range(40):
         f(x)
     compiling.wait()
     called = []
@@ -192,7 +192,7 @@ def test_replays_call_no_python():
         sys.setprofile(None)
     assert [c for c in called if c[0] == "call"] == []
     assert value.numpy() == 98 and slope.numpy().tolist() == [0, 4, 32, 108]
-    assert f.cache_info().hits == 24
+    assert f.cache_info().hits == 59
 
 
 def test_rows_that_nobody_reads_are_not_run_and_equal_ones_run_once():

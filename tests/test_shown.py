@@ -53,7 +53,7 @@ def test_what_runs_a_step_is_told(f, args, how):
 
 def test_a_plan_tells_when_it_is_machine_code():
     f = jg.function(lambda x: x * 3.25 + 1.5)
-    for _ in range(10):
+    for _ in range(40):
         f(np.ones(3, np.float32))
     compiling.wait()
     assert "1 step of 2 rows, as machine code;" in f.show()

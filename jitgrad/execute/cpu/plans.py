@@ -26,7 +26,7 @@ from jitgrad.transform.residuals import with_results
 from jitgrad.transform.signature import backward_of
 
 _int = np.int64
-COLD = 3                       # runs after which a plan is worth machine code
+COLD, COLD_LONG = 12, 2        # runs after which a plan is worth machine code, and one of long runs
 MOST_ROWS = 20_000             # of one that is: the time to compile grows with them
 MAX_PLANS = 2048               # least recently used ones go; a plan is a few hundred bytes a row
 
@@ -115,7 +115,8 @@ class Plan:
             if wanted == "1":
                 _compiling().compiled(self)
             elif wanted == "hot" and 0 < len(flat) <= MOST_ROWS:
-                poke(self.address + layout.P_COLD, COLD)
+                long = peek(self.address + layout.P_FLAGS) & layout.LONG
+                poke(self.address + layout.P_COLD, COLD_LONG if long else COLD)
 
     def _work(self) -> int:
         """A rough count of elements touched."""
