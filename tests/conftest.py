@@ -25,3 +25,9 @@ def threads_as_before():
     before = jg.get_num_threads()
     yield
     jg.set_num_threads(before)
+
+
+@pytest.fixture
+def xw(rng):
+    """Examples and the weights of a layer, in float32."""
+    return rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=(3, 2)).astype(np.float32)
