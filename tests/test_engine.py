@@ -172,6 +172,21 @@ def test_lengths(n, dtype, rng):
     both(jg.function(f).program(x, y[0]), [x, y[0]])
 
 
+@pytest.mark.parametrize("f", [
+    lambda x, s: s * s[..., 1:2],
+    lambda x, s: s * s[0, 0],
+    lambda x, s: x * jg.reshape(jg.reshape(s, (-1,))[:4], (4, 1, 1)),
+    lambda x, s: x + s[0, 0] * s[3, 2],
+    lambda x, s: jg.sum(x - s[..., :1, None], axis=2) + s[:1],
+], ids=range(5))
+def test_parts_of_reductions(f, rng):
+    """A row of a nest knows its own number alone."""
+    x = rng.normal(size=(4, 3, 5)).astype(np.float32)
+    program = jg.function(lambda x: f(x, jg.sum(x, axis=2))).program(x)
+    (got,), _, _ = both(program, [x])
+    assert_close(got, oracle.run(program, [x])[0], rtol=tolerances("float32").values * 100)
+
+
 def test_guards_in_machine_code_send_python_its_own_way():
     @jg.function
     def f(x):

@@ -251,7 +251,9 @@ class _Grouping:
 
     @staticmethod
     def _is_narrow(nest: Nest, o: Operand, rows: int) -> bool:
-        return not nest.values.get(o.value, False) and o.aval.size in (1, rows)
+        if o.value in nest.values:                   # of what is being made, this row's number alone is at hand
+            return not nest.values[o.value] and o.aval.size == rows
+        return o.aval.size in (1, rows)
 
     def _fits(self, nest: Nest, made: Form, operands: tuple[Operand, ...], fold: bool) -> bool:
         """Whether the nest can walk the row's operands; then it is set to."""
@@ -266,17 +268,15 @@ class _Grouping:
         shape, partial = nest.shape, list(nest.partial)
         for o in operands:
             narrow = nest.values.get(o.value) is False
-            if narrow and (nest.rows == 1 and nest.size > CHUNK or o.offset):
+            if narrow and nest.rows == 1 and nest.size > CHUNK:
                 return False                         # long rows are walked by threads: a pass of its own
-            if nest.values.get(o.value) and (o.offset or o.aval.size != nest.size):
+            if o.value in nest.values and o.aval.size != (nest.rows if narrow else nest.size):
                 return False                         # a part of what is being made
             if o.aval.size != nest.size and o.aval.size != 1:
                 if shape not in (None, made.outs[0].shape):
                     return False
                 shape = made.outs[0].shape
                 partial.append(o.aval.shape)
-            elif narrow and o.aval.size == 1 and nest.rows != 1:
-                return False
         axis = split(shape, partial, rows) if shape is not None else 0
         if axis is None:
             return False
