@@ -187,6 +187,28 @@ def test_parts_of_reductions(f, rng):
     assert_close(got, oracle.run(program, [x])[0], rtol=tolerances("float32").values * 100)
 
 
+def test_a_long_plan_is_several_functions(threads):
+    """With tasks of threads, products and guards in more than one; LLVM's time would grow with the square of one's."""
+    def f(x, w, wide):
+        for k in range(130):
+            x = jg.sort(x * 2.0 - 1.0)
+            if k % 40 == 39:
+                OPS["guard"](jg.sum(x) < 1e30, jg.constant(True))
+                x, wide = jg.tanh(jg.matmul(x, w)), wide * jg.mean(x)
+        return x, jg.sum(wide)
+    rng = np.random.default_rng(0)
+    x, w, wide = (rng.normal(size=s).astype(np.float32) for s in ((4, 4), (4, 4), (300_000,)))
+    program = recorded(f, (4, 4), (4, 4), (300_000,), dtype="float32")
+    threads(2)
+    _, plan, given = both(program, [x, w, wide])
+    assert plan.ir().count("define internal i64 @plan.part") > 2
+    for later in (False, True):                      # the guards of the first part, of the second
+        odd = np.where(x == x.max(), np.float32("inf"), x)
+        given[0], given[1] = tensor(x if later else odd), tensor(w * np.float32("inf") if later else w)
+        with pytest.raises(RuntimeError, match="guard"):
+            plan.run(given)
+
+
 def test_guards_in_machine_code_send_python_its_own_way():
     @jg.function
     def f(x):

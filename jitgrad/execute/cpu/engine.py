@@ -27,6 +27,8 @@ from jitgrad.plan import memory
 from jitgrad.plan.fuse import Call, Copy, Nest, Operand, Step, Straight, read_later, steps_of
 
 SYMBOL = "plan"
+ARGUMENTS = "ptr %table, ptr %arena"
+STEPS = 100                    # of one function of a longer plan: LLVM's time for loops grows with the square
 _COPY = -1
 _DECLARED = {"kernel": "declare i64 @{}(ptr, ptr)", "params": "@{} = external global i8",
              "parallel": "declare i64 @{}(i64, i64, i64)"}
@@ -149,8 +151,10 @@ def _laid(program: Program, steps: list[Step], walks: dict[int, Walk], written: 
 
 def write(laid: Laid, guards: Sequence[int]) -> tuple[str, dict[str, int], list[llvm.Code]]:
     """The text of the function, the addresses of what it names, and the code there that nothing else keeps."""
-    made = _Function(guards)
+    made = _Function(guards, len(laid.steps) > STEPS)
     for k, step in enumerate(laid.steps):
+        if k and k % STEPS == 0:
+            made.cut()
         made.step(step, laid.places[k], laid.walks.get(k), laid.written[k])
     for to, source, nbytes in laid.copies:
         made.copy(made.pointer(to), made.pointer(source), nbytes)
@@ -166,26 +170,47 @@ def _pointer(text: Text, slot: int) -> str:
 
 
 class _Function:
-    """The function under construction."""
+    """The function under construction; of a long plan, the part that is."""
 
-    def __init__(self, guards: Sequence[int]) -> None:
-        self.text = Text(SYMBOL, "ptr %table, ptr %arena")
+    def __init__(self, guards: Sequence[int], long: bool) -> None:
         self.imports: dict[str, int] = {}
         self.names: dict[int, str] = {}
         self.guards = iter(guards)
-        self.slots = self.text.stack("ptr", 1)
-        self.most = 1
-        self.failures: list[tuple[str, str]] = []
         self.held: list[llvm.Code] = []
+        self.parts: dict[str, str] = {}
+        self._begin(Text(f"{SYMBOL}.part0" if long else SYMBOL, ARGUMENTS))
         self.tasks: list[str] = []
         self.products: dict[str, str] = {}
+
+    def _begin(self, text: Text) -> None:
+        self.text = text
+        self.slots = text.stack("ptr", 1)
+        self.most = 1
+        self.failures: list[tuple[str, str]] = []
+        self.informed = False
+
+    def cut(self) -> None:
+        """The part ends here, and the next begins: values between steps lie in memory."""
+        self._end()
+        self.parts[self.text.name] = self.text.function("internal")
+        self._begin(self.text.aside(f"{SYMBOL}.part{len(self.parts)}", ARGUMENTS))
+
+    def _end(self) -> None:
+        text = self.text
+        text.do("ret i64 0")
+        if self.failures:
+            text.label("failed")
+            text.set("phi i64 " + ", ".join(f"[{status}, %{block}]" for status, block in self.failures), "status")
+            text.do("ret i64 %status")
+        text.entry[0] = text.entry[0].replace("[1 x ptr]", f"[{self.most} x ptr]")
 
     def pointer(self, slot: int) -> str:
         return _pointer(self.text, slot)
 
     def context(self) -> str:
         """What tasks of other threads know: where the table and the arena are."""
-        if not self.tasks:
+        if not self.informed:
+            self.informed = True
             self.text.entry += ["  %context = alloca [2 x ptr]", "  store ptr %table, ptr %context",
                                 "  %context.arena = getelementptr ptr, ptr %context, i64 1",
                                 "  store ptr %arena, ptr %context.arena"]
@@ -231,13 +256,8 @@ class _Function:
             view = layout.WORD if peek(struct + layout.F_FLAGS) & layout.VIEW else 0     # where that lies, first
             params = self.name("params", peek(struct + layout.F_PARAMS) + view)
         status = text.set(f"call i64 @{kernel}(ptr @{params}, ptr {self.slots})")
-        after = text.fresh("after")
-        if step.form.prim is BY_NAME["guard"]:
-            self.failures.append((str(layout.GUARD_FAILED + (next(self.guards) << layout.ORDINAL)), text.block))
-        else:
-            self.failures.append((status, text.block))
-        text.branch(text.set(f"icmp eq i64 {status}, 0"), after, "failed")
-        text.label(after)
+        guard = step.form.prim is BY_NAME["guard"]
+        self._go_on(status, str(layout.GUARD_FAILED + (next(self.guards) << layout.ORDINAL)) if guard else "")
 
     def product(self, step: Call, places: dict[int, int]) -> None:
         """A small matrix product, by one function for all of its shapes."""
@@ -265,12 +285,19 @@ class _Function:
         return self.names[address]
 
     def finish(self) -> str:
-        text = self.text
-        text.do("ret i64 0")
-        if self.failures:
-            text.label("failed")
-            text.set("phi i64 " + ", ".join(f"[{status}, %{block}]" for status, block in self.failures), "status")
-            text.do("ret i64 %status")
-        text.entry[0] = text.entry[0].replace("[1 x ptr]", f"[{self.most} x ptr]")
+        if self.parts:
+            self.cut()
+            self._begin(self.text.aside(SYMBOL, ARGUMENTS))
+            for name in self.parts:
+                self._go_on(self.text.set(f"call i64 @{name}(ptr %table, ptr %arena)"))
+        self._end()
         declared = [_DECLARED[name.rstrip("0123456789")].format(name) for name in self.imports]
-        return module([text.finish(), *self.tasks, *self.products.values()]) + "\n".join([*declared, ""])
+        texts = [self.text.finish(), *self.parts.values(), *self.tasks, *self.products.values()]
+        return module(texts) + "\n".join([*declared, ""])
+
+    def _go_on(self, status: str, failure: str = "") -> None:
+        """End the run, with a status or what stands for it, unless that is 0."""
+        text, after = self.text, self.text.fresh("after")
+        self.failures.append((failure or status, text.block))
+        text.branch(text.set(f"icmp eq i64 {status}, 0"), after, "failed")
+        text.label(after)
