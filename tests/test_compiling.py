@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import jitgrad as jg
+from jitgrad.core.lock import TABLES
 from jitgrad.execute.cpu import compiling, engine
 from tolerance import assert_same_bits
 
@@ -104,6 +105,25 @@ def test_code_dies_with_its_function():
     gc.collect()
     assert plan() is None
     assert code() is None
+
+
+def test_nobody_compiles_with_the_lock_of_the_tables(monkeypatch):
+    """A fork and the compiler take the compiler's first."""
+    monkeypatch.setenv("JITGRAD_MACHINE_CODE", "1")
+    held, make = [], engine.machine_code
+
+    def watched(*args):
+        held.append(TABLES._is_owned())
+        return make(*args)
+    monkeypatch.setattr(engine, "machine_code", watched)
+    f, k = fresh()
+    x = jg.constant([0.5, 2.0, float(next(_serial))])
+    with jg.GradientTape() as tape:
+        tape.watch(x)
+        y = jg.sum(jg.tanh(x * k) * jg.sin(x) + jg.exp(x) * jg.cos(x * jg.sqrt(x)))
+    assert tape.gradient(y, x) is not None
+    f(x)
+    assert held == [False, False]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

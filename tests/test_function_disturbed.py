@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 import jitgrad as jg
+from jitgrad.execute.cpu.plans import Plan
+from jitgrad.frontend.traces import Call
 from replays import told
 from still import still
 
@@ -138,6 +140,79 @@ def test_a_forked_child_replays_and_records():
         os._exit(0 if (told(f(a)), told(f(b))) == expected and told(f(b)) == expected[1] else 3)
     assert os.waitpid(child, 0)[1] == 0
     assert told(f(b)) == expected[1]
+
+
+class Owner:
+    def __init__(self, factor):
+        self.factor = factor
+
+    @jg.function
+    def __call__(self, x):
+        return x * self.factor
+
+
+def test_an_object_dies_while_another_thread_has_the_lock():
+    """It may die in a collection, in a thread that has what the other one waits for."""
+    owner = Owner(3.0)
+    owner(X)
+    impl = Owner.__dict__["__call__"]._impl
+    known, held, free = len(impl.entries), threading.Event(), threading.Event()
+
+    def hold():
+        with impl.lock:
+            held.set()
+            free.wait(20)
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    dying = [owner]
+    del owner
+    killer = threading.Thread(target=dying.clear)
+    killer.start()
+    killer.join(5)
+    stuck = killer.is_alive()
+    free.set()
+    holder.join()
+    killer.join()
+    assert not stuck
+    assert len(impl.entries) == known - 1
+
+
+def test_one_recording_does_not_wait_for_another(monkeypatch):
+    begun, done, late = threading.Event(), threading.Event(), []
+    make = Call._entry
+
+    def slowly(call):
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            late.append(not done.wait(5))
+        return make(call)
+    monkeypatch.setattr(Call, "_entry", slowly)
+    other = threading.Thread(target=jg.function(lambda x: x * 2.0), args=(X,))
+    other.start()
+    begun.wait()
+    jg.function(lambda x: x * 3.0)(X)
+    done.set()
+    other.join()
+    assert late == [False]
+
+
+def test_a_function_is_not_locked_while_it_is_compiled(monkeypatch):
+    f = jg.function(lambda x: x * 7.0, eager_compile=True)
+    free = []
+
+    def attempt():
+        with f._impl.lock:
+            free.append(True)
+
+    def compile_(plan):
+        other = threading.Thread(target=attempt, daemon=True)
+        other.start()
+        other.join(5)
+        free.append(other.is_alive())
+    monkeypatch.setattr(Plan, "compile", compile_)
+    f(X)
+    assert free == [True, False]
 
 
 def test_memory_stays_over_many_calls():

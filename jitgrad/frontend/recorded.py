@@ -26,6 +26,7 @@ from jitgrad.frontend import nans
 from jitgrad.frontend.ahead import Ahead, like_tensors
 from jitgrad.frontend.arguments import Arguments, Exotic, normal
 from jitgrad.frontend.eagerly import functions_run_eagerly
+from jitgrad.frontend.lost import Lock
 from jitgrad.frontend.numbers import Numbers
 from jitgrad.frontend.traces import Call, Entry, NotReplayable, agrees, differs, same_for_old_numbers
 from jitgrad.frontend.tracing import Tracing
@@ -62,7 +63,7 @@ class Recorded:
         self.entries: list[Entry] = []
         self.numbers = Numbers()
         self.by_structure: dict[Any, Any] = {}
-        self.lock = threading.RLock()
+        self.lock = Lock(weakref.ref(self))
         self.recordings = self.dropped = self.old_hits = self.calls = 0
         self.failures: Counter[str] = Counter()
         self.bound = self.noted = False
@@ -169,6 +170,12 @@ class Recorded:
         for e in self.entries:
             e.forget(entries)
 
+    def lost(self, entry: Entry) -> None:
+        """Drop a trace that refers to what is no more."""
+        if self.function() is not None:
+            self._drop([entry])
+            self._installed()
+
     def _record(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         try:
             call = self._called(args, kwargs)
@@ -181,6 +188,7 @@ class Recorded:
             error.call.tracing.release()
             error.call.arguments.hand_back()
             return error.call.answer
+        self._ready(entry)
         with self.lock:
             self.recordings += 1
             if entry is not None:
@@ -240,14 +248,18 @@ class Recorded:
         if entry is None:
             tracing.release()
             return None
+        self._ready(entry)
         with self.lock:
             self.recordings += 1
             self._keep(entry)
         return entry
 
-    def _keep(self, entry: Entry) -> None:
-        if self.eager_compile:
+    def _ready(self, entry: Entry | None) -> None:
+        """Without the lock: who has the compiler may collect garbage, and so drop a trace of this function."""
+        if self.eager_compile and entry is not None:
             entry.plan.compile()
+
+    def _keep(self, entry: Entry) -> None:
         self._explain(entry)
         self.entries.append(entry)
         impl, kept = weakref.ref(self), weakref.ref(entry)
@@ -336,10 +348,10 @@ class Recorded:
         call = Call(self.f, Arguments(given, keywords, self.numbers.is_data), Tracing())
         made = call.undone()
         if made is not None:
+            made.plan.compile()
             with self.lock:
                 self.recordings += 1
                 self._keep(made)
-            made.plan.compile()
 
     def by_arguments(self) -> list[Recorded]:
         """This one, and those that do the calls with containers of some structure."""
@@ -354,9 +366,7 @@ def _gone(impl: Any, entry: Any) -> None:
     """An object that a trace was recorded with, a method's instance say, is no more: nor is the trace."""
     function, e = impl(), entry()
     if function is not None and e is not None and function.function() is not None:
-        with function.lock:
-            function._drop([e])
-            function._installed()
+        function.lock.lost(e)
 
 
 def make(f: Callable[..., Any], on_branch_change: str, check_every: int, eager_compile: bool) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import inspect
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -52,6 +51,7 @@ class Call:
     def __init__(self, f: Callable[..., Any], arguments: Arguments, tracing: Tracing) -> None:
         self.arguments = arguments
         self.tracing = tracing
+        self._made: list[Entry | None] = []
         for t in arguments.inputs:
             self.tracing.source(t, None)
         watch = Watch(f)
@@ -77,11 +77,13 @@ class Call:
         if found is not None:
             raise NotReplayable(f"it uses a {type(found).__name__}, whose state no replay can see", self)
 
-    @functools.cached_property
+    @property
     def entry(self) -> Entry | None:
-        """The trace; None where only this first call could do what it did: it made Variables that stay."""
-        with _no_collection():
-            return self._entry()
+        """The trace, made once; None where only this first call could do what it did: it made Variables that stay."""
+        if not self._made:       # a cached_property of Python 3.11 has a lock for all, which a fork may leave behind
+            with _no_collection():
+                self._made.append(self._entry())
+        return self._made[0]
 
     def undone(self) -> Entry | None:
         """The same, after which Variables hold what they held before the call."""

@@ -113,7 +113,8 @@ class Plan:
         if not (at_once and wanted != "0" and _compiling().compiled(self)):
             self._sweep()
             if wanted == "1":
-                _compiling().compiled(self)
+                if not words:                    # who enters it in the table has the lock
+                    _compiling().compiled(self)
             elif wanted == "hot" and 0 < len(flat) <= MOST_ROWS:
                 long = peek(self.address + layout.P_FLAGS) & layout.LONG
                 poke(self.address + layout.P_COLD, COLD_LONG if long else COLD)
@@ -333,4 +334,6 @@ def plan_for(words: bytes, values: Sequence[Any], hashed: int, n_targets: int, w
             back, saved = backward_of(np.frombuffer(words, np.int64), list(values), n_targets, with_seeds, n_sources)
             plan = Plan(back, saved, words, hashed)
             TABLE.add(plan)
+    if config.machine_code() == "1":
+        plan.compile()
     return plan
