@@ -294,7 +294,9 @@ def fill_rows(unused, args, count):
     n_const = load(plan + lay.P_CONSTANT_COUNT)
     st = state()
     table = resize(0, 8 * (n_in + n_out + n_const + 1))
-    block = take_block(st, load(plan + lay.P_ARENA) + 64)
+    # all three at once, as in run_code: signal handlers run in long loops, and other threads with them
+    size, code, count = load(plan + lay.P_ARENA), load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT)
+    block = take_block(st, size + 64)
     room = load(st + lay.S_POOL_TAKEN)
     if table == 0 or block == 0:
         release(table)
@@ -315,7 +317,7 @@ def fill_rows(unused, args, count):
                 store(table + 8 * (n_in + k), load(tuple_get(stacked, k) + lay.T_DATA) + e * load(out + 8))
         for r in range(repeats):
             copy(seed + (r * n + e) * width, one, width)
-        status = sweep(load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT), table, (block + 63) & -64)
+        status = sweep(code, count, table, (block + 63) & -64)
         for r in range(repeats):
             zero(seed + (r * n + e) * width, 0, width)
         if status != 0:
