@@ -118,6 +118,30 @@ def joined(params: Callable[[Aval, dict[str, Any], dict[str, Any]], dict[str, An
     return rule
 
 
+def swaps(made: Form) -> bool:
+    """Whether rows of a form exchange the last two axes of a value, and move no other."""
+    if made.prim is not BY_NAME["permute_dims"]:
+        return False
+    axes = made.params["axes"]
+    return len(axes) > 1 and axes == (*range(len(axes) - 2), len(axes) - 1, len(axes) - 2)
+
+
+def untransposed(*flags: str) -> Rule:
+    """``op(transpose(x), y)`` is op(x, y) that takes x transposed, by the flag of that operand."""
+    def rule(made: Form) -> Check | None:
+        def check(known: Any, ids: tuple[int, ...]) -> Row | None:
+            inner = [known.made[v] for v in ids]
+            swapped = [row is not None and swaps(FORMS[row[0]]) for row in inner]
+            if not any(swapped):
+                return None
+            avals = [FORMS[row[0]].avals[0] if s else a for row, s, a in zip(inner, swapped, made.avals, strict=True)]
+            turned = {f: made.params[f] is not s for f, s in zip(flags, swapped, strict=True)}
+            return form(made.prim, avals, {**made.params, **turned}).id, tuple(
+                row[1][0] if s else v for row, s, v in zip(inner, swapped, ids, strict=True))
+        return check if made.outs[0].dtype.kind == "f" else None       # integers' own loop had better walk along
+    return rule
+
+
 def assembled(made: Form) -> Check | None:
     """``x + embed(a) + embed(b) ...`` is ``x + concat(a + 0, b + 0, ...)`` where these fill an axis side by side: the
     gradient of what was cut into pieces. The zeros that met a piece made 0.0 of a -0.0."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from jitgrad import ops
 from jitgrad.core.aval import Aval, aval
+from jitgrad.core.exact import untransposed
 from jitgrad.core.primitive import Kind, Linear, kernel, several, shape_error, uniform
 from jitgrad.ops import composite
 from jitgrad.ops.batching import Batch, moved
@@ -87,7 +88,7 @@ _samples = several(uniform((2, 3, 4), (2, 4, 5), ta=False, tb=False), uniform((4
 @kernel(Kind.CONTRACT, vjp=_vjp, ref=_ref, samples=_samples,
         operands=("x", "y"), params=("ta", "tb"), defaults={"ta": False, "tb": False}, symbol="@",
         domain="number", linear=Linear.MULTI, ulp=16.0, aval=_aval,
-        words=_words, general=_general, batch=_batch, vectors="products")
+        words=_words, general=_general, batch=_batch, vectors="products", exact=(untransposed("ta", "tb"),))
 def matmul(out, x, y, batch, m, n, k, ta, tb):
     """Matrix product of stacks of matrices, either given transposed; `jitgrad.matmul` broadcasts and takes vectors."""
     for b in range(batch):

@@ -2,7 +2,8 @@
 
 For a Program that is about to run: take derivatives before. `stop_gradient` changes no bits, so it is gone after.
 Equal bits means all but the payload of a NaN that arithmetic would have quieted, and what products make: those of a
-loop's rounds may become one (`control.hoist`), which adds in another order.
+loop's rounds may become one (`control.hoist`), which adds in another order, and a product may take its operands
+transposed, or exchanged (`exchanged`), for which BLAS has other blocks.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from jitgrad.core.primitive import BY_NAME, Index, Kind, contiguous_strides
 from jitgrad.core.program import Program, programs_in
 from jitgrad.transform.control.hoist import hoisted
 from jitgrad.transform.control.lean import lean
+from jitgrad.transform.exchange import exchanged
 from jitgrad.transform.higher import inlined, rewritten
 from jitgrad.transform.prune import has_effects, pruned
 from jitgrad.transform.rows import Rows
@@ -37,11 +39,11 @@ def simplify(program: Program, evaluate: Evaluate | None = None) -> Program:
     ``evaluate(form, tensors)`` computes a row on constants, as `Backend.run` does; without it none is folded.
     """
     needed = lean(pruned(inlined(program), keep_inputs=True, keep_effects=True))
-    found = rewritten(needed, _Simpler(evaluate))
-    merged = lean(found)
+    found = pruned(rewritten(needed, _Simpler(evaluate)), keep_inputs=True, keep_effects=True)
+    merged = exchanged(lean(found))
     if merged is not found:
-        found = rewritten(merged, _Simpler(evaluate))
-    return pruned(found, keep_inputs=True, keep_effects=True)
+        found = pruned(rewritten(merged, _Simpler(evaluate)), keep_inputs=True, keep_effects=True)
+    return found
 
 
 class _Simpler(Rows):
