@@ -203,7 +203,7 @@ def minimum(x, y):
 
 
 @elementwise(ref=lambda x: np.where(x <= 0, np.zeros((), x.dtype), x), samples=uniform((3, 4)), at=EDGES,
-             vjp=lambda g, ans, x: (ops.gate(g, x),), exact=(idempotent,))
+             vjp=lambda g, ans, x: (ops.gate(g, ans),), exact=(idempotent,))      # of the same sign, and kept anyway
 def relu(x):
     """``x`` where it is positive, else 0; gradient 0 at 0, NaN stays NaN."""
     return scalar.where(x <= 0, 0, x)
