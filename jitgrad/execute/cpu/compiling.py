@@ -13,7 +13,7 @@ import queue
 import threading
 from typing import Any
 
-from jitgrad.execute.cpu import engine, plans
+from jitgrad.execute.cpu import engine, layout, plans, types
 from jitgrad.execute.cpu.lifetime import immortal
 
 _logger = logging.getLogger("jitgrad")
@@ -52,14 +52,24 @@ class _Compiler:
             self.thread = threading.Thread(target=self.work, args=(self.waiting,), name="jitgrad compiler", daemon=True)
             self.thread.start()
 
+    def forked(self) -> None:
+        """In the child of a fork: the thread is not there."""
+        self.fresh()
+        types.set_state(layout.S_OURS, 0)
+        self.lock.release()
+
     @staticmethod
     def work(waiting: queue.SimpleQueue[int | threading.Event | None]) -> None:
-        while (item := waiting.get()) is not None:
-            if isinstance(item, threading.Event):
-                item.set()
-            elif (plan := plans.AT.get(item)) is not None:
-                compiled(plan)
-                del plan
+        types.set_state(layout.S_OURS, types.get_state(layout.S_OURS) + 1)
+        try:
+            while (item := waiting.get()) is not None:
+                if isinstance(item, threading.Event):
+                    item.set()
+                elif (plan := plans.AT.get(item)) is not None:
+                    compiled(plan)
+                    del plan
+        finally:
+            types.set_state(layout.S_OURS, types.get_state(layout.S_OURS) - 1)
 
     def finish(self) -> None:
         """Wait for what is being compiled, and drop the rest: the interpreter ends."""
@@ -96,4 +106,4 @@ def wait() -> None:
 atexit.register(_compiler.finish)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_compiler.lock.acquire, after_in_parent=_compiler.lock.release,
-                        after_in_child=lambda: (_compiler.fresh(), _compiler.lock.release()))
+                        after_in_child=_compiler.forked)

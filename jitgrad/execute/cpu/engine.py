@@ -19,6 +19,7 @@ from jitgrad.execute.cpu import cache, layout, library, llvm, products
 from jitgrad.execute.cpu.control import KEPT, Part
 from jitgrad.execute.cpu.lanes import Text, module
 from jitgrad.execute.cpu.nests import Writer
+from jitgrad.execute.cpu.places import over_inputs
 from jitgrad.execute.cpu.shared import write_shared
 from jitgrad.execute.cpu.straight import StraightWriter
 from jitgrad.execute.cpu.types import NATIVE, peek
@@ -36,11 +37,13 @@ _int = np.int64
 
 
 class Machine(NamedTuple):
-    """Machine code of a Program: where it is, the bytes of arena that it works in, and what keeps it."""
+    """Machine code of a Program: where it is, the bytes of arena that it works in, what keeps it, and where results
+    may be written over inputs (see `places`)."""
 
     address: int
     arena: int
     held: list[llvm.Code]
+    places: list[int]
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Laid:
     places: list[dict[int, int]]
     copies: list[tuple[int, int, int]]
     arena: int
+    over: list[int]
 
 
 def machine_code(program: Program, first_result: int, first_const: int, guards: Sequence[int]) -> Machine:
@@ -64,7 +68,7 @@ def machine_code(program: Program, first_result: int, first_const: int, guards: 
     text, imports, held = write(laid, guards)
     key = cache.digest(llvm.host(), text)
     addresses, code = llvm.load(cache.fetch(SYMBOL, key, lambda: llvm.emit(text)), [SYMBOL], imports)
-    return Machine(addresses[SYMBOL], laid.arena, [*held, code])
+    return Machine(addresses[SYMBOL], laid.arena, [*held, code], laid.over)
 
 
 def lay_out(program: Program, first_result: int, first_const: int) -> Laid:
@@ -144,7 +148,8 @@ def _laid(program: Program, steps: list[Step], walks: dict[int, Walk], written: 
         else:
             places[step] = dict(zip([*written[step], *reads[step]], where, strict=True))
         k += 3 + count
-    return Laid(steps, walks, written, places, copies, int(made[memory.M_ARENA]))
+    return Laid(steps, walks, written, places, copies, int(made[memory.M_ARENA]),
+                over_inputs(steps, walks, inputs, results))
 
 
 # ---- text ------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ class Trace:
         for row in recipe:
             rows.add(*row)
         inputs.check()
-        self._inputs = inputs.kinds
+        self._inputs, self._variables = inputs.kinds, inputs.variables
         n_out = peek(plan.address + layout.P_OUTPUT_COUNT)
         steps, depth = self._answer(answer, {"result": n_out, "argument": rows.registers})
         assigned = self._assigned(assignments, [k for name, k, *_ in answer if name == "result"])
@@ -149,13 +149,14 @@ class Trace:
         poke(self.address + layout.E_TAPE_PLAN, plan.address)
 
     def _assigned(self, assignments: Sequence[tuple[Any, int]], returned: list[int]) -> list[list[int]]:
-        """Variable, offset of its result, whether the answer or a Variable before has that result too."""
-        taken = {*returned}
+        """Variable, offset of its result, whether the answer or a Variable before has that result too, and the offset
+        of its input, -1 if it is not read."""
+        taken, read = {*returned}, {row[0]: row[1] for row in self._variables}
         out = []
         for variable, k in assignments:
             if not 0 <= k < len(self._results) or self._results[k] != variable._value._aval:
                 raise ValueError(f"a trace cannot assign result {k} to {variable!r}")
-            out.append([self._keep(variable), layout.WORD * k, int(k in taken)])
+            out.append([self._keep(variable), layout.WORD * k, int(k in taken), read.get(id(variable), -1)])
             taken.add(k)
         return out
 

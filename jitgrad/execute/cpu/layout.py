@@ -160,7 +160,8 @@ P_AVALS = 128                  # of the inputs
 P_GUARDS = 136                 # which of its instructions are guards,
 P_GUARD_COUNT = 144            # and how many
 P_COLD = 152                   # runs until it is worth machine code; 0: it has that, or will not
-P_BYTES = 160
+P_PLACES = 160                 # where its machine code may write results over inputs (see places.py), or 0
+P_BYTES = 168
 
 # A Function: it calls one of its traces, or Python
 N_VECTORCALL = 16
@@ -191,7 +192,8 @@ E_TAPE_PLAN = 88               # the plan whose runs are recorded, or 0
 E_INPUTS = 96                  # per input an M_ code and a I block
 E_VARIABLES = 104              # (Variable, offset of the input) of each Variable that is read
 E_VARIABLE_COUNT = 112
-E_ASSIGNED = 120               # (Variable, offset of the result, whether others have that too)
+E_ASSIGNED = 120               # (Variable, offset of the result, whether others have that too, of its input or -1)
+E_ASSIGNED_BYTES = 32
 E_ASSIGNED_COUNT = 128
 E_ANSWER = 136                 # postfix instructions of three words: a W_ code, then its operands
 E_ANSWER_COUNT = 144
@@ -318,7 +320,8 @@ SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^",
 FIRST_COMPARISON = SYMBOLS.index("<")
 S_WAITING = S_OPS + WORD * len(SYMBOLS)    # (the block freed last, T_DATA leads on from it; how many) by lines of room,
 S_WAITING_BYTES = S_WAITING + WORD         # and how many bytes those are
-S_BYTES = S_WAITING + 2 * WORD
+S_OURS = S_WAITING + 2 * WORD              # Python's threads that are ours
+S_BYTES = S_OURS + WORD
 SCRATCH_BYTES = 1 << 16
 MOST_RECORDINGS = 4096
 

@@ -145,6 +145,8 @@ class Plan:
         poke(self.address + layout.P_ARENA, max(machine.arena, peek(self.address + layout.P_ARENA)))
         at = layout.P_CODE // layout.WORD
         self.struct[at: at + 2] = machine.address, -1
+        self._places = np.array(machine.places, _int)            # what follows counts on machine code
+        poke(self.address + layout.P_PLACES, int(self._places.ctypes.data))
         poke(self.address + layout.P_COLD, 0)
 
     def compile(self) -> None:

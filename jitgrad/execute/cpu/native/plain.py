@@ -32,7 +32,7 @@ def at_once(st, trace, args):
         return UNLIKE
     if not make_results(st, plan, work, outs):
         return 0
-    status = run_code(st, plan, work)
+    status = run_code(st, plan, work, False)
     if status != 0:
         drop(outs, load(plan + lay.P_OUTPUT_COUNT))
         return stopped(plan, status)

@@ -9,6 +9,7 @@ from jitgrad.execute.cpu import layout as lay
 from jitgrad.execute.cpu.native.answers import answer_of
 from jitgrad.execute.cpu.native.calls import keep_read, scalar_new
 from jitgrad.execute.cpu.native.matching import called_alike, match
+from jitgrad.execute.cpu.native.places import over_inputs
 from jitgrad.execute.cpu.native.plain import SLOWLY, STOPPED, UNLIKE, answered, at_once, stopped
 from jitgrad.execute.cpu.native.raw import (
     copy,
@@ -209,7 +210,7 @@ def replay_alone(st, trace, plan, work):
     if not make_views(trace, work, outs):
         drop(outs, load(plan + lay.P_OUTPUT_COUNT))
         return 0
-    status = run_code(st, plan, work)
+    status = run_code(st, plan, work, over_inputs(st, trace, plan, work, outs))
     answer = finish(st, trace, work, outs, False) if status == 0 else stopped(plan, status)
     drop(outs, load(plan + lay.P_OUTPUT_COUNT))
     return answer
@@ -233,7 +234,7 @@ def finish(st, trace, work, outs, apart):
     """Every guard has held: assign, and build the answer. ``apart``: a tape has the results, and assigning ends it."""
     fresh, n = work + load(trace + lay.E_FRESH), load(trace + lay.E_ASSIGNED_COUNT)
     for i in range(n):
-        row = load(trace + lay.E_ASSIGNED) + 24 * i
+        row = load(trace + lay.E_ASSIGNED) + lay.E_ASSIGNED_BYTES * i
         o = load(outs + load(row + 8))
         if apart or load(row + 16) != 0:
             o = view_new(load(o + lay.T_AVAL), load(o + lay.T_SIZE), load(o + lay.T_DTYPE), o, 0)
@@ -244,7 +245,7 @@ def finish(st, trace, work, outs, apart):
             incref(o)
         store(fresh + 8 * i, o)
     for i in range(n):
-        variable = load(load(trace + lay.E_ASSIGNED) + 24 * i)
+        variable = load(load(trace + lay.E_ASSIGNED) + lay.E_ASSIGNED_BYTES * i)
         store(fresh + 8 * i, hold(variable, load(fresh + 8 * i)))
     answered(st, trace)
     answer = answer_of(trace, work + load(trace + lay.E_REGISTERS), work + load(trace + lay.E_STACK), outs)
@@ -280,7 +281,7 @@ def replay_recorded(st, trace, plan, work, log):
         for i in range(n_in):
             store(table + 8 * i, load(load(operands + 8 * i) + lay.T_DATA))
         if make_results(st, plan, table, outs):
-            status = run_code(st, plan, table)
+            status = run_code(st, plan, table, False)
             if status != 0:
                 answer = stopped(plan, status)
             elif noted(trace, work, plan, log, operands, n_in, outs, outs + 8 * n_out):

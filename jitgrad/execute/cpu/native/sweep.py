@@ -103,16 +103,19 @@ def drop(objects, n):
             decref(o)
 
 
-def run_code(st, plan, table):
-    """The sweep over a table that has the inputs and results: its status. The caller holds what a LONG plan reads."""
+def run_code(st, plan, table, alone):
+    """The sweep over a table that has the inputs and results: its status. The caller holds what a LONG plan reads.
+    ``alone``: other threads of Python are not let run.
+    """
     n_in, n_out = load(plan + lay.P_INPUT_COUNT), load(plan + lay.P_OUTPUT_COUNT)
     constants = load(plan + lay.P_CONSTANTS)
     for k in range(load(plan + lay.P_CONSTANT_COUNT)):
         store(table + 8 * (n_in + n_out + k), load(constants + 8 * k))
     # all three at once: another thread may put machine code in the place of instructions
     size, code, count = load(plan + lay.P_ARENA), load(plan + lay.P_CODE), load(plan + lay.P_CODE_COUNT)
-    free_threads = load(plan + lay.P_FLAGS) & lay.LONG != 0
-    if not free_threads and size <= lay.SCRATCH_BYTES:
+    long = load(plan + lay.P_FLAGS) & lay.LONG != 0
+    free_threads = long and not alone
+    if not long and size <= lay.SCRATCH_BYTES:
         scratch = load(st + lay.S_SCRATCH)
         return call_kernel(code, table, scratch) if count < 0 else sweep(code, count, table, scratch)
     block = take_block(st, size + 64)
@@ -168,7 +171,7 @@ def run_plan(plan, given, outs):
         store(table + 8 * i, load(load(given + 8 * i) + lay.T_DATA))
     fine = make_results(st, plan, table, outs)
     if fine:
-        status = run_code(st, plan, table)
+        status = run_code(st, plan, table, False)
         if status != 0:
             drop(outs, n_out)
             failed(-1, status)
