@@ -220,3 +220,40 @@ def test_guards_in_machine_code_send_python_its_own_way():
     for _ in range(3):
         assert_same([f(x).numpy() for x in xs], want)
     assert f.cache_info().recordings == 2
+
+
+# ---- products that are added up ----
+
+def _added(a, b, c, d):
+    return a @ b + c @ d, (a @ b) * 2.0 + c @ d + b @ d, jg.tanh((c @ d + a @ b) + a.T @ d)
+
+
+@pytest.mark.parametrize("f", [
+    lambda a, b, c, d: a @ b + c @ d,
+    lambda a, b, c, d: jg.tanh(a @ b + c @ d + a @ d + b @ c) * 2.0,
+    lambda a, b, c, d: (jg.exp(a * 0.01) + b @ c, d),
+    lambda a, b, c, d: a + b @ c,
+    lambda a, b, c, d: ((s := a @ b + c @ d), s * 2.0, s[1:], jg.sum(s, axis=0)),
+    lambda a, b, c, d: ((p := a @ b), p + c @ d),
+    lambda a, b, c, d: (p := a @ b) + p,
+    lambda a, b, c, d: jg.reshape(jg.reshape(a @ b, (-1,)) + jg.reshape(c @ d, (-1,)), (40, 160))[:, 3:],
+    lambda a, b, c, d: jg.stack([a @ b + c, c @ d + a]) @ jg.stack([c, d]) + jg.stack([a @ b, b @ c]) @ jg.stack([a, d]),
+    _added,
+], ids=range(10))
+def test_products_are_added_where_the_other_addend_lies(f, rng, threads):
+    arrays = [rng.normal(size=(80, 80)) for _ in range(4)]
+    program = jg.function(f).program(*arrays)
+    plan = Plan(program, range(len(program.inputs)))
+    given = [tensor(a) for a in arrays]
+    want = oracle.run(program, arrays)
+    assert compiling.compiled(plan)
+    for count in (1, 2, 1):
+        threads(count)
+        for got, answer in zip(plan.run(given), want, strict=True):
+            assert_close(got.numpy(), answer)
+
+
+def test_a_sum_of_products_is_shown():
+    f = jg.function(lambda a, b, c, d: jg.tanh(a @ b + c @ d))
+    f(*[np.full((80, 80), k, np.float32) for k in range(4)])
+    assert "matmul added to (80,80) (80,80)" in f.show()

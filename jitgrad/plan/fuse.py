@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ MOST_NODES = 4000              # of the bodies of one nest: code for the registe
 SMALL = 64                     # elements up to which nests without a value in common are one
 TINY = 4                       # elements of operands and results up to which a row is straight code
 LATEST = 8                     # nests of a size that a row is tried with
+ADD = BY_NAME["add"]
 CHUNK = 4096                   # elements of a row that are reduced before partial results meet
 
 
@@ -107,7 +108,19 @@ class Straight:
     nodes: int = 0
 
 
-Step = Call | Nest | Straight | Copy
+class Accumulate(NamedTuple):
+    """A product, row by its kernel as in `Call`, that is added to its last operand, in the memory of that."""
+
+    form: Form
+    operands: tuple[Operand, ...]
+    outs: tuple[int, ...] = ()
+
+    @property
+    def members(self) -> tuple[Accumulate, ...]:
+        return (self,)
+
+
+Step = Call | Nest | Straight | Accumulate | Copy
 
 
 @functools.lru_cache(maxsize=4096)
@@ -162,9 +175,12 @@ def split(shape: Sequence[int], partial: Sequence[Sequence[int]], rows: int | No
 class _Grouping:
     """Steps in the making. A row joins a nest that stands behind all that the row reads, so no circle can arise."""
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, adds: Callable[[Form], bool]) -> None:
+        self.program, self.adds = program, adds
         self.steps: list[Step] = []
+        self.gone: set[int] = set()                  # numbers of products that are made where they are added up
+        self.sums: set[int] = set()                  # values that lie where products were added to others
+        self.uses = Counter([*program.operands.tolist(), *program.results.tolist()])
         self.home: dict[int, int] = {}               # value -> number of the step that makes it
         self.lies: dict[int, tuple[int, int]] = {}
         self.straight: Straight | None = None
@@ -183,9 +199,30 @@ class _Grouping:
                 self.lies[outs[0]] = value, before + offset
                 continue
             operands = tuple(map(self.operand, ids))
-            if not self._went_straight(made, operands, outs) and not self._joined(made, operands, outs):
+            if not (self._accumulated(made, ids, outs) or self._went_straight(made, operands, outs)
+                    or self._joined(made, operands, outs)):
                 self._append(Call(r, made, operands, outs))
-        return self.steps
+        return [step for k, step in enumerate(self.steps) if k not in self.gone]
+
+    def _accumulated(self, made: Form, ids: Sequence[int], outs: tuple[int, ...]) -> bool:
+        """Whether a sum is a product that can be added to the other addend, which nobody else reads."""
+        if made.prim is not ADD or made.avals[0] != made.avals[1] or ids[0] == ids[1]:
+            return False
+        own = [v for v in ids if self.uses[v] == 1 and v in self.home and (v in self.sums or v not in self.lies)]
+        products = [v for v in own if isinstance(step := self.steps[self.home[v]], Call) and self.adds(step.form)]
+        if len(own) < 2 or not products:
+            return False
+        product = max(products, key=lambda v: self.home[v])
+        (other,) = (v for v in ids if v != product)
+        at, onto = self.home[product], self.operand(other)
+        call = self.steps[at]
+        assert isinstance(call, Call)
+        self.gone.add(at)
+        self.lies[outs[0]] = onto.value, onto.offset
+        self.sums.add(outs[0])
+        self.home[outs[0]] = self.home[onto.value] = len(self.steps)
+        self.steps.append(Accumulate(call.form, (*call.operands, onto)))
+        return True
 
     def _ready(self, operands: Iterable[Operand]) -> int:
         """The last step that makes one of these."""
@@ -316,9 +353,12 @@ def _folds_rows(made: Form) -> bool:
     return bool(axes) and x.size > made.outs[0].size > 0 and math.prod(x.shape[axes[-1] + 1:]) == 1
 
 
-def steps_of(program: Program) -> tuple[list[Step], dict[int, tuple[int, int]]]:
-    """The steps of a Program, and for values that lie in another: that one, and from which byte on."""
-    grouping = _Grouping(program)
+def steps_of(program: Program, adds: Callable[[Form], bool]) -> tuple[list[Step], dict[int, tuple[int, int]]]:
+    """The steps of a Program, and for values that lie in another: that one, and from which byte on.
+
+    ``adds`` says whether a row's kernel can add to what is there.
+    """
+    grouping = _Grouping(program, adds)
     found = grouping.run()
     for step in found:
         if isinstance(step, Nest) and step.rows is None:
@@ -360,7 +400,7 @@ def bytes_read(step: Step) -> int:
 
 def bytes_written(step: Step, written: Iterable[int]) -> int:
     """What a step writes to memory, of its values that are ``written`` there."""
-    if isinstance(step, Copy):
-        return step.operands[0].aval.nbytes
+    if isinstance(step, Copy | Accumulate):
+        return step.operands[-1].aval.nbytes
     sizes = {v: a.nbytes for m in step.members for v, a in zip(m.outs, m.form.outs, strict=True)}
     return sum(sizes.get(v, 0) for v in written)

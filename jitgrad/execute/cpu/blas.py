@@ -65,7 +65,7 @@ def _works(found: dict[str, int]) -> bool:
     """[[1, 2]] @ [[3], [4]] is 11, in both precisions."""
     for real, dtype in (("s", np.float32), ("d", np.float64)):
         x, y, out = np.array([1, 2], dtype), np.array([3, 4], dtype), np.zeros(1, dtype)
-        params = np.array([found[real], out.itemsize, 1, 1, 1, 2, 0, 0], np.int64)
+        params = np.array([found[real], out.itemsize, 1, 1, 1, 2, 0, 0, 0], np.int64)
         slots = np.array([a.ctypes.data for a in (out, x, y)], np.int64)
         ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(NATIVE["gemm"])(
             params.ctypes.data, slots.ctypes.data)
@@ -74,10 +74,11 @@ def _works(found: dict[str, int]) -> bool:
     return True
 
 
-def gemm(f: Form) -> tuple[int, list[int]] | None:
-    """Kernel and params of a matrix product, or None where BLAS has no such product."""
+def gemm(f: Form, add: bool = False) -> tuple[int, list[int]] | None:
+    """Kernel and params of a matrix product, or None where BLAS has no such product. With ``add`` the kernel adds to
+    what is in the memory of the result."""
     real = {"float32": "s", "float64": "d"}.get(f.outs[0].dtype.name)
     if real not in functions():
         return None
     assert f.prim.words is not None
-    return NATIVE["gemm"], [functions()[real], f.outs[0].dtype.itemsize, *f.prim.words(*f.avals, **f.params)]
+    return NATIVE["gemm"], [functions()[real], f.outs[0].dtype.itemsize, *f.prim.words(*f.avals, **f.params), int(add)]

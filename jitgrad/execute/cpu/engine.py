@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from jitgrad.core import backend
-from jitgrad.core.primitive import BY_NAME
+from jitgrad.core.form import Form
+from jitgrad.core.primitive import BY_NAME, Kind
 from jitgrad.core.program import Program
-from jitgrad.execute.cpu import cache, layout, library, llvm, products
+from jitgrad.execute.cpu import blas, cache, layout, library, llvm, products
 from jitgrad.execute.cpu.control import KEPT, Part
 from jitgrad.execute.cpu.lanes import Text, module
 from jitgrad.execute.cpu.nests import Writer
@@ -25,7 +26,7 @@ from jitgrad.execute.cpu.straight import StraightWriter
 from jitgrad.execute.cpu.types import NATIVE, peek
 from jitgrad.execute.cpu.walks import Walk, walk_of
 from jitgrad.plan import memory
-from jitgrad.plan.fuse import Call, Copy, Nest, Operand, Step, Straight, read_later, steps_of
+from jitgrad.plan.fuse import Accumulate, Call, Copy, Nest, Operand, Step, Straight, read_later, steps_of
 
 SYMBOL = "plan"
 ARGUMENTS = "ptr %table, ptr %arena"
@@ -73,7 +74,7 @@ def machine_code(program: Program, first_result: int, first_const: int, guards: 
 
 def lay_out(program: Program, first_result: int, first_const: int) -> Laid:
     """The steps, and where their values lie."""
-    found, lies = steps_of(program)
+    found, lies = steps_of(program, _adds)
     steps: list[Step] = list(found)
     results, free = [], len(program.avals)
     sizes = {v: program.aval(v).nbytes for v in range(free)}
@@ -100,6 +101,12 @@ def lay_out(program: Program, first_result: int, first_const: int) -> Laid:
         inside = {v for m in step.members for v in m.outs}
         reads.append(list(dict.fromkeys(o.value for m in step.members for o in m.operands if o.value not in inside)))
     return _laid(program, steps, walks, written, reads, results, sizes, first_result, first_const)
+
+
+def _adds(f: Form) -> bool:
+    """Whether BLAS makes a row's product."""
+    return f.prim.kind is Kind.CONTRACT and library.vectors(f) is not products and blas.gemm(f) is not None and all(
+        a.size for a in f.avals)
 
 
 def _room(walk: Walk, free: int) -> Iterator[tuple[int, int]]:
@@ -230,6 +237,8 @@ class _Function:
                 Writer(self.text, walk, lambda v: self.pointer(places[v]), written).all_rows()
         elif isinstance(step, Straight):
             StraightWriter(self.text, step, lambda v: self.pointer(places[v]), written).all_rows()
+        elif isinstance(step, Accumulate):
+            self.accumulate(step, places)
         elif isinstance(step, Copy):
             (o,), (v,) = step.operands, step.outs
             self.copy(self.pointer(places[v]), self.address(o, places), o.aval.nbytes)
@@ -247,11 +256,7 @@ class _Function:
 
     def call(self, step: Call, places: dict[int, int]) -> None:
         """A row by its own kernel; what does not return 0 ends the run."""
-        text = self.text
-        given = [self.pointer(places[v]) for v in step.outs] + [self.address(o, places) for o in step.operands]
-        self.most = max(self.most, len(given))
-        for k, pointer in enumerate(given):
-            text.do(f"store ptr {pointer}, ptr {text.set(f'getelementptr ptr, ptr {self.slots}, i64 {k}')}, align 8")
+        self._give([self.pointer(places[v]) for v in step.outs] + [self.address(o, places) for o in step.operands])
         if step.form.prim.runner:
             address, words = library.cpu_module(step.form.prim.runner).kernel(step.form, self.part)
             kernel, params = self.name("kernel", address), self.name("params", library.keep(words))
@@ -260,9 +265,25 @@ class _Function:
             kernel = self.name("kernel", peek(struct + layout.F_KERNEL))
             view = layout.WORD if peek(struct + layout.F_FLAGS) & layout.VIEW else 0     # where that lies, first
             params = self.name("params", peek(struct + layout.F_PARAMS) + view)
-        status = text.set(f"call i64 @{kernel}(ptr @{params}, ptr {self.slots})")
+        status = self.text.set(f"call i64 @{kernel}(ptr @{params}, ptr {self.slots})")
         guard = step.form.prim is BY_NAME["guard"]
         self._go_on(status, str(layout.GUARD_FAILED + (next(self.guards) << layout.ORDINAL)) if guard else "")
+
+    def _give(self, given: Sequence[str]) -> None:
+        """Pointers for a kernel, in its slots."""
+        self.most = max(self.most, len(given))
+        for k, pointer in enumerate(given):
+            at = self.text.set(f"getelementptr ptr, ptr {self.slots}, i64 {k}")
+            self.text.do(f"store ptr {pointer}, ptr {at}, align 8")
+
+    def accumulate(self, step: Accumulate, places: dict[int, int]) -> None:
+        """A product by BLAS, added to what is there."""
+        made = blas.gemm(step.form, add=True)
+        assert made is not None
+        x, y, onto = (self.address(o, places) for o in step.operands)
+        self._give([onto, x, y])
+        kernel, params = self.name("kernel", made[0]), self.name("params", library.keep(made[1]))
+        self.text.do(f"call i64 @{kernel}(ptr @{params}, ptr {self.slots})")
 
     def product(self, step: Call, places: dict[int, int]) -> None:
         """A small matrix product, by one function for all of its shapes."""

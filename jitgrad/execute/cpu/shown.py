@@ -10,7 +10,7 @@ from jitgrad.core.sizes import bytes_in_words
 from jitgrad.execute.cpu import blas, engine, library, products
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.execute.cpu.walks import Walk
-from jitgrad.plan.fuse import Call, Copy, Nest, Step, Straight, bytes_read, bytes_written
+from jitgrad.plan.fuse import Accumulate, Call, Copy, Nest, Step, Straight, bytes_read, bytes_written
 
 _HEAD = ("step", "what it runs", "rows x length", "how", "reads", "writes")
 
@@ -58,6 +58,8 @@ def _what(step: Step) -> str:
     if isinstance(step, Nest | Straight):
         return ", ".join(_counted(names))
     f = step.form
+    if isinstance(step, Accumulate):
+        names[0] += " added to"
     return f"{names[0]} {' '.join(str(a.shape).replace(' ', '') for a in f.avals)}" if f.avals else names[0]
 
 
@@ -85,7 +87,7 @@ def _how(step: Step, walk: Walk | None) -> tuple[str, str]:
         return "", "straight code"
     if isinstance(step, Copy):
         return "", "copies bytes"
-    return "", _kernel(step)
+    return "", "BLAS" if isinstance(step, Accumulate) else _kernel(step)
 
 
 def _kernel(step: Call) -> str:

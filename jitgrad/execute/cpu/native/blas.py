@@ -25,10 +25,12 @@ MOST, NARROW = 64, 64          # blocks of one product; rows and columns that a 
 
 
 def gemm(params, slots):
-    """params: cblas function, width, batch, m, n, k, transpose x, transpose y; operands dense."""
+    """params: cblas function, width, batch, m, n, k, transpose x, transpose y, add to what is there; operands dense."""
     width, batch = load(params + 8), load(params + 16)
     m, n, k = load(params + 24), load(params + 32), load(params + 40)
     if m == 0 or n == 0 or k == 0:
+        if load(params + 64) != 0:
+            return 0
         zero(load(slots), 0, batch * m * n * width)
         return 0
     team = load(state() + lay.S_TEAM)
@@ -58,11 +60,12 @@ def some(params, slots, first, last, row, rows, column, columns):
     ldb = k if tb else n
     ta = TRANSPOSE if ta else NO_TRANSPOSE
     tb = TRANSPOSE if tb else NO_TRANSPOSE
+    beta = 1.0 if load(params + 64) != 0 else 0.0
     for _ in range(first, last):
         if width == 4:
-            sgemm(function, ROW_MAJOR, ta, tb, rows, columns, k, 1.0, x, lda, y, ldb, 0.0, out, n)
+            sgemm(function, ROW_MAJOR, ta, tb, rows, columns, k, 1.0, x, lda, y, ldb, beta, out, n)
         else:
-            dgemm(function, ROW_MAJOR, ta, tb, rows, columns, k, 1.0, x, lda, y, ldb, 0.0, out, n)
+            dgemm(function, ROW_MAJOR, ta, tb, rows, columns, k, 1.0, x, lda, y, ldb, beta, out, n)
         x += m * k * width
         y += k * n * width
         out += m * n * width
