@@ -66,12 +66,13 @@ def adam() -> Iterator[Mode]:
     batches = [(jg.asarray(x), jg.asarray(y)) for x, y in e.deep_batches()]
     yield Mode("function(step), tape, nn and Adam", over(batches, step),
                lambda: [[float(step(*batch)) for batch in batches[:e.DEEP_STEPS]]], replayed=True)
-    layers = [[jg.asarray(a) for a in layer] for layer in e.deep_layers()]
-    yield replayed(f"function, {e.GEMMS}", jg.function(products), layers, numbers=lambda _: [])
+    layers, alone = [[jg.asarray(a) for a in layer] for layer in e.deep_layers()], jg.function(products)
+    yield Mode(f"function, {e.GEMMS}", over(batches, lambda x, _: alone(x, layers)), lambda: [], replayed=True)
 
 
-def products(layers: list[Any]) -> list[Any]:
-    """The matrix products of a step of the large network."""
+def products(first: Any, layers: list[Any]) -> list[Any]:
+    """The matrix products of a step of the large network on a batch."""
+    layers = [[first, *layers[0][1:]], *layers[1:]]
     forward = [x @ kernel for x, kernel, _ in layers]
     kernels = [x.T @ g for x, _, g in layers]
     return forward + kernels + [g @ kernel.T for _, kernel, g in layers[1:]]

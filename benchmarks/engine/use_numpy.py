@@ -33,15 +33,16 @@ def adam() -> Iterator[Mode]:
         return loss
     yield Mode("by hand, in place", over(batches, step), lambda: [[step(*b) for b in batches[:e.DEEP_STEPS]]],
                recorded=False)
-    yield Mode(e.GEMMS, products(), lambda: [], recorded=False)
+    yield Mode(e.GEMMS, over(batches, products()), lambda: [], recorded=False)
 
 
-def products() -> Callable[[int], Any]:
-    """The matrix products of a step of the large network, into arrays that are there."""
+def products() -> Callable[..., Any]:
+    """The matrix products of a step of the large network on a batch, into arrays that are there."""
     layers = e.deep_layers()
     outs = [[np.empty_like(a) for a in layer] for layer in layers]
 
-    def turn() -> None:
+    def turn(first: np.ndarray, _: np.ndarray) -> None:
+        layers[0][0] = first
         for (x, kernel, _), (_, _, out) in zip(layers, outs, strict=True):
             np.matmul(x, kernel, out=out)
         for k in range(len(layers) - 1, -1, -1):
@@ -49,7 +50,7 @@ def products() -> Callable[[int], Any]:
             np.matmul(x.T, g, out=gkernel)
             if k:
                 np.matmul(g, kernel.T, out=gx)
-    return repeated(turn)
+    return turn
 
 
 def hvp() -> Iterator[Mode]:

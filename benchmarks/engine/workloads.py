@@ -157,7 +157,7 @@ ROWS = [
     Row("adam", f"one Adam step of an MLP {'-'.join(map(str, WIDTHS))}, batch {DEEP_BATCH}, sparse softmax "
         "cross-entropy with logits", f"a batch of float32 images and int labels out of {DEEP_BATCHES}, {OWN}",
         "the loss, unread; parameters and moments updated in place or returned. GEMMs alone: the eight products of a "
-        "step, into arrays that are there, and nothing else", 5e-3, 0.0, deep_answer),
+        "step on the same batches, NumPy's into arrays that are there", 5e-3, 0.0, deep_answer),
     *(Row(f"expression-{size}", f"value and gradient of {TEXT}, n = {size}", f"x, float32, {OWN}",
           "the value and the gradient, dropped before the next call", 2e-5, 2e-6,
           lambda n=n: expression_numbers(*by_hand.expression(points(n).astype(np.float64))), large=True)
