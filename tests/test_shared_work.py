@@ -91,7 +91,7 @@ def test_products_by_any_number(sizes, dtype, rng):
         x, y = rng.normal(size=(batch, m, k)).astype(dtype), rng.normal(size=(batch, k, n)).astype(dtype)
         want = x.astype(np.float64) @ y.astype(np.float64)
         given = [np.ascontiguousarray(a.swapaxes(1, 2) if turned else a) for a, turned in ((x, ta), (y, tb))]
-        words = [blas.functions()["s" if dtype == "float32" else "d"], x.itemsize, batch, m, n, k, ta, tb]
+        words = [blas.functions()["s" if dtype == "float32" else "d"], x.itemsize, batch, m, n, k, ta, tb, 0]
         results = []
         for threads in (1, 2, 3, 9):
             jg.set_num_threads(threads)
