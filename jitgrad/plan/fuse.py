@@ -109,7 +109,7 @@ class Straight:
 
 
 class Accumulate(NamedTuple):
-    """A product, row by its kernel as in `Call`, that is added to its last operand, in the memory of that."""
+    """A product that is added to its last operand, in the memory of that."""
 
     form: Form
     operands: tuple[Operand, ...]

@@ -6,6 +6,7 @@ y[p, j], acc)`` for p = 0 .. k - 1 from acc = 0. Tiles may overlap: elements com
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -78,7 +79,7 @@ class Numbers:
         self.text.loop(stem, str(start), str(stop), step, looped)
 
 
-class Tiles(Numbers):
+class Tiles(Numbers, ABC):
     """Writes a product of x, read by strides (a step down its rows `xi`, along the inner axis `xp`), and y.
 
     y is (k, n), contiguous; of one given as (n, k) a transposed copy of a block of columns is the `source`. Subclasses
@@ -102,13 +103,13 @@ class Tiles(Numbers):
         source, stride = self.source(j, vectors, mask)
         self.rows(vectors, lambda height, i: self.tile(i, height, j, vectors, mask, source, stride))
 
+    @abstractmethod
     def rows(self, vectors: int, tile: Callable[[int, Number], None]) -> None:
         """Call `tile` with the height and the first row of each tile of so many vectors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def source(self, j: Number, vectors: int, mask: str | None) -> tuple[str, Number]:
         """Where columns from j on of y's first row are, and the step to the next row."""
-        raise NotImplementedError
 
     def tile(self, i: Number, height: int, j: Number, vectors: int, mask: str | None, source: str,
              stride: Number) -> None:

@@ -23,7 +23,6 @@ GRAIN = 1 << 21                # of small products, how many are a task
 MOST, NARROW = 64, 64          # blocks of one product; rows and columns that a block has at least
 
 
-
 def gemm(params, slots):
     """params: cblas function, width, batch, m, n, k, transpose x, transpose y, add to what is there; operands dense."""
     width, batch = load(params + 8), load(params + 16)
