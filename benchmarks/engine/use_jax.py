@@ -137,28 +137,14 @@ def hvp() -> Iterator[Mode]:
 
 # ---- loops ---------------------------------------------------------------------------------------
 
-def rk4_step(p: Any, x: Any, y: Any) -> tuple[Any, Any]:
-    """One Runge-Kutta step of Lotka and Volterra's equations."""
-    a, b, c, d = p[0], p[1], p[2], p[3]
-    h = e.RK4["h"]
-
-    def slope(x: Any, y: Any) -> tuple[Any, Any]:
-        return a * x - b * x * y, d * x * y - c * y
-    k1, l1 = slope(x, y)
-    k2, l2 = slope(x + h / 2 * k1, y + h / 2 * l1)
-    k3, l3 = slope(x + h / 2 * k2, y + h / 2 * l2)
-    k4, l4 = slope(x + h * k3, y + h * l3)
-    return x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4), y + h / 6 * (l1 + 2 * l2 + 2 * l3 + l4)
-
-
 def rk4() -> Iterator[Mode]:
     def scanned(p: Any) -> Any:
-        (x, y), _ = lax.scan(lambda s, _: (rk4_step(p, *s), None),
+        (x, y), _ = lax.scan(lambda s, _: (e.rk4_step(p, *s), None),
                              tuple(jnp.asarray(v, p.dtype) for v in e.RK4["start"]), None, e.RK4["steps"])
         return x + y
 
     def fori(p: Any) -> Any:
-        return sum(lax.fori_loop(0, e.RK4["steps"], lambda _, s: rk4_step(p, *s),
+        return sum(lax.fori_loop(0, e.RK4["steps"], lambda _, s: e.rk4_step(p, *s),
                                  tuple(jnp.asarray(v, p.dtype) for v in e.RK4["start"])))
     p = jnp.asarray(e.rates())
     yield from jitted(f"jit(value_and_grad), {e.REVERSE}", jax.jit(jax.value_and_grad(scanned)), p, numbers=list)

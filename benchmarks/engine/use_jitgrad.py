@@ -144,33 +144,19 @@ def hvp() -> Iterator[Mode]:
 
 # ---- loops ---------------------------------------------------------------------------------------
 
-def rk4_step(p: Any, x: Any, y: Any) -> tuple[Any, Any]:
-    """One Runge-Kutta step of Lotka and Volterra's equations."""
-    a, b, c, d = p[0], p[1], p[2], p[3]
-    h = e.RK4["h"]
-
-    def slope(x: Any, y: Any) -> tuple[Any, Any]:
-        return a * x - b * x * y, d * x * y - c * y
-    k1, l1 = slope(x, y)
-    k2, l2 = slope(x + h / 2 * k1, y + h / 2 * l1)
-    k3, l3 = slope(x + h / 2 * k2, y + h / 2 * l2)
-    k4, l4 = slope(x + h * k3, y + h * l3)
-    return x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4), y + h / 6 * (l1 + 2 * l2 + 2 * l3 + l4)
-
-
 def _start() -> tuple[Any, ...]:
     return tuple(jg.constant(v, dtype="float64") for v in e.RK4["start"])
 
 
 def rk4_scan(p: Any) -> Any:
     """All steps as one `scan`."""
-    (x, y), _ = jg.scan(lambda s, _: (rk4_step(p, *s), None), _start(), None, e.RK4["steps"])
+    (x, y), _ = jg.scan(lambda s, _: (e.rk4_step(p, *s), None), _start(), None, e.RK4["steps"])
     return x + y
 
 
 def rk4_fori(p: Any) -> Any:
     """All steps as one `fori_loop`."""
-    x, y = jg.fori_loop(0, e.RK4["steps"], lambda _, s: rk4_step(p, *s), _start())
+    x, y = jg.fori_loop(0, e.RK4["steps"], lambda _, s: e.rk4_step(p, *s), _start())
     return x + y
 
 
@@ -178,7 +164,7 @@ def rk4_python(p: Any) -> Any:
     """All steps in a Python loop."""
     x, y = _start()
     for _ in range(e.RK4["steps"]):
-        x, y = rk4_step(p, x, y)
+        x, y = e.rk4_step(p, x, y)
     return x + y
 
 

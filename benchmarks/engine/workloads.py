@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,20 @@ def deep_layers() -> list[Arrays]:
     rng = np.random.default_rng(17)
     return [[rng.standard_normal(s, np.float32) for s in ((DEEP_BATCH, m), (m, n), (DEEP_BATCH, n))]
             for m, n in itertools.pairwise(WIDTHS)]
+
+
+def rk4_step(p: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    """One Runge-Kutta step of Lotka and Volterra's equations, on any library's arrays."""
+    a, b, c, d = p[0], p[1], p[2], p[3]
+    h = RK4["h"]
+
+    def slope(x: Any, y: Any) -> tuple[Any, Any]:
+        return a * x - b * x * y, d * x * y - c * y
+    k1, l1 = slope(x, y)
+    k2, l2 = slope(x + h / 2 * k1, y + h / 2 * l1)
+    k3, l3 = slope(x + h / 2 * k2, y + h / 2 * l2)
+    k4, l4 = slope(x + h * k3, y + h * l3)
+    return x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4), y + h / 6 * (l1 + 2 * l2 + 2 * l3 + l4)
 
 
 def points(n: int) -> np.ndarray:
