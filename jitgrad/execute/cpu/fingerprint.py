@@ -41,7 +41,7 @@ def natives() -> str:
 @functools.cache
 def kernels() -> str:
     """Of everything that kernels are generated from."""
-    return cache.digest(natives(), _digest("ops/scalar.py", "ops/maths", "execute/cpu"))
+    return cache.digest(natives(), _digest("ops/scalar.py", "ops/maths", "execute/cpu", "execute/source.py"))
 
 
 _COVERED = ("jitgrad.ops.scalar", "jitgrad.ops.maths")     # by `kernels`, with the modules inside

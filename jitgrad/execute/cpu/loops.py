@@ -25,15 +25,11 @@ from jitgrad.execute.cpu import llvm
 from jitgrad.execute.cpu.native import by_numba, drivers
 from jitgrad.execute.cpu.reductions import BLOCK, CHUNK, GROUP, reduction_init
 from jitgrad.execute.cpu.types import NATIVE
-from jitgrad.ops.scalar import DTYPES, FLOAT32, FLOAT64, Node, Trace
+from jitgrad.execute.source import WORDS, lines_of, literal, loaded, stored
+from jitgrad.ops.scalar import DTYPES, FLOAT32, FLOAT64, Trace
 
 _ACCUMULATORS = 32
 _SIGNATURE = types.int64(types.CPointer(types.int64), types.CPointer(types.intp))
-_WORDS = {"bool": "b1", "int32": "i4", "int64": "i8", "float32": "f4", "float64": "f8"}
-_BINARY = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^", "shl": "<<", "shr": ">>",
-    "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,76 +120,12 @@ def _names() -> dict[str, Any]:
         names[name] = _llvm_call(name, 1)
     for dtype in DTYPES:
         element = types.uint8 if dtype.kind == "b" else numba.from_dtype(dtype)
-        names[f"pointer_{_WORDS[dtype.name]}"] = _pointer(element)
-        names[f"stack_{_WORDS[dtype.name]}"] = _stack(element)
+        names[f"pointer_{WORDS[dtype.name]}"] = _pointer(element)
+        names[f"stack_{WORDS[dtype.name]}"] = _stack(element)
     return names
 
 
 _NAMES = _names()
-
-
-def _literal(value: float, dtype: np.dtype[Any]) -> str:
-    return f"{_WORDS[dtype.name]}({value!r})"
-
-
-def _lines(trace: Trace, arguments: list[str], indent: str, tables: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """The body as assignments, and the names of its results; constant tables are added to `tables`."""
-    names: list[str] = []
-    lines: list[str] = []
-    pad = indent
-    for i, node in enumerate(trace.nodes):
-        operands = [names[j] for j in node.operands]
-        names.append(f"v{i}")
-        if node.op == "argument":
-            names[i] = arguments[node.immediate]
-        elif node.op == "const":
-            names[i] = _literal(node.immediate, node.dtype)
-        elif node.op == "branch":
-            lines.append(f"{pad}if {operands[0]}:")
-            lines.append(f"{pad}    pass")
-            pad += "    "
-        elif node.op == "merge":
-            if node.immediate[1] == 0:
-                merges = trace.merges(i)
-                ids = [f"v{i + k}" for k in range(len(merges))]
-                lines += [f"{pad}{v} = {names[m.operands[1]]}" for v, m in zip(ids, merges, strict=True)]
-                pad = pad[:-4]
-                lines.append(f"{pad}else:")
-                lines += [f"{pad}    {v} = {names[m.operands[2]]}" for v, m in zip(ids, merges, strict=True)]
-        else:
-            if node.op == "table":
-                operands.append(f"table{len(tables)}")
-                tables[operands[-1]] = np.array(node.immediate, node.dtype)
-            lines.append(f"{pad}v{i} = {_expression(node, operands, trace.nodes[node.operands[-1]].dtype)}")
-    return lines, [names[i] for i in trace.results]
-
-
-def _expression(node: Node, operands: list[str], last: np.dtype[Any]) -> str:
-    """One node as Python; the cast around it undoes Numba's widening of integers."""
-    word = _WORDS[node.dtype.name]
-    a = operands[0]
-    if node.op == "table":
-        return f"{operands[1]}[{a}]"
-    if node.op == "convert":
-        return f"{a} != 0" if word == "b1" else f"{word}({a})"
-    if node.op == "neg":
-        return f"-{a}" if last.kind == "f" else f"{word}(-{a})"
-    if node.op == "not":
-        return f"not {a}" if word == "b1" else f"{word}(~{a})"
-    if node.op == "div" and last.kind == "i":
-        return f"sdiv({', '.join(operands)})"
-    if node.op == "shl" or node.op not in _BINARY:
-        return f"{node.op}({', '.join(operands)})"
-    expression = f"{a} {_BINARY[node.op]} {operands[1]}"
-    return expression if word in ("b1", "f4", "f8") else f"{word}({expression})"
-
-
-def _load(pointer: str, index: str, dtype: np.dtype[Any]) -> str:
-    return f"{pointer}[{index}]" + (" != 0" if dtype.kind == "b" else "")
-
-
-def _store(value: str, dtype: np.dtype[Any]) -> str:
-    return f"u1({value})" if dtype.kind == "b" else value
 
 
 def _compile(name: str, source: str, tables: dict[str, Any], helpers: tuple[str, ...] = ()) -> Kernel:
@@ -213,15 +145,15 @@ def elementwise_kernel(name: str, trace: Trace) -> Kernel:
     outputs = len(trace.results)
     lines = [f"def {name}(params, slots):", "    n = params[0]"]
     for j, dtype in enumerate((*trace.dtypes, *trace.arguments)):
-        lines.append(f"    p{j} = pointer_{_WORDS[dtype.name]}(slots[{j}])")
+        lines.append(f"    p{j} = pointer_{WORDS[dtype.name]}(slots[{j}])")
     lines += [f"    step{k} = params[{1 + k}]" for k in range(len(trace.arguments))]
     lines.append("    for i in range(n):")
     arguments = [f"x{k}" for k in range(len(trace.arguments))]
     for k, dtype in enumerate(trace.arguments):
-        lines.append(f"        x{k} = {_load(f'p{outputs + k}', f'i * step{k}', dtype)}")
-    body, results = _lines(trace, arguments, "        ", tables)
+        lines.append(f"        x{k} = {loaded(f'p{outputs + k}', f'i * step{k}', dtype)}")
+    body, results = lines_of(trace, arguments, "        ", tables)
     lines += body
-    lines += [f"        p{j}[i] = {_store(results[j], dtype)}" for j, dtype in enumerate(trace.dtypes)]
+    lines += [f"        p{j}[i] = {stored(results[j], dtype)}" for j, dtype in enumerate(trace.dtypes)]
     lines += ["    return 0", ""]
     return _compile(name, "\n".join(lines), tables)
 
@@ -287,26 +219,26 @@ def reduction_kernel(name: str, trace: Trace, init: float | Callable[[np.dtype[A
     tables: dict[str, Any] = {}
     source = ""
     for function, body in (("combine", trace), ("combine_wide", trace.at(wide, wide))):
-        lines, (result,) = _lines(body, ["acc", "x"], "    ", tables)
+        lines, (result,) = lines_of(body, ["acc", "x"], "    ", tables)
         source += "\n".join([f"def {function}(acc, x):", *lines, f"    return {result}", "", ""])
-    start = _literal(reduction_init(init, dtype), dtype)
-    lane = _load("lane", "j", dtype)
+    start = literal(reduction_init(init, dtype), dtype)
+    lane = loaded("lane", "j", dtype)
     source += _REDUCTION.format(
         name=name,
-        word=_WORDS[dtype.name],
+        word=WORDS[dtype.name],
         chunk=CHUNK,
         init=start,
-        stored_init=_store(start, dtype),
-        wide_init=_literal(reduction_init(init, wide), wide),
-        step=_store(f"combine({lane}, {_load('x', 'base + i + j', dtype)})", dtype),
-        halve=_store(f"combine({lane}, {_load('lane', 'j + half', dtype)})", dtype),
-        lane=_load("lane", "0", dtype),
+        stored_init=stored(start, dtype),
+        wide_init=literal(reduction_init(init, wide), wide),
+        step=stored(f"combine({lane}, {loaded('x', 'base + i + j', dtype)})", dtype),
+        halve=stored(f"combine({lane}, {loaded('lane', 'j + half', dtype)})", dtype),
+        lane=loaded("lane", "0", dtype),
         block=BLOCK,
         group=GROUP,
-        grouped=_by_halves([_load("x", f"base + (i + {k}) * inner", dtype) for k in range(GROUP)]),
-        strided=_load("x", "base + i * inner", dtype),
+        grouped=_by_halves([loaded("x", f"base + (i + {k}) * inner", dtype) for k in range(GROUP)]),
+        strided=loaded("x", "base + i * inner", dtype),
         widened="part" if wide == dtype else "f8(part)",
-        result=_store("total" if wide == dtype else "f4(total)", dtype),
+        result=stored("total" if wide == dtype else "f4(total)", dtype),
     ).lstrip("\n")
     return _compile(name, source, tables, ("combine", "combine_wide"))
 
@@ -337,12 +269,12 @@ def scan_kernel(name: str, trace: Trace, init: float | Callable[[np.dtype[Any]],
     """params and slots as those of scans.scan_ir, and the same order; the body has the accumulator's dtype."""
     dtype, wide = np.dtype(dtype), trace.arguments[0]
     tables: dict[str, Any] = {}
-    word, widened = _WORDS[dtype.name], _WORDS[wide.name]
+    word, widened = WORDS[dtype.name], WORDS[wide.name]
     names = [f"x{k}" for k in range(len(trace.arguments) - 1)]
-    lines, (result,) = _lines(trace, ["acc", *names], "    ", tables)
+    lines, (result,) = lines_of(trace, ["acc", *names], "    ", tables)
     source = "\n".join([f"def combine(acc, {', '.join(names)}):", *lines, f"    return {result}", "", ""])
     source += _SCAN.format(
-        name=name, word=word, init=_literal(reduction_init(init, wide), wide),
+        name=name, word=word, init=literal(reduction_init(init, wide), wide),
         pointers="\n    ".join(f"{x} = pointer_{word}(slots[{1 + k}])" for k, x in enumerate(names)),
         operands=", ".join(f"{widened}({x}[i])" for x in names),
     ).lstrip("\n")
