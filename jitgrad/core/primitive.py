@@ -89,6 +89,8 @@ class Primitive:
     opaque: bool = False                 # not to be simplified away, though it changes nothing
     vectors: str = ""                    # module of the machine that may have vector text in the place of the body
     runner: str = ""                     # of a row that holds Programs: module of the machine that makes its kernel
+    cuda: str = ""                       # of an own kernel: module of the GPU's machine that has its launches
+    host: str = ""                       # why a row on a GPU's Tensors has no kernel there and runs on the host
     bits: bool = False                   # an own kernel gets floats as integers of their width
     ulp: float = 0.5                     # stated error of a float result, in units of the last place
     cancels: bool = False                # ... of the result or of the greater operand, whichever is larger

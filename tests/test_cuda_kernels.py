@@ -1,0 +1,61 @@
+"""Kernels for GPUs, where there is none: each compiles to PTX and to machine code, and float32 stays float32.
+
+What they compute is tested in the simulator (test_cuda_simulated.py) and on a GPU (`pytest -m cuda`).
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from jitgrad.core.primitive import Kind
+from jitgrad.execute.cpu import library as cpu
+from jitgrad.execute.cuda import library, toolkit
+from table import ENTRIES, cases, form_of, ident, samples
+
+pytestmark = pytest.mark.skipif(bool(toolkit.missing()) or toolkit.simulated(), reason=toolkit.missing() or "simulated")
+
+ARCHITECTURES = ("sm_80", "sm_90")
+FLOAT64 = np.dtype(np.float64)
+
+
+def in_double(f):
+    """Whether the body itself computes in float64, where float32 alone would not reach the stated error."""
+    bodies = (Kind.ELEMENTWISE, Kind.REDUCE)
+    return f.prim.kind in bodies and any(node.dtype == FLOAT64 for node in cpu.elementwise_trace(
+        f.prim, [a.dtype for a in f.avals] * (2 if f.prim.kind is Kind.REDUCE else 1),
+        f.params if f.prim.kind is Kind.ELEMENTWISE else {}).nodes)
+
+
+def check(kernel, double):
+    """The kernel compiles for each architecture; only where something is float64 does it compute in float64."""
+    text = kernel.ptx()
+    assert f".visible .entry {kernel.name}(" in text
+    if not double:
+        wrong = [line for line in text.splitlines() if re.search(r"\.f64\b", line)]
+        assert not wrong, f"{kernel.name} computes in float64: {wrong[:3]}\n{kernel.source}"
+    for arch in ARCHITECTURES:
+        assert kernel.cubin(arch)[:4] == b"\x7fELF"
+
+
+@pytest.mark.parametrize(("prim", "dtype"), cases([p for p in ENTRIES if library.has_kernel(p)]), ids=ident)
+def test_kernels_compile(prim, dtype, rng):
+    for arrays, params in samples(prim, dtype, rng):
+        f = form_of(prim, arrays, params)
+        double = FLOAT64 in [a.dtype for a in (*f.avals, *f.outs)] or in_double(f)
+        for launch in library.work_of(f).launches:
+            check(launch.kernel, double)
+
+
+def test_products_and_sums_are_fused_only_where_a_body_says_so(rng):
+    tried = 0
+    for prim, dtype in cases([p for p in ENTRIES if library.has_kernel(p)], (Kind.ELEMENTWISE,), "f"):
+        arrays, params = next(samples(prim, dtype, rng))
+        f = form_of(prim, arrays, params)
+        nodes = {n.op for n in cpu.elementwise_trace(f.prim, [a.dtype for a in f.avals], f.params).nodes}
+        if "mul" in nodes and nodes & {"add", "sub"} and "fmuladd" not in nodes:
+            tried += 1
+            assert "fma." not in library.work_of(f).launches[0].kernel.ptx(), prim.name
+    assert tried > 1
