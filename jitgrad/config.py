@@ -11,6 +11,7 @@ SWITCHES = {                   # name: what it does
     "JITGRAD_MACHINE_CODE": "0: recorded programs stay on the sweep; 1: become machine code before they first run",
     "JITGRAD_NUM_THREADS": "threads that share a large operation (as many as the CPUs this process may use)",
     "JITGRAD_POOL_MB": "megabytes of freed large arrays kept for reuse (256; 0: none)",
+    "JITGRAD_TF32": "1: float32 products on a GPU may round operands to 11 bits, which is several times as fast",
 }
 
 
@@ -50,3 +51,8 @@ def debug_nans() -> str:
     """JITGRAD_DEBUG_NANS: "" (off), "nan" (1, or anything that is not off) or "inf"."""
     value = os.environ.get("JITGRAD_DEBUG_NANS", "").lower()
     return "" if value in ("", "0", "false", "off") else "inf" if value == "inf" else "nan"
+
+
+def tf32() -> bool:
+    """JITGRAD_TF32: whether products of float32 on a GPU may use the format TF32."""
+    return os.environ.get("JITGRAD_TF32", "") == "1"

@@ -84,3 +84,12 @@ def cubin(text: str, arch: str) -> bytes:
     made = core()
     linker = made.Linker(made.ObjectCode.from_ptx(text.encode()), options=made.LinkerOptions(arch=arch))
     return bytes(linker.link("cubin").code)
+
+
+def library_path(name: str) -> str:
+    """Where a shared library of NVIDIA's is, or '' if it is nowhere to be found."""
+    finder = importlib.import_module("cuda.pathfinder")
+    try:
+        return str(finder.load_nvidia_dynamic_lib(name).abs_path)
+    except RuntimeError:                             # its own errors are of that class
+        return ""
