@@ -25,6 +25,8 @@ instructions put there. A **recipe** is a sequence of instructions, all of which
 ``("int", src, i)``                    an exact int as int64; one that does not fit is no match
 ``("variable", variable, i)``          the Tensor that a Variable holds is the input i
 ``("captured", array, i)``             a NumPy array that is no argument is the input i, read at each call
+``("placed", src, i)``                 like "tensor", for elements that are not in this memory
+``("placed_variable", variable, i)``   like "variable", likewise
 ====================================== ================================================================================
 
 Each input of the plan is named by the recipe. Arguments that are one input have to be one object, and those that are
@@ -56,7 +58,7 @@ Row = tuple[Any, ...]
 _KEYS = {name: getattr(layout, f"M_{name.upper()}") for name in (
     "tuple", "list", "dict", "is", "equal", "float_key", "int_key", "global", "absent", "cell", "attr", "item", "word")}
 _DATA = {name: getattr(layout, f"M_{name.upper()}") for name in (
-    "tensor", "array", "float", "int", "variable", "captured")}
+    "tensor", "array", "float", "int", "variable", "captured", "placed", "placed_variable")}
 _ANSWERS = {name: getattr(layout, f"W_{name.upper()}") for name in (
     "result", "argument", "const", "tuple", "list", "dict", "call")}
 _FEW = 8                       # arguments up to here are compared in pairs
@@ -67,8 +69,11 @@ class Trace:
 
     def __init__(self, plan: Plan, recipe: Sequence[Row], *, positional: int, names: Sequence[str] = (),
                  answer: Sequence[Row], assignments: Sequence[tuple[Any, int]] = (),
-                 views: Mapping[int, tuple[int, Aval, int]] = {}) -> None:
+                 views: Mapping[int, tuple[int, Aval, int]] = {}, elsewhere: Callable[..., Any] | None = None) -> None:
         """``positional`` arguments, then keywords ``names``. Raises ValueError for a recipe that misses an input.
+
+        ``elsewhere`` runs the plan where its inputs are: it gets them and returns a tuple of the results, or the number
+        of the guard that failed.
 
         ``views``: result -> the input whose memory it shares, its aval, where it begins there in bytes (see `views`).
         """
@@ -87,7 +92,8 @@ class Trace:
         self._inputs, self._variables = inputs.kinds, inputs.variables
         n_out = peek(plan.address + layout.P_OUTPUT_COUNT)
         steps, depth = self._answer(answer, {"result": n_out, "argument": rows.registers})
-        assigned = self._assigned(assignments, [k for name, k, *_ in answer if name == "result"])
+        returned = [k for name, k, *_ in answer if name == "result" and not elsewhere]     # no places to share there
+        assigned = self._assigned(assignments, returned)
         set_words = 1 << (2 * len(inputs.distinct) - 1).bit_length() if len(inputs.distinct) > _FEW else 0
         words = {
             layout.E_OBJECT: id(self), layout.E_POSITIONAL: positional,
@@ -101,8 +107,9 @@ class Trace:
             layout.E_ANSWER: self._block(steps), layout.E_ANSWER_COUNT: len(steps), layout.E_LINKS: self._block([[0]]),
             layout.E_VIEWS: self._block([[layout.WORD * k, layout.WORD * i, a.id, a.size, a.code, offset]
                                          for k, (i, a, offset) in views.items()]),
-            layout.E_VIEW_COUNT: len(views)}
-        plain = (not (names or assigned or views or set_words or peek(plan.address + layout.P_FLAGS) & layout.LONG)
+            layout.E_VIEW_COUNT: len(views), layout.E_ELSEWHERE: self._keep(elsewhere) if elsewhere else 0}
+        more = names or assigned or views or set_words or elsewhere
+        plain = (not (more or peek(plan.address + layout.P_FLAGS) & layout.LONG)
                  and all(row[0] == layout.M_WORD for row in rows.keys))
         n_in = len(inputs.avals)
         end = n_in + n_out + len(plan.constants)
@@ -219,11 +226,11 @@ class _Inputs:
         self.kinds[i] = [code, 0]
         if name in ("array", "captured"):
             self.kinds[i][1] = self.described(aval)
-        if name in ("tensor", "array"):
+        if name in ("tensor", "array", "placed"):
             self.distinct.append(layout.WORD * i)
-        if name == "variable":
+        if name in ("variable", "placed_variable"):
             self.variables.append([self._keep(source), layout.WORD * i])
-        return aval.id if name in ("tensor", "variable") else self.kinds[i][1]
+        return aval.id if name in ("tensor", "variable", "placed", "placed_variable") else self.kinds[i][1]
 
     def described(self, aval: Any) -> int:
         kind = peek(id(aval.dtype) + layout.DESCR_KIND) & layout.DESCR_MASK
@@ -293,9 +300,9 @@ class _Rows:
         return layout.WORD * first
 
     def _take(self, name: str, source: Any, i: int) -> None:
-        first = self._keep(source) if name in ("variable", "captured") else self._register(source)
+        first = self._keep(source) if name in ("variable", "captured", "placed_variable") else self._register(source)
         if 0 <= i < len(self._inputs.kinds) and self._inputs.kinds[i][0] >= 0:
-            if name not in ("tensor", "array") or self._inputs.kinds[i][0] != _DATA[name]:
+            if name not in ("tensor", "array", "placed") or self._inputs.kinds[i][0] != _DATA[name]:
                 raise ValueError(f"a trace's recipe names input {i} twice")
             self.data.append([layout.M_SAME, first, 0, layout.WORD * i])
         else:

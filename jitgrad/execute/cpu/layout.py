@@ -212,7 +212,8 @@ E_SET = 240                    # the hash table
 E_VIEWS = 248                  # (offset of the result, of the input, aval, elements, dtype, offset in bytes) of
 E_VIEW_COUNT = 256             # results that share the memory of an input, when no tape records
 E_PLAIN = 264                  # 1 + its arguments where `at_once` may do a call, or 0
-E_BYTES = 272
+E_ELSEWHERE = 272              # Python callable that runs the plan where its inputs are, or 0
+E_BYTES = 280
 PLAIN_WORDS = 128              # of working memory, at most
 
 # Codes of a recipe. Operands: offset of a register (src, dst), object, word
@@ -228,7 +229,9 @@ PLAIN_WORDS = 128              # of working memory, at most
  M_ARRAY, M_CAPTURED,          # src or array, I block, offset of the input
  M_SAME,                       # src, -, offset of an input that is this object
  M_FLOAT, M_SINGLE, M_INT,     # src, -, offset of the input; a float as float64 or as float32
- M_VARIABLE) = range(21)       # Variable, aval, offset of the input
+ M_VARIABLE,                   # Variable, aval, offset of the input
+ M_PLACED,                     # the like of M_TENSOR and M_VARIABLE for elements that are not in this memory
+ M_PLACED_VARIABLE) = range(23)
 
 # Codes of an answer
 (W_RESULT, W_ARGUMENT,         # offset of a result or a register
@@ -314,7 +317,8 @@ S_PACKAGE = 456                # and what those of this package begin with
 S_EAGERLY = 464                # whether functions run as plain Python
 S_HOT = 472                    # Python callable: a plan has run often
 S_TEAM = 480                   # the threads that share large work
-S_OPS = 488                    # Op objects behind the operator slots, in the order of SYMBOLS
+S_ELSEWHERE = 488              # the type of owners of Tensors whose elements are not in this memory, or 0
+S_OPS = 496                    # Op objects behind the operator slots, in the order of SYMBOLS
 SYMBOLS = ("+", "-", "*", "/", "//", "%", "**", "@", "&", "|", "^",
            "neg", "abs", "~", "<", "<=", "==", "!=", ">", ">=")
 FIRST_COMPARISON = SYMBOLS.index("<")

@@ -201,6 +201,10 @@ def data_fits(st, registers, objects, scalars, table, at):
         if o == 0 or load(o + lay.T_AVAL) != what or load(o + lay.T_DATA) == 0:
             return False
         store(table + to, load(o + lay.T_DATA))
+    elif op == lay.M_PLACED_VARIABLE:
+        o = load(first + lay.V_VALUE)
+        if o == 0 or load(o + lay.T_AVAL) != what or not elsewhere(st, o):
+            return False
     elif op == lay.M_CAPTURED:
         o = first
         if not array_fits(o, what):
@@ -213,6 +217,9 @@ def data_fits(st, registers, objects, scalars, table, at):
             if kind != load(st + lay.S_TENSOR) or load(o + lay.T_AVAL) != what or load(o + lay.T_DATA) == 0:
                 return False
             store(table + to, load(o + lay.T_DATA))
+        elif op == lay.M_PLACED:
+            if kind != load(st + lay.S_TENSOR) or load(o + lay.T_AVAL) != what or not elsewhere(st, o):
+                return False
         elif op == lay.M_ARRAY:
             if kind != load(st + lay.S_NDARRAY) or not array_fits(o, what):
                 return False
@@ -239,6 +246,14 @@ def data_fits(st, registers, objects, scalars, table, at):
             store(table + to, scalars + to)
     store(objects + to, o)
     return True
+
+
+def elsewhere(st, o):
+    """Whether a Tensor's elements are not in this memory, but somewhere."""
+    if load(o + lay.T_DATA) != 0 or load(st + lay.S_ELSEWHERE) == 0:
+        return False
+    owner = load(o + lay.T_OWNER)
+    return owner != 0 and load(owner + lay.TYPE) == load(st + lay.S_ELSEWHERE)
 
 
 def array_fits(o, block):

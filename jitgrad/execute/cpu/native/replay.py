@@ -18,12 +18,14 @@ from jitgrad.execute.cpu.native.raw import (
     incref,
     load,
     long_new,
+    long_value,
     no_memory,
     release,
     resize,
     stack,
     state,
     store,
+    tuple_get,
     vectorcall,
 )
 from jitgrad.execute.cpu.native.sweep import compact, drop, make_results, ran, run_code
@@ -191,6 +193,8 @@ def replay(st, trace, work):
             return SLOWLY
     else:
         log = 0
+    if load(trace + lay.E_ELSEWHERE) != 0:
+        return replay_elsewhere(st, trace, plan, work)
     held = log != 0 or load(plan + lay.P_FLAGS) & lay.LONG != 0
     if held:
         for i in range(n_in):
@@ -213,6 +217,30 @@ def replay_alone(st, trace, plan, work):
     status = run_code(st, plan, work, over_inputs(st, trace, plan, work, outs))
     answer = finish(st, trace, work, outs, False) if status == 0 else stopped(plan, status)
     drop(outs, load(plan + lay.P_OUTPUT_COUNT))
+    return answer
+
+
+def replay_elsewhere(st, trace, plan, work):
+    """A callable gets the inputs, and returns a tuple of the results or the number of the guard that failed."""
+    objects, n_in = work + load(trace + lay.E_OBJECTS), load(plan + lay.P_INPUT_COUNT)
+    outs, n_out = work + load(trace + lay.E_OUTS), load(plan + lay.P_OUTPUT_COUNT)
+    for i in range(n_in):
+        incref(load(objects + 8 * i))
+    made = vectorcall(load(trace + lay.E_ELSEWHERE), objects, n_in, 0)
+    drop(objects, n_in)
+    answer = 0
+    if made != 0:
+        if load(made + lay.TYPE) == load(st + lay.S_LONG):
+            answer = STOPPED - long_value(made)
+        elif load(made + lay.TYPE) != load(st + lay.S_TUPLE) or load(made + lay.SIZE) != n_out:
+            answer = SLOWLY
+        else:
+            for k in range(n_out):
+                incref(tuple_get(made, k))
+                store(outs + 8 * k, tuple_get(made, k))
+            answer = finish(st, trace, work, outs, False)
+            drop(outs, n_out)
+        decref(made)
     return answer
 
 
@@ -263,7 +291,8 @@ def tracked(trace, objects, n_in):
             return True
     for i in range(n_in):
         op = load(load(trace + lay.E_INPUTS) + 16 * i)
-        if (op == lay.M_TENSOR or op == lay.M_VARIABLE) and load(load(objects + 8 * i) + lay.T_TRACKED) & lay.ON_TAPE:
+        is_tensor = op == lay.M_TENSOR or op == lay.M_VARIABLE or op == lay.M_PLACED or op == lay.M_PLACED_VARIABLE
+        if is_tensor and load(load(objects + 8 * i) + lay.T_TRACKED) & lay.ON_TAPE:
             return True
     return False
 
