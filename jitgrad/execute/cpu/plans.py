@@ -108,12 +108,16 @@ class Plan:
                 (layout.P_CONSTANT_COUNT, len(self.constants)), (layout.P_AVALS, self._avals.ctypes.data),
                 (layout.P_FLAGS, layout.LONG if self._work() >= library.LONG_ELEMENTS else 0)):
             poke(self.address + word, int(value))
-        wanted = config.machine_code()
         self._guarded(range(int((flat.op == BY_NAME["guard"].code).sum())))
+        self.prepare(at_once)
+
+    def prepare(self, at_once: bool) -> None:
+        """Be machine code, or instructions of the sweep that may become that."""
+        wanted, flat = config.machine_code(), self.flat
         if not (at_once and wanted != "0" and _compiling().compiled(self)):
             self._sweep()
             if wanted == "1":
-                if not words:                    # who enters it in the table has the lock
+                if not self.words:               # who enters it in the table has the lock
                     _compiling().compiled(self)
             elif wanted == "hot" and 0 < len(flat) <= MOST_ROWS:
                 long = peek(self.address + layout.P_FLAGS) & layout.LONG
