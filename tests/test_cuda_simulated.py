@@ -11,10 +11,12 @@ import pytest
 
 from jitgrad.execute.cuda import toolkit
 
+HERE = Path(__file__).parent
+
 
 @pytest.mark.skipif(bool(toolkit.missing()), reason=toolkit.missing())
-def test_kernels_in_the_simulator():
-    here = Path(__file__).parent
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", str(here / "cuda_simulated.py")], text=True,
-                          cwd=here.parent, env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}, capture_output=True)
+@pytest.mark.parametrize("file", sorted(HERE.glob("cuda_simulated*.py")), ids=lambda file: file.stem)
+def test_kernels_in_the_simulator(file):
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", str(file)], text=True, cwd=HERE.parent,
+                          env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}, capture_output=True)
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:] + done.stderr[-2000:]

@@ -1,0 +1,42 @@
+"""Reductions and scans for GPUs, of every way in which they share lines, run by Numba's simulator; see
+test_cuda_simulated.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import cuda_simulated
+from jitgrad.core.primitive import BY_NAME
+from jitgrad.execute.cuda import library, reductions
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Blocks and pieces of so few threads and elements that a few hundred elements need many."""
+    monkeypatch.setattr(reductions, "THREADS", 8)
+    monkeypatch.setattr(reductions, "COLUMNS", 4)
+    monkeypatch.setattr(reductions, "LEAST", 2)
+    library.work_of.cache_clear()
+    yield
+    library.work_of.cache_clear()
+
+
+SHAPES = [((75,), (0,), 2), ((2, 53), (1,), 2), ((45, 3), (0,), 2), ((2, 30, 5), (1,), 2), ((5, 3), (1,), 1),
+          ((2, 1, 3), (1,), 1), ((3, 0, 2), (1,), 1), ((3, 0), (0,), 0), ((5,), (), 1), ((2, 2, 3, 2), (1, 2), 1)]
+
+
+@pytest.mark.parametrize(("name", "dtype", "shape", "axes", "launches"), [
+    *(("reduce_sum", "float32", *case) for case in SHAPES), *(("reduce_max", "float32", *case) for case in SHAPES[:2]),
+    ("reduce_sum", "int64", *SHAPES[0]), ("reduce_min", "bool", *SHAPES[2]), ("reduce_prod", "int32", *SHAPES[3])])
+def test_reductions_of_all_shapes(small, rng, name, dtype, shape, axes, launches):
+    x = rng.normal(size=shape) * 9
+    arrays = [(x > 0 if dtype == "bool" else x).astype(dtype)]
+    if name == "reduce_max":
+        arrays[0].flat[50] = np.nan
+    prim, params = BY_NAME[name], {"axes": axes}
+    assert len(library.work_of(cuda_simulated.form_of(prim, arrays, params)).launches) == launches
+    cuda_simulated.check(prim, arrays, params)
