@@ -84,6 +84,41 @@ def blocks_for(count: int, threads: int = THREADS) -> int:
     return max(1, min(-(-count // threads), BLOCKS))
 
 
+def threads_for(count: int, most: int = THREADS) -> int:
+    """Threads of a block for so many elements: a power of two, a warp at least."""
+    return min(max(32, 1 << max(count - 1, 0).bit_length()), most)
+
+
+def launch(made: Kernel, slots: Sequence[int], words: Sequence[int], count: int) -> Launch:
+    """A thread for each of so many elements, in `turns`."""
+    threads = threads_for(count)
+    return Launch(made, tuple(slots), tuple(words), blocks_for(count, threads), threads)
+
+
+def turns(lines: Sequence[str]) -> list[str]:
+    """The lines for each ``i`` below the word ``n``, one a thread and turn."""
+    return ["i = cuda.grid(1)", "step = cuda.gridsize(1)", "while i < n:", *(f"    {line}" for line in lines),
+            "    i += step"]
+
+
+def digits(number: str, *lengths: tuple[str, str]) -> list[str]:
+    """Lines that take an index apart, last axis first: each name gets its place along an axis of a length, the last
+    name what is left.
+    """
+    lines = []
+    for name, length in lengths:
+        if not length:
+            return [*lines, f"{name} = {number}"]
+        lines += [f"{name}_ = sdiv({number}, {length})", f"{name} = {number} - {name}_ * {length}"]
+        number = f"{name}_"
+    return lines
+
+
+def width_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The integers that elements are moved as: fewer kernels, and every bit kept."""
+    return np.dtype("u1" if dtype.itemsize == 1 else f"i{dtype.itemsize}")
+
+
 def kernel(name: str, lines: Sequence[str], pointers: Sequence[np.dtype[Any]], arguments: Sequence[str],
            tables: Mapping[str, np.ndarray] | None = None) -> Kernel:
     """A Kernel from the lines of its body and the names of its pointers and words."""

@@ -10,7 +10,7 @@ from jitgrad.core.form import Form
 from jitgrad.core.primitive import Kind, Primitive
 from jitgrad.execute.cuda.kernel import Work
 
-_MODULES = {Kind.ELEMENTWISE: "elementwise", Kind.REDUCE: "reductions"}
+_MODULES = {Kind.ELEMENTWISE: "elementwise", Kind.REDUCE: "reductions", Kind.MOVE: "movement", Kind.PLACE: "movement"}
 
 
 def has_kernel(prim: Primitive) -> bool:
