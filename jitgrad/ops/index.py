@@ -62,7 +62,7 @@ def _samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, 
 
 @kernel(Kind.INDEX, ref=_gather_ref, samples=_samples, operands=("x", "indices"), params=("axis", "rows"),
         defaults={"rows": 0}, domain=("any", "index"), linear=Linear.EACH, ulp=0.0, aval=_gather_aval,
-        words=_gather_words, errors=_OUT_OF_RANGE, batch=_gather_batch,
+        words=_gather_words, errors=_OUT_OF_RANGE, cuda="indexing", batch=_gather_batch,
         vjp=lambda g, ans, x, i, *, axis, rows: (ops.scatter_add(g, i, axis, x.shape[axis], rows), None))
 def gather(out, x, indices, rows, outer, n, count, inner):
     """Elements of ``x`` along an axis at integer indices; negative ones count from the end.
@@ -155,7 +155,7 @@ def _scatter_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], di
 
 @kernel(Kind.INDEX, ref=_scatter_ref, samples=_scatter_samples, operands=("g", "indices"),
         params=("axis", "n", "rows"), defaults={"rows": 0}, domain=("number", "index"), linear=Linear.EACH, ulp=4.0,
-        aval=_scatter_aval, words=_scatter_words, errors=_OUT_OF_RANGE, batch=_scatter_batch,
+        aval=_scatter_aval, words=_scatter_words, errors=_OUT_OF_RANGE, cuda="indexing", batch=_scatter_batch,
         vjp=lambda h, ans, g, i, *, axis, n, rows: (ops.gather(h, i, axis, rows), None))
 def scatter_add(out, g, indices, rows, outer, n, count, inner):
     """Zeros of length ``n`` along an axis, with ``g``'s slices added at integer indices: the transpose of `gather`."""
@@ -201,7 +201,7 @@ def _pick_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[
 
 @kernel(Kind.INDEX, samples=_pick_samples, operands=("x", "indices"), domain=("any", "index"), linear=Linear.EACH,
         ref=lambda x, i: np.take_along_axis(x, np.expand_dims(i, -1), -1)[..., 0], ulp=0.0, aval=_pick_aval,
-        words=lambda x, i: (i.size, x.shape[-1]), errors=_OUT_OF_RANGE, batch=_pick_batch,
+        words=lambda x, i: (i.size, x.shape[-1]), errors=_OUT_OF_RANGE, cuda="indexing", batch=_pick_batch,
         vjp=lambda g, ans, x, i: (ops.unpick(g, i, n=x.shape[-1]), None))
 def pick(out, x, indices, rows, n):
     """One element of each row of the last axis, at an index of its own."""
@@ -231,7 +231,7 @@ def _unpick_aval(g: Aval, i: Aval, *, n: int) -> Aval:
 
 @kernel(Kind.INDEX, samples=_unpick_samples, operands=("g", "indices"), params=("n",), domain=("any", "index"),
         linear=Linear.EACH, ref=_unpick_ref, ulp=0.0, aval=_unpick_aval,
-        words=lambda g, i, *, n: (i.size, n), errors=_OUT_OF_RANGE,
+        words=lambda g, i, *, n: (i.size, n), errors=_OUT_OF_RANGE, cuda="indexing",
         batch=lambda batched, size, g, i, *, n: ((ops.unpick(*spread(batched, size, g, i), n),), (True,)),
         vjp=lambda h, ans, g, i, *, n: (ops.pick(h, i), None))
 def unpick(out, g, indices, rows, n):
@@ -279,7 +279,7 @@ def _along_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict
 
 @kernel(Kind.INDEX, ref=lambda x, i, *, axis: np.take_along_axis(x, i, axis), samples=_along_samples,
         operands=("x", "indices"), params=("axis",), domain=("any", "index"), linear=Linear.EACH, ulp=0.0,
-        aval=_along_aval, words=_along_words, errors=_OUT_OF_RANGE, batch=_along_batch,
+        aval=_along_aval, words=_along_words, errors=_OUT_OF_RANGE, cuda="indexing", batch=_along_batch,
         vjp=lambda g, ans, x, i, *, axis: (ops.add_along_axis(g, i, axis=axis, n=x.shape[axis]), None))
 def take_along_axis(out, x, indices, outer, n, count, inner):
     """Elements of ``x`` along an axis, each at an index of its own; negative ones count from the end."""
@@ -315,6 +315,7 @@ def _add_along_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], 
 
 @kernel(Kind.INDEX, ref=_add_along_ref, samples=_add_along_samples, operands=("g", "indices"), params=("axis", "n"),
         domain=("number", "index"), linear=Linear.EACH, ulp=4.0, aval=_add_along_aval, errors=_OUT_OF_RANGE,
+        cuda="indexing",
         words=lambda g, i, *, axis, n: (math.prod(g.shape[:axis]), n, g.shape[axis], math.prod(g.shape[axis + 1:])),
         batch=lambda batched, size, g, i, *, axis, n: (
             (ops.add_along_axis(*spread(batched, size, g, i), axis + 1, n),), (True,)),

@@ -105,7 +105,7 @@ def digits(number: str, *lengths: tuple[str, str]) -> list[str]:
     """Lines that take an index apart, last axis first: each name gets its place along an axis of a length, the last
     name what is left.
     """
-    lines = []
+    lines: list[str] = []
     for name, length in lengths:
         if not length:
             return [*lines, f"{name} = {number}"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+import threading
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -69,13 +70,29 @@ def _select(boolean: Any) -> Any:
     return toolkit.intrinsic(lambda typing, condition, a, b: (a(boolean, a, a), generate))
 
 
+def _atomic_add(typing: Any, pointer: Any, index: Any, value: Any) -> Any:
+    """The old value; integers by an instruction, floats by NVVM's function."""
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.gep(arguments[0], [arguments[1]])
+        element = arguments[2].type
+        if not isinstance(pointer.dtype, toolkit.types().Float):
+            return builder.atomic_rmw("add", place, arguments[2], "monotonic")
+        llir = importlib.import_module("llvmlite.ir")
+        name = f"llvm.nvvm.atomic.load.add.f{pointer.dtype.bitwidth}.p0f{pointer.dtype.bitwidth}"
+        function = builder.module.globals.get(name) or llir.Function(
+            builder.module, llir.FunctionType(element, [element.as_pointer(), element]), name)
+        return builder.call(function, [place, arguments[2]])
+    return pointer.dtype(pointer, index, pointer.dtype), generate
+
+
 def _compiled() -> dict[str, Any]:
     kinds = toolkit.types()
     found = {"bits": _cast({kinds.float32: kinds.int32, kinds.float64: kinds.int64}),
              "from_bits": _cast({kinds.int32: kinds.float32, kinds.int64: kinds.float64}),
              "fmuladd": _libdevice("fmaf", "fma", 3), "copysign": _libdevice("copysignf", "copysign", 2),
              "mul": _libdevice("fmul_rn", "dmul_rn", 2), "select": _select(kinds.boolean),
-             "sdiv": _instruction("sdiv"), "ushr": _instruction("lshr"), "shl": _instruction("shl")}
+             "atomic_add": toolkit.intrinsic(_atomic_add), "sdiv": _instruction("sdiv"),
+             "ushr": _instruction("lshr"), "shl": _instruction("shl")}
     for name in ("rint", "floor", "ceil", "trunc", "sqrt", "fabs"):
         found[name] = _libdevice(f"{name}f", name, 1)
     return found
@@ -84,6 +101,7 @@ def _compiled() -> dict[str, Any]:
 # ---- for the simulator -----------------------------------------------------------------------------------
 
 _INTEGER = {np.dtype(np.float32): np.int32, np.dtype(np.float64): np.int64}
+_adding = threading.Lock()
 _FLOAT = {np.dtype(np.int32): np.float32, np.dtype(np.int64): np.float64}
 
 
@@ -107,9 +125,16 @@ def _logical(a: Any, b: Any) -> Any:
     return np.array((int(a) & ((1 << width) - 1)) >> int(b), f"u{width // 8}").astype(a.dtype)[()]
 
 
+def _locked_add(pointer: Any, index: Any, value: Any) -> Any:
+    with _adding:
+        old = pointer[index]
+        pointer[index] = old + value
+    return old
+
+
 def _simulated() -> dict[str, Any]:
     return {"bits": lambda x: x.view(_INTEGER[x.dtype]), "from_bits": lambda i: i.view(_FLOAT[i.dtype]),
             "fmuladd": _fused, "copysign": np.copysign, "mul": lambda a, b: a * b,
             "select": lambda condition, a, b: a if condition else b, "sdiv": _quotient, "ushr": _logical,
-            "shl": lambda a, b: a << b, "fabs": np.abs,
+            "shl": lambda a, b: a << b, "atomic_add": _locked_add, "fabs": np.abs,
             **{name: getattr(np, name) for name in ("rint", "floor", "ceil", "trunc", "sqrt")}}
