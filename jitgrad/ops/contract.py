@@ -88,7 +88,8 @@ _samples = several(uniform((2, 3, 4), (2, 4, 5), ta=False, tb=False), uniform((4
 @kernel(Kind.CONTRACT, vjp=_vjp, ref=_ref, samples=_samples,
         operands=("x", "y"), params=("ta", "tb"), defaults={"ta": False, "tb": False}, symbol="@",
         domain="number", linear=Linear.MULTI, ulp=16.0, aval=_aval,
-        words=_words, general=_general, batch=_batch, vectors="products", exact=(untransposed("ta", "tb"),))
+        words=_words, general=_general, batch=_batch, vectors="products", cuda="products",
+        exact=(untransposed("ta", "tb"),))
 def matmul(out, x, y, batch, m, n, k, ta, tb):
     """Matrix product of stacks of matrices, either given transposed; `jitgrad.matmul` broadcasts and takes vectors."""
     for b in range(batch):

@@ -29,7 +29,7 @@ def _guard_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict
 
 
 @kernel(Kind.EFFECT, vjp=None, ref=_guard_ref, samples=_guard_samples, operands=("x", "expected"), domain="any",
-        aval=_guard_aval, words=lambda x, expected: (), bits=True, ulp=0.0,
+        aval=_guard_aval, words=lambda x, expected: (), bits=True, ulp=0.0, cuda="effects",
         errors={GUARD_FAILED: "a value is not the one that was expected"})
 def guard(x, expected):
     """Stop unless ``x`` has the bits of ``expected``: a NaN equals itself, 0 is not -0."""
