@@ -180,7 +180,7 @@ _POINTS = (0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, math.nan, 0.0, 0.5, -0.0)
 
 @kernel(Kind.OPAQUE, vjp=None, ref=_argsort_ref, samples=_samples, at=_POINTS, operands=("x",),
         params=("axis", "descending"), domain="any", aval=_argsort_aval, words=_words, scratch=_scratch, bits=True,
-        vectors="sorting",
+        vectors="sorting", cuda="sorting",
         batch=lambda batched, size, x, *, axis, descending: ((ops.argsort(x, axis + 1, descending),), (True,)))
 def argsort(out, x, s, outer, n, inner, magnitude, infinity, zero, width, descending):
     """Indices that sort along an axis, rising or falling: stable, zeros of both signs equal, NaN last in both.
@@ -221,7 +221,7 @@ def _sort_vjp(g: Any, ans: Any, x: Any, *, axis: int, descending: bool) -> tuple
 
 @kernel(Kind.OPAQUE, vjp=_sort_vjp, ref=_sort_ref, samples=_samples, at=_POINTS, operands=("x",),
         params=("axis", "descending"), domain="any", aval=_sort_aval, words=_words, scratch=_scratch, bits=True,
-        vectors="sorting", ulp=0.0,
+        vectors="sorting", cuda="sorting", ulp=0.0,
         batch=lambda batched, size, x, *, axis, descending: (
             (ops.sort(x, axis + 1, descending),), (True,)))  # type: ignore[operator]  # the op, not this module
 def sort(out, x, s, outer, n, inner, magnitude, infinity, zero, width, descending):
