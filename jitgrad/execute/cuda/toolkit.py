@@ -93,3 +93,9 @@ def library_path(name: str) -> str:
         return str(finder.load_nvidia_dynamic_lib(name).abs_path)
     except RuntimeError:                             # its own errors are of that class
         return ""
+
+
+@functools.cache
+def bindings() -> Any:
+    """The driver's functions by their own names."""
+    return importlib.import_module("cuda.bindings.driver")

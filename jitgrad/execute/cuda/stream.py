@@ -1,0 +1,278 @@
+"""The one stream of a process on which all work of the GPU is ordered: memory, copies, launches.
+
+Two drivers have the same methods: `Gpu` calls NVIDIA's packages, `Simulator` runs kernels by Numba's simulator over
+NumPy arrays. Memory is (base, offset): a base is an address of the GPU's, or for the simulator an array of bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from jitgrad.core.errors import user_error
+from jitgrad.execute.cuda import toolkit
+from jitgrad.execute.cuda.kernel import STATUS, Kernel, Launch
+
+ALIGNED = 256                  # bytes of which allocations are multiples
+
+
+class Facts(NamedTuple):
+    """What is known of a GPU: its name, ``sm_90`` and the like, bytes of its memory and of what is free."""
+
+    name: str
+    arch: str
+    total: int
+    free: int
+
+
+class Driver(Protocol):
+    """What is asked of a GPU. All of it happens in the order in which it is asked for."""
+
+    handle: int                # of the stream, for others who want to wait for it
+
+    def facts(self) -> Facts: ...
+
+    def allocate(self, nbytes: int) -> tuple[Any, Any]:
+        """A base, and the object whose end frees it, once all that was asked before is done."""
+
+    def upload(self, base: Any, offset: int, array: np.ndarray) -> None:
+        """Copy a C-contiguous array's elements there; it may change afterwards."""
+
+    def download(self, base: Any, offset: int, array: np.ndarray) -> None:
+        """Copy bytes from there into a C-contiguous array, and wait for that."""
+
+    def copy(self, to: Any, to_offset: int, base: Any, offset: int, nbytes: int) -> None: ...
+
+    def fill(self, base: Any, offset: int, nbytes: int) -> None:
+        """Write zeros."""
+
+    def launch(self, kernel: Kernel, pointers: Sequence[tuple[Any, int]], words: Sequence[int], blocks: int,
+               threads: int) -> None: ...
+
+    def sync(self) -> None:
+        """Wait until all that was asked for is done."""
+
+    def sync_all(self) -> None:
+        """The same for the streams of others in this process."""
+
+    def wait_for(self, handle: int) -> None:
+        """What is asked from here on comes after what another stream was asked until now."""
+
+
+# ---- a GPU -----------------------------------------------------------------------------------------------
+
+class Gpu:
+    """The first GPU of this process, by `cuda.core`; copies by the driver's own functions."""
+
+    def __init__(self) -> None:
+        self._core, self._calls = toolkit.core(), toolkit.bindings()
+        self._threads = threading.local()
+        self._pid = os.getpid()
+        with told("the GPU cannot be used"):
+            self._device = self._core.Device(0)
+            self._device.set_current()
+            self.stream = self._device.create_stream()
+            self.handle = int(self.stream.handle)
+            self._arch = f"sm_{self._device.arch}"
+
+    def _ready(self) -> None:
+        """This thread may call the driver."""
+        pid = os.getpid()
+        if getattr(self._threads, "ready_in", 0) != pid:
+            if pid != self._pid:
+                raise user_error(RuntimeError, "a process that was forked cannot use the GPU that its parent used: start "
+                                               "it with multiprocessing's spawn")
+            self._device.set_current()
+            self._threads.ready_in = pid
+
+    def facts(self) -> Facts:
+        self._ready()
+        free, total = self._checked(self._calls.cuMemGetInfo())
+        return Facts(self._device.name, self._arch, int(total), int(free))
+
+    def allocate(self, nbytes: int) -> tuple[int, Any]:
+        self._ready()
+        with told(f"no memory for {nbytes} bytes on the GPU"):
+            block = self._device.allocate(nbytes, stream=self.stream)
+            return int(block.handle), block
+
+    def upload(self, base: int, offset: int, array: np.ndarray) -> None:
+        self._ready()
+        self._checked(self._calls.cuMemcpyHtoDAsync(base + offset, array.ctypes.data, array.nbytes, self.handle))
+
+    def download(self, base: int, offset: int, array: np.ndarray) -> None:
+        self._ready()
+        self._checked(self._calls.cuMemcpyDtoHAsync(array.ctypes.data, base + offset, array.nbytes, self.handle))
+        self.sync()
+
+    def copy(self, to: int, to_offset: int, base: int, offset: int, nbytes: int) -> None:
+        self._ready()
+        self._checked(self._calls.cuMemcpyDtoDAsync(to + to_offset, base + offset, nbytes, self.handle))
+
+    def fill(self, base: int, offset: int, nbytes: int) -> None:
+        self._ready()
+        self._checked(self._calls.cuMemsetD8Async(base + offset, 0, nbytes, self.handle))
+
+    def launch(self, kernel: Kernel, pointers: Sequence[tuple[int, int]], words: Sequence[int], blocks: int,
+               threads: int) -> None:
+        self._ready()
+        with told(f"the kernel {kernel.name} cannot be started"):
+            config = self._core.LaunchConfig(grid=blocks, block=threads)
+            self._core.launch(self.stream, config, self._loaded(kernel), *(base + offset for base, offset in pointers),
+                              *map(int, words))
+
+    @functools.lru_cache(maxsize=8192)  # noqa: B019  (there is one, for the life of the process)
+    def _loaded(self, kernel: Kernel) -> Any:
+        return self._core.ObjectCode.from_cubin(kernel.cubin(self._arch)).get_kernel(kernel.name)
+
+    def sync(self) -> None:
+        self._ready()
+        with told("work on the GPU failed"):
+            self.stream.sync()
+
+    def sync_all(self) -> None:
+        self._ready()
+        with told("work on the GPU failed"):
+            self._device.sync()
+
+    def wait_for(self, handle: int) -> None:
+        self._ready()
+        with told("the stream of another library cannot be waited for"):
+            defaults = {1: self._core.LEGACY_DEFAULT_STREAM, 2: self._core.PER_THREAD_DEFAULT_STREAM}
+            self.stream.wait(defaults.get(handle) or self._core.Stream.from_handle(handle))
+
+    def _checked(self, answer: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What a function of the driver gives besides its status."""
+        if int(answer[0]) != 0:
+            name = getattr(answer[0], "name", str(answer[0]))
+            raise user_error(MemoryError if "OUT_OF_MEMORY" in name else RuntimeError, f"the GPU's driver says {name}")
+        return answer[1:]
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Errors of NVIDIA's packages in the block as sentences."""
+    try:
+        yield
+    except Exception as error:
+        kind = MemoryError if "OUT_OF_MEMORY" in str(error) else RuntimeError
+        raise user_error(kind, f"{what}: {error or type(error).__name__}") from error
+
+
+# ---- the simulator ---------------------------------------------------------------------------------------
+
+class Simulator:
+    """NumPy arrays for memory, and kernels run by Numba's simulator, one thread after the other."""
+
+    handle = 0
+    _turn = threading.Lock()   # the simulator knows one kernel at a time
+
+    def facts(self) -> Facts:
+        return Facts("Numba's simulator", "simulator", 0, 0)
+
+    def allocate(self, nbytes: int) -> tuple[np.ndarray, Any]:
+        made = np.full(nbytes, 77, np.uint8)         # kernels write all that is read
+        return made, made
+
+    def upload(self, base: np.ndarray, offset: int, array: np.ndarray) -> None:
+        base[offset: offset + array.nbytes] = np.frombuffer(array.tobytes(), np.uint8)
+
+    def download(self, base: np.ndarray, offset: int, array: np.ndarray) -> None:
+        array.reshape(-1).view(np.uint8)[:] = base[offset: offset + array.nbytes]
+
+    def copy(self, to: np.ndarray, to_offset: int, base: np.ndarray, offset: int, nbytes: int) -> None:
+        to[to_offset: to_offset + nbytes] = base[offset: offset + nbytes]
+
+    def fill(self, base: np.ndarray, offset: int, nbytes: int) -> None:
+        base[offset: offset + nbytes] = 0
+
+    def launch(self, kernel: Kernel, pointers: Sequence[tuple[np.ndarray, int]], words: Sequence[int], blocks: int,
+               threads: int) -> None:
+        arrays = [base[offset:].view(np.uint8 if dtype.kind == "b" else dtype)
+                  for (base, offset), dtype in zip(pointers, kernel.pointers, strict=True)]
+        with self._turn:
+            _function(kernel)[blocks, threads](*arrays, *words)
+
+    def sync(self) -> None:
+        """All is done at once."""
+
+    sync_all = sync
+
+    def wait_for(self, handle: int) -> None:
+        """Nobody else has a stream here."""
+
+
+@functools.lru_cache(maxsize=4096)
+def _function(kernel: Kernel) -> Any:
+    return toolkit.cuda().jit(kernel.function())
+
+
+# ---- the driver in use -----------------------------------------------------------------------------------
+
+@functools.cache
+def problem() -> str:
+    """Why there is no GPU to use here, in words, or ''."""
+    if toolkit.simulated():
+        return ""
+    if toolkit.missing():
+        return toolkit.missing()
+    try:
+        count = len(toolkit.core().Device.get_all_devices())
+    except Exception as error:               # whatever a broken installation raises
+        words = " ".join(str(error).split())
+        return f"NVIDIA's driver cannot be used: {words or type(error).__name__}"
+    return "" if count else "NVIDIA's driver finds no GPU"
+
+
+_made = threading.Lock()
+
+
+def driver() -> Driver:
+    """The GPU's driver; RuntimeError where there is none, saying what is missing."""
+    if problem():
+        raise user_error(RuntimeError, f"there is no device cuda here: {problem()}")
+    with _made:
+        return _driver()
+
+
+@functools.cache
+def _driver() -> Driver:
+    return Simulator() if toolkit.simulated() else Gpu()
+
+
+# ---- launches --------------------------------------------------------------------------------------------
+
+_checking = threading.Lock()
+
+
+def run(launches: Sequence[Launch], slots: Sequence[tuple[Any, int]]) -> int:
+    """Launch kernels on (base, offset) of outputs, operands and scratch; the error code that they leave, or 0.
+
+    It waits for that code only where a kernel may leave one.
+    """
+    gpu = driver()
+    if not any(STATUS in launch.slots for launch in launches):
+        for launch in launches:
+            gpu.launch(launch.kernel, [slots[s] for s in launch.slots], launch.words, launch.blocks, launch.threads)
+        return 0
+    with _checking:
+        flag, _ = _status()
+        gpu.fill(flag, 0, 4)
+        for launch in launches:
+            pointers = [(flag, 0) if s == STATUS else slots[s] for s in launch.slots]
+            gpu.launch(launch.kernel, pointers, launch.words, launch.blocks, launch.threads)
+        code = np.zeros(1, np.int32)
+        gpu.download(flag, 0, code)
+    return int(code[0])
+
+
+@functools.cache
+def _status() -> tuple[Any, Any]:
+    """Four bytes for the error codes of kernels, and what keeps them."""
+    return driver().allocate(ALIGNED)
