@@ -52,8 +52,11 @@ def lines_of(trace: Trace, arguments: Sequence[str], indent: str, tables: dict[s
                 lines += [f"{pad}    {v} = {names[m.operands[2]]}" for v, m in zip(ids, merges, strict=True)]
         else:
             if node.op == "table":
-                operands.append(f"table{len(tables)}")
-                tables[operands[-1]] = np.array(node.immediate, node.dtype)
+                table = np.array(node.immediate, node.dtype)
+                same = (name for name, other in tables.items() if other.dtype == table.dtype and
+                        other.tobytes() == table.tobytes())
+                operands.append(next(same, f"table{len(tables)}"))
+                tables[operands[-1]] = table
             last = trace.nodes[node.operands[-1]].dtype
             called = node.op in calls and last.kind == "f"
             value = f"{node.op}({', '.join(operands)})" if called else _expression(node, operands, last)

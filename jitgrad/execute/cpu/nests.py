@@ -15,8 +15,9 @@ import numpy as np
 from jitgrad.execute.cpu.folds import Fold
 from jitgrad.execute.cpu.lanes import Text, emit, load_first, register, store_first
 from jitgrad.execute.cpu.reductions import CHUNK
-from jitgrad.execute.cpu.walks import Walk, outer_of
+from jitgrad.execute.cpu.walks import Walk
 from jitgrad.plan.fuse import Member, Operand, body_of, inner_step
+from jitgrad.plan.rows import outer_of
 
 Place = Callable[[int], str]
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from jitgrad.core.aval import Aval
 from jitgrad.execute.cpu import llvm, pieces
 from jitgrad.execute.cpu.reductions import CHUNK
-from jitgrad.plan.fuse import Nest, aligned, bytes_read, bytes_written, usual
+from jitgrad.plan.fuse import Nest, bytes_read, bytes_written, usual
+from jitgrad.plan.rows import outer_of, turns
 
 SHORT = 4                      # vectors of a row that is unrolled
 MOST_UNROLLED = 6000           # nodes of all its vectors
@@ -55,7 +56,7 @@ def walk_of(nest: Nest, written: set[int]) -> Walk:
         lanes = 16
     vectors = -(-length // lanes)
     short = vectors == 1 or vectors <= SHORT and nest.nodes * vectors <= MOST_UNROLLED
-    turn = _turns(nest)
+    turn = turns(nest)
     walk = Walk(nest, lanes, short, turn)
     if not short:
         later = {o.value for m in nest.members for o in m.operands
@@ -76,33 +77,3 @@ def _share_of(walk: Walk, written: set[int]) -> Share | None:
     moved = (bytes_read(nest) + bytes_written(nest, written)) / max(extent, 1)
     size = pieces.task_of(extent, usual(nest) * each, moved)
     return Share(extent, size, chunks) if size else None
-
-
-def _turns(nest: Nest) -> dict[int, int]:
-    """The pass in which a wide value or a reduction is computed; a narrow value is, before that pass."""
-    turn: dict[int, int] = {}
-    folds = {v for m in nest.members if m.fold for v in m.outs}
-    for m in nest.members:
-        at = max((turn[o.value] + (o.value in folds) for o in m.operands if o.value in turn), default=0)
-        turn.update(dict.fromkeys(m.outs, at))
-    return turn
-
-
-def outer_of(nest: Nest) -> tuple[list[int], dict[tuple[int, ...], list[int]]]:
-    """Axes of rows with neighbours merged, and along them the strides of each shape that broadcasts."""
-    if nest.shape is None:
-        return [nest.rows or 1], {}
-    strides = {p: aligned(p, nest.shape)[: nest.axis] for p in nest.partial}
-    dims: list[int] = []
-    steps: dict[tuple[int, ...], list[int]] = {p: [] for p in strides}
-    for k in reversed(range(nest.axis)):
-        n = nest.shape[k]
-        if n == 1:
-            continue
-        if dims and all(strides[p][k] == steps[p][0] * dims[0] for p in strides):
-            dims[0] *= n
-            continue
-        dims.insert(0, n)
-        for p in strides:
-            steps[p].insert(0, strides[p][k])
-    return dims or [1], {p: s or [0] for p, s in steps.items()}

@@ -50,6 +50,11 @@ def folded(prim: Primitive, dtype: np.dtype[Any], outer: int, red: int, inner: i
     return launches, outer * pieces * inner * dtype.itemsize
 
 
+def met(prim: Primitive, dtype: np.dtype[Any], rows: int, length: int, out: int, x: int) -> Launch:
+    """The launch that folds short rows."""
+    return _launch(_kernel(prim, dtype), out, x, rows, length, 1, 1)
+
+
 def pieces_of(threads: int, length: int, lanes: int) -> int:
     """Into how many pieces lines are cut that so many lanes of all the threads share."""
     wanted = min(FULL // threads, length // (LEAST * lanes), MOST)

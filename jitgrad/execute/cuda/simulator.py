@@ -10,21 +10,25 @@ import numpy as np
 
 from jitgrad.core.form import Form
 from jitgrad.execute.cuda import toolkit
-from jitgrad.execute.cuda.kernel import STATUS, Kernel
+from jitgrad.execute.cuda.kernel import STATUS, Kernel, Work
 from jitgrad.execute.cuda.library import work_of
 
 
 def run(f: Form, operands: Sequence[np.ndarray]) -> tuple[list[np.ndarray], int]:
     """The outputs of a form, and the error code that its kernels leave."""
-    work = work_of(f)
     outs = [np.full(a.shape, 77, a.dtype) for a in f.outs]       # kernels write every element
-    slots: list[np.ndarray] = [*outs, *operands, *(np.full(n, 77, np.uint8) for n in work.scratch)]
+    return outs, play(work_of(f), [*outs, *operands])
+
+
+def play(work: Work, slots: Sequence[np.ndarray]) -> int:
+    """Run launches on the arrays of their slots but scratch; the error code."""
+    slots = [*slots, *(np.full(n, 77, np.uint8) for n in work.scratch)]
     status = np.zeros(1, np.int32)
     for launch in work.launches:
         given = [status if s == STATUS else _flat(slots[s], d)
                  for s, d in zip(launch.slots, launch.kernel.pointers, strict=True)]
         _function(launch.kernel)[launch.blocks, launch.threads](*given, *launch.words)
-    return outs, int(status[0])
+    return int(status[0])
 
 
 def _flat(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:

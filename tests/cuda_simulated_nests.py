@@ -1,0 +1,51 @@
+"""Random Programs by the kernels of their groups, in Numba's simulator, against the oracle; see
+test_cuda_simulated.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import cuda_steps
+import nests as programs
+from jitgrad.execute import oracle
+from jitgrad.execute.cuda import nests, reductions, toolkit
+from tolerance import assert_close
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+SHAPES = [(), (1,), (5,), (16,), (3, 10), (7, 5), (2, 3, 5), (4, 1, 6), (2, 32), (1, 9), (9, 1), (33,), (2, 70)]
+MIXED = 3e-5                   # float64 results of rows in float32
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _simulator():
+    assert toolkit.simulated()
+
+
+@pytest.fixture(params=["whole rows", "rows in pieces"])
+def rows(request, monkeypatch):
+    """Rows of few elements by one launch, and as rows of many elements are walked."""
+    if request.param == "rows in pieces":
+        monkeypatch.setattr(nests, "THREADS", 8)
+        monkeypatch.setattr(reductions, "THREADS", 8)
+        monkeypatch.setattr(reductions, "LEAST", 1)
+    return request.param
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_programs(rows, seed):
+    rng = np.random.default_rng(seed)
+    program = programs.random_nests(rng, 12, SHAPES)
+    arrays = [rng.uniform(0.5, 1.5, program.aval(v).shape).astype(program.aval(v).dtype)
+              for v in program.inputs.tolist()]
+    for got, want in zip(cuda_steps.run(program, arrays), oracle.run(program, arrays), strict=True):
+        assert_close(got, want, MIXED)
+
+
+def test_both_ways_are_taken(rows):
+    names = [kernel.name for seed in range(25) for kernel in cuda_steps.kernels(
+        programs.random_nests(np.random.default_rng(seed), 12, SHAPES))]
+    assert {name.split("_")[0] for name in names} >= {"nest", "rows", "straight"}
+    assert any(name.startswith("reduce") for name in names) == (rows == "rows in pieces")
