@@ -100,7 +100,7 @@ def _bits_batch(batched: Sequence[bool], count: int, state: Any, *, size: int, d
 
 
 @kernel(Kind.OPAQUE, vjp=None, ref=_bits_ref, samples=_bits_samples, operands=("state",), params=("size", "dtype"),
-        domain="index", aval=_bits_aval, ulp=0.0, batch=_bits_batch, draws=lambda **params: True,
+        domain="index", aval=_bits_aval, ulp=0.0, batch=_bits_batch, draws=lambda **params: True, cuda="draws",
         words=lambda state, *, size, dtype: (state.size // 3, size, WORDS[dtype], _DROPPED[dtype]))
 def random_bits(out, state, states, size, words, dropped):
     """Random bits by Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
@@ -333,7 +333,7 @@ def _permutation_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...]
 
 @kernel(Kind.OPAQUE, vjp=None, ref=_permutation_ref, samples=_permutation_samples, operands=("bits",), domain="index",
         aval=_permutation_aval, words=lambda bits: (math.prod(bits.shape[:-1]), bits.shape[-1]), ulp=0.0,
-        batch=lambda batched, size, bits: ((ops.random_permutation(bits),), (True,)))
+        cuda="draws", batch=lambda batched, size, bits: ((ops.random_permutation(bits),), (True,)))
 def random_permutation(out, bits, rows, n):
     """The numbers 0 to n - 1 in an order that n int64 random bits choose (Fisher and Yates, inside out), by rows."""
     mask = np.uint64(0xFFFFFFFF)

@@ -296,7 +296,8 @@ def _searchsorted_batch(batched: Sequence[bool], size: int, x: Any, v: Any, *, r
 
 
 @kernel(Kind.OPAQUE, vjp=None, samples=_sorted_at, operands=("x", "v"), params=("right",), domain="any",
-        ref=_searchsorted_ref, aval=_searchsorted_aval, words=_searchsorted_words, batch=_searchsorted_batch)
+        ref=_searchsorted_ref, aval=_searchsorted_aval, words=_searchsorted_words, cuda="searching",
+        batch=_searchsorted_batch)
 def searchsorted(out, x, v, rows, n, count, right):
     """Where in the sorted ``x`` each element of ``v`` belongs: before its equals, or behind them; NaN is greatest.
 
