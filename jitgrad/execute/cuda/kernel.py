@@ -17,6 +17,7 @@ from jitgrad.execute.cpu import cache
 from jitgrad.execute.cuda import names, toolkit
 
 THREADS = 256                  # of a block, where nothing else is said
+WARP = 32                      # threads that run as one, the least of a block
 BLOCKS = 4096                  # at most: what is left, threads take in turns
 STATUS = -1                    # the slot of the int32 that kernels leave an error code in
 PTX = (8, 0)                   # the oldest architecture that there is text for; later ones take it as well
@@ -86,7 +87,7 @@ def blocks_for(count: int, threads: int = THREADS) -> int:
 
 def threads_for(count: int, most: int = THREADS) -> int:
     """Threads of a block for so many elements: a power of two, a warp at least."""
-    return min(max(32, 1 << max(count - 1, 0).bit_length()), most)
+    return min(max(WARP, 1 << max(count - 1, 0).bit_length()), most)
 
 
 def launch(made: Kernel, slots: Sequence[int], words: Sequence[int], count: int) -> Launch:
