@@ -15,6 +15,8 @@ _ops.fill()
 globals().update(_ops.public())  # an op for each entry of the table; composites below go by the same names
 
 from jitgrad import linalg as linalg
+from jitgrad.core.device import device as device
+from jitgrad.core.device import devices as devices
 from jitgrad.core.dtypes import bool_ as bool_
 from jitgrad.core.dtypes import float32 as float32
 from jitgrad.core.dtypes import float64 as float64
@@ -42,6 +44,8 @@ from jitgrad.frontend.control import while_loop as while_loop
 from jitgrad.frontend.custom import custom_gradient as custom_gradient
 from jitgrad.frontend.custom import stop_gradient as stop_gradient
 from jitgrad.frontend.custom_jvp import custom_jvp as custom_jvp
+from jitgrad.frontend.devices import DeviceMethods as _DeviceMethods
+from jitgrad.frontend.devices import from_dlpack as from_dlpack
 from jitgrad.frontend.forward import ForwardAccumulator as ForwardAccumulator
 from jitgrad.frontend.forward import hvp as hvp
 from jitgrad.frontend.forward import jvp as jvp
@@ -69,8 +73,8 @@ if _TYPE_CHECKING:
 
 Tensor: _Any = _Machine.Tensor
 Variable: _Any = _Machine.Variable
-for _methods, _target in ((_Operations, Tensor), (_TensorMethods, Tensor), (_Operations, Variable),
-                          (_VariableMethods, Variable)):
+for _methods, _target in ((_Operations, Tensor), (_TensorMethods, Tensor), (_DeviceMethods, Tensor),
+                          (_Operations, Variable), (_VariableMethods, Variable), (_DeviceMethods, Variable)):
     _install(_methods, _target)
 _Machine.complete(_VariableMethods)
 

@@ -58,6 +58,18 @@ class Backend(Protocol):
     def noted(self, form: Form, operands: Sequence[Any], outs: Sequence[Any]) -> None:
         """Append a row of dry Tensors where this thread's tapes record."""
 
+    def moved(self, t: Any, device: str) -> Any:
+        """A Tensor with the same numbers on a device; itself if it is there. No tape sees it."""
+
+    def moved_constant(self, t: Any, device: str) -> Any:
+        """The same for a Tensor that is moved again and again."""
+
+    def missing(self, device: str) -> str:
+        """What keeps a device from being used here, in words, or ''."""
+
+    def taken(self, array: Any) -> Any:
+        """A Tensor that shares the memory of another library's array on a GPU."""
+
     def compiled(self, function: Callable[..., int]) -> Callable[..., int]:
         """A plain function over int64 arrays as machine code."""
 

@@ -18,9 +18,10 @@ from jitgrad.core.form import Form, form
 from jitgrad.core.number import Number
 from jitgrad.core.primitive import BY_NAME, FIXED, Primitive
 from jitgrad.core.program import Program
-from jitgrad.core.recorder import active, recorder_for
+from jitgrad.core.recorder import active, is_dry, is_elsewhere, recorder_for
 
 _HASHED = (int, bool, str, type(None), float, np.dtype)
+_PYTHON = (bool, int, float, list, tuple)
 _INT32 = range(-2**31, 2**31)
 MAX_LITERAL = 64               # integer exponents up to here are parameters; their kernels multiply
 
@@ -45,10 +46,16 @@ def tensor(value: Any, dtype: int | None = None, what: str = "") -> Any:
         if value.kind is float or dtype is not None and dtypes.is_float(dtype):
             return cast(value.tensor, dtypes.default_float() if dtype is None else dtype)
         return tensor(value.read(), dtype, what)
+    if kind not in _PYTHON and not isinstance(value, np.ndarray | np.generic) and hasattr(
+            value, "__cuda_array_interface__"):
+        made = machine.taken(value)
+        return made if dtype is None else tensor(made, dtype)
     array = _array(value, dtype, what)
     made = machine.tensor(array, aval(dtypes.CODES[array.dtype], array.shape))
-    if isinstance(value, np.ndarray) and (recording := active()):
-        recording.made_of(value, made)
+    if recording := active():
+        if isinstance(value, np.ndarray):
+            recording.made_of(value, made)
+        made = recording.place(made)
     return made if dtype is None or dtypes.CODES[array.dtype] == dtype else cast(made, dtype)
 
 
@@ -220,9 +227,11 @@ def apply(prim: Primitive, operands: Sequence[Any], params: dict[str, Any]) -> A
 
 
 def dispatch(made: Form, operands: Sequence[Any]) -> Any:
+    """Run a row or record it: where an operand is dry, in its recording; else where the operands' numbers are."""
     for t in operands:
         if t._data == 0:
-            return recorder_for(t).append(made, operands)
+            owner = next((recorder_for(x) for x in operands if is_dry(x)), t._owner)
+            return owner.append(made, operands)
     return backend.current().run(made, operands)
 
 
@@ -266,7 +275,16 @@ def prepare(prim: Primitive, operands: Sequence[Any]) -> list[Any]:
             raise user_error(TypeError, f"{prim.name}: takes integers or booleans, got {dtypes.NAMES[code]}")
     for i, (x, domain) in enumerate(zip(out, domains, strict=True)):
         out[i] = _in_domain(prim, x, domain, code, machine)
+    if any(map(is_elsewhere, out)):              # arrays and lists follow the Tensors that they meet
+        for i, x in enumerate(operands):
+            if type(x) not in (machine.Tensor, machine.Variable) and AVALS[out[i]._aval].ndim:
+                out[i] = machine.moved(out[i], _device(out))
     return out
+
+
+def _device(tensors: Sequence[Any]) -> str:
+    device: str = next(t._owner.device for t in tensors if is_elsewhere(t))
+    return device
 
 
 def _in_domain(prim: Primitive, x: Any, domain: str, code: int, machine: backend.Backend) -> Any:
@@ -295,10 +313,38 @@ def _in_domain(prim: Primitive, x: Any, domain: str, code: int, machine: backend
 def replay(program: Program, inputs: Sequence[Any]) -> list[Any]:
     """A Program's results for Tensors in the place of its inputs: each row is run, or recorded where they are dry.
 
-    An input that no row reads may be None; so are results that the Program has not.
+    An input that no row reads may be None; so are results that the Program has not. Constants go where inputs are.
     """
     values = {**dict(zip(program.inputs.tolist(), inputs, strict=True)), **program.constants}
+    given = [t for t in inputs if t is not None and is_elsewhere(t)]
+    if given:
+        return _replay_on(_device(given), program, values)
     for made, operands, outs in program.rows():
         answer = dispatch(made, [values[v] for v in operands])
         values.update(zip(outs, answer if isinstance(answer, tuple) else (answer,), strict=bool(outs)))
     return [values[v] if v >= 0 else None for v in program.results.tolist()]
+
+
+def _replay_on(device: str, program: Program, values: dict[int, Any]) -> list[Any]:
+    """The results of a Program some of whose inputs are on a device, or are to be.
+
+    Its constants are not bound to a device: they go where the rows that read them are, and to the device where these
+    read nothing else. So a row of numbers that came from the CPU stays there.
+    """
+    free, moved = set(program.constants), backend.current().moved_constant
+    for made, operands, outs in program.rows():
+        loose = free.intersection(operands)
+        if loose and (len(loose) == len(set(operands)) or any(
+                is_elsewhere(values[v]) for v in operands if v not in loose)):
+            free -= loose
+            values.update((v, moved(values[v], device)) for v in loose)
+        answer = dispatch(made, [values[v] for v in operands])
+        values.update(zip(outs, answer if isinstance(answer, tuple) else (answer,), strict=bool(outs)))
+    return [None if v < 0 else moved(values[v], device) if v in free else values[v]
+            for v in program.results.tolist()]
+
+
+def replay_on(device: str, program: Program, inputs: Sequence[Any]) -> list[Any]:
+    """What `replay` does where inputs are on the device, also if none is."""
+    return _replay_on(device, program, {**dict(zip(program.inputs.tolist(), inputs, strict=True)),
+                                        **program.constants})

@@ -95,6 +95,25 @@ class Recording:
         """The truth of a number that is not a bool, if this recording wants to say it."""
         return self.outer.truth(t) if self.outer else None
 
+    def place(self, made: Any) -> Any:
+        """A new Tensor of numbers from Python, on the device where such are made here."""
+        return self.outer.place(made) if self.outer else made
+
+    def elsewhere(self) -> None:
+        """An operation ran on another device than the CPU."""
+        if self.outer:
+            self.outer.elsewhere()
+
+
+class Placement(Recording):
+    """Lets new Tensors be made on a device."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+
+    def place(self, made: Any) -> Any:
+        return backend.current().moved(made, self._device)
+
 
 class Recorder(Recording):
     """Collects rows from operations on dry Tensors, which tapes from around do not see.
@@ -142,11 +161,14 @@ class Recorder(Recording):
 
     def _foreign(self, t: Any) -> int:
         """The value id of a Tensor that was not made here, met for the first time."""
-        if t._data == 0:
+        if is_dry(t):
             raise user_error(RuntimeError, "a Tensor of one dry recording was used in another")
         number = self._value(AVALS[t._aval])
         self.constants[number] = t
         return number
+
+    def place(self, made: Any) -> Any:
+        return made                # derivative rules are the same for every device
 
     def append(self, made: Form, operands: Sequence[Any]) -> Any:
         """A row; its outputs as dry Tensors."""
@@ -187,10 +209,13 @@ class Body(Recorder):
         self.variables = {}        # its Tensors know their recording: a cycle that no collector sees
 
     def _foreign(self, t: Any) -> int:
-        if t._data == 0 and t._owner not in _stack.items:
+        if is_dry(t) and t._owner not in _stack.items:
             raise user_error(RuntimeError, "a Tensor of a dry recording was used after the recording had ended")
         self.captured.append(t)
         return self._value(AVALS[t._aval])
+
+    def place(self, made: Any) -> Any:
+        return Recording.place(self, made)
 
     def take(self, t: Any) -> Any:
         """A Tensor from around as a dry Tensor of this recording."""
@@ -217,9 +242,21 @@ class Body(Recorder):
         return Program.build(self.rows, self.avals, order, self.constants, ids)
 
 
+def is_dry(t: Any) -> bool:
+    """Whether a Tensor is a value of a dry recording, without numbers anywhere."""
+    return t._data == 0 and isinstance(t._owner, Recorder)
+
+
+def is_elsewhere(t: Any) -> bool:
+    """Whether a Tensor has its numbers on another device than the CPU; their owner runs operations."""
+    return t._data == 0 and not isinstance(t._owner, Recorder)
+
+
 def recorder_for(t: Any) -> Recorder:
     """Where an operation on a dry Tensor goes: the innermost dry recording, which may take it from around."""
     innermost = active()
+    while isinstance(innermost, Placement):
+        innermost = innermost.outer
     if isinstance(innermost, Recorder):
         return innermost
     owner: Recorder = t._owner

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from jitgrad.core import backend
 from jitgrad.core.aval import AVALS
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
-from jitgrad.core.recorder import NO_NUMBER, no_number
+from jitgrad.core.recorder import NO_NUMBER, is_dry, no_number
 
 
 class TensorMethods:
@@ -41,21 +42,19 @@ class TensorMethods:
         """Bytes of the elements."""
         return AVALS[self._aval].nbytes  # type: ignore[attr-defined]
 
-    @property
-    def device(self) -> str:
-        """Where the elements are: "cpu"."""
-        return "cpu"
-
     def numpy(self) -> np.ndarray:
         """The elements as a read-only NumPy array that shares the Tensor's memory and keeps it alive.
 
-        Raises TypeError in a dry recording, where there are no elements.
+        From another device they are copied. Raises TypeError in a dry recording, where there are no elements.
         """
         aval = AVALS[self._aval]  # type: ignore[attr-defined]
-        if self._data == 0:  # type: ignore[attr-defined]
+        if is_dry(self):
             raise no_number(NO_NUMBER)
+        if self._data == 0:  # type: ignore[attr-defined]
+            out: np.ndarray = backend.current().moved(self, "cpu").numpy()
+            return out
         if aval.size == 0:
-            out: np.ndarray = np.empty(aval.shape, aval.dtype)
+            out = np.empty(aval.shape, aval.dtype)
             out.flags.writeable = False
             return out
         return np.frombuffer(self, aval.dtype).reshape(aval.shape)  # type: ignore[call-overload]
@@ -92,9 +91,10 @@ class TensorMethods:
         return bool((self.numpy() == np.asarray(value)).any())
 
     def __repr__(self) -> str:
-        if self._data == 0:  # type: ignore[attr-defined]
+        if is_dry(self):
             return f"<jg.Tensor: shape={self.shape}, dtype={self.dtype}, dry>"
-        return f"<jg.Tensor: shape={self.shape}, dtype={self.dtype}, numpy={self.numpy()[()]!r}>"
+        where = f"device={self.device}, " if self._data == 0 else ""  # type: ignore[attr-defined]
+        return f"<jg.Tensor: shape={self.shape}, dtype={self.dtype}, {where}numpy={self.numpy()[()]!r}>"
 
     def __str__(self) -> str:
         return repr(self)
@@ -110,12 +110,6 @@ class TensorMethods:
 
     def __reduce__(self) -> Any:
         return from_numpy, (np.array(self.numpy()),)
-
-    def __dlpack__(self, **kwargs: Any) -> Any:
-        return np.array(self.numpy()).__dlpack__(**kwargs)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)
 
     def ref(self) -> Any:
         """A hashable stand-in for the Tensor, equal only to a reference to the same object (as in TensorFlow)."""

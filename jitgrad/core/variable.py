@@ -10,10 +10,11 @@ import numpy as np
 
 from jitgrad.core import backend, dtypes
 from jitgrad.core.aval import AVALS, aval
+from jitgrad.core.device import beside, device_of, moved, placed
 from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import OPS
 from jitgrad.core.record import tensor
-from jitgrad.core.recorder import active, no_number
+from jitgrad.core.recorder import active, is_dry, no_number
 from jitgrad.core.tensor import Reference
 
 TRAINABLE, WATCHED = 1, 2
@@ -26,11 +27,12 @@ class VariableMethods:
     _serial: int
 
     def __new__(cls, initial_value: Any = None, trainable: bool = True, name: str | None = None,
-                dtype: Any = None) -> Any:
+                dtype: Any = None, device: Any = None) -> Any:
         """A variable with an initial value, watched by tapes when read if ``trainable``.
 
         ``initial_value``: anything that holds numbers, or a function that returns it. The dtype and shape are fixed
-        from then on. Raises ValueError without an initial value, TypeError for what holds no numbers.
+        from then on, and the ``device``: by default that of a `jitgrad.device` block around, else that of the value.
+        Raises ValueError without an initial value, TypeError for what holds no numbers.
 
         >>> import jitgrad as jg
         >>> w = jg.Variable([1., 2.], name="w")
@@ -42,9 +44,11 @@ class VariableMethods:
         if callable(initial_value):
             initial_value = initial_value()
         value = tensor(initial_value, None if dtype is None else dtypes.code_of(dtype), "Variable")
+        if not is_dry(value):
+            value = placed(value, device)
         self = object.__new__(cls)
-        self._value = copied(value) if active() is None else OPS["stop_gradient"](value)
-        if self._value._data == 0:
+        self._value = copied(value) if active() is None and value._data else OPS["stop_gradient"](value)
+        if is_dry(self._value):
             raise no_number("Variable: made of a Tensor of a dry recording, which has no numbers; make Variables "
                             "outside of cond, loops and vmap")
         self._flags = TRAINABLE if trainable else 0
@@ -101,7 +105,8 @@ class VariableMethods:
 
         Raises ValueError for another shape. What was recorded with the old value is unchanged.
         """
-        return self._set("assign", tensor(value, what="assign"))
+        value = tensor(value, what="assign")
+        return self._set("assign", value if is_dry(value) else moved(value, device_of(self._value)))
 
     def _held(self) -> Any:
         """The present value; no tape takes note."""
@@ -122,7 +127,8 @@ class VariableMethods:
             return delta
         if kind is backend.Current.Tensor and delta._aval == self._value._aval:
             return delta
-        return tensor(delta, AVALS[self._value._aval].code, what)
+        made = tensor(delta, AVALS[self._value._aval].code, what)
+        return made if made is delta else beside(made, self._value)
 
     def _set(self, what: str, value: Any) -> Any:
         if value._aval != self._value._aval:
@@ -166,7 +172,7 @@ class VariableMethods:
         return format(self._held(), spec) if spec else str(self)
 
     def __deepcopy__(self, memo: Any) -> Any:
-        return type(self)(self._value, self.trainable, self.name)
+        return type(self)(self._value, self.trainable, self.name, device=device_of(self._value))
 
     def __reduce__(self) -> Any:
         return type(self), (np.array(self.numpy()), self.trainable, self.name)

@@ -17,7 +17,7 @@ from jitgrad.core.errors import user_error
 from jitgrad.core.form import Form, form
 from jitgrad.core.primitive import BY_NAME, Kind, define
 from jitgrad.core.record import dispatch, tensor
-from jitgrad.core.recorder import active
+from jitgrad.core.recorder import active, is_dry
 from jitgrad.execute.cpu import layout, library
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.types import Tensor, Variable
@@ -103,11 +103,11 @@ def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
                                         f"{', '.join(v.name for v in variables)}")
         operands += [backend.current().read(v) for v in variables]
         rule = _rule(f.__name__, answer[1], len(values), len(operands) - len(variables), variables)
-        return nest.rebuild(out_structure, _cut([*values, *operands], len(values), rule))
+        return nest.rebuild(out_structure, cut([*values, *operands], len(values), rule))
     return decorated
 
 
-def _cut(operands: list[Any], count: int, rule: Callable[..., list[Any]]) -> list[Any]:
+def cut(operands: list[Any], count: int, rule: Callable[..., list[Any]]) -> list[Any]:
     """The first ``count`` operands again, as Tensors of their own whose gradient the rule says."""
     row = _row(operands, count, rule)
     if row is not None:
@@ -124,7 +124,7 @@ def _cut(operands: list[Any], count: int, rule: Callable[..., list[Any]]) -> lis
 
 def _row(operands: list[Any], count: int, rule: Callable[..., list[Any]]) -> tuple[Form, list[Any]] | None:
     """The cut as a row, where something records that; its rule is recorded now, with what it takes from around."""
-    if any(t._data == 0 for t in operands):
+    if any(map(is_dry, operands)):
         return cut_row(operands, count, rule)
     recordings = list(tracings())
     try:

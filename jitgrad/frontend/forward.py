@@ -12,6 +12,7 @@ import numpy as np
 
 from jitgrad.core import nest
 from jitgrad.core.aval import AVALS
+from jitgrad.core.device import beside
 from jitgrad.core.dtypes import is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
@@ -87,7 +88,7 @@ def _linear(name: str, f: Callable[..., Any], primals: Sequence[Any], has_aux: b
 
 def fitted(name: str, t: Any, like: Any) -> Any:
     """A tangent as a Tensor of the primal's dtype; its shape has to be the primal's."""
-    made = creation.asarray(t, like.dtype)
+    made = beside(creation.asarray(t, like.dtype), like._value if type(like) is Variable else like)
     if made.shape != like.shape:
         raise user_error(ValueError, f"{name}: a tangent of shape {made.shape} does not fit a primal of shape "
                                      f"{like.shape}")

@@ -9,6 +9,7 @@ from typing import Any
 from jitgrad import ops
 from jitgrad.core import nest
 from jitgrad.core.aval import AVALS, aval
+from jitgrad.core.device import beside
 from jitgrad.core.dtypes import is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.recorder import active
@@ -40,7 +41,7 @@ def jacobian(tape: Any, target: Any, sources: list[Any], per_example: bool) -> l
     status, words, _, values, hashed = machine.connect(tape, (target,), sources, (seed,))
     if status == HAS_CUT or nans.checking():
         return _row_by_row(tape, target, sources, shape, per_example, n)
-    if status == ALONE or _matters(values):
+    if status == ALONE or _matters(values) or any(v._data == 0 for v in values):
         return _vmapped(tape, target, sources, shape, per_example, n)
     plan = plan_for(words, values, hashed, 1, True, len(sources))
     inputs = tuple(values[i] for i in plan.inputs)
@@ -87,14 +88,15 @@ def _vmapped(tape: Any, target: Any, sources: list[Any], shape: tuple[int, ...],
     program = body.program([*body.inputs, *body.captured])
     inner, flags = vmap(program, [True] + [False] * len(body.captured), n)
     outs = iter([t if flag else ops.broadcast_to(t, (n, *t.shape)) for t, flag in
-                 zip(called(inner, [_seeds(shape, per_example, n, seed.dtype), *body.captured]), flags, strict=True)])
+                 zip(called(inner, [_seeds(target, per_example, n), *body.captured]), flags, strict=True)])
     return [None if g is None else _shaped(next(outs), shape, s.shape, per_example)
             for g, s in zip(body.leaves, sources, strict=True)]
 
 
-def _seeds(shape: tuple[int, ...], per_example: bool, n: int, dtype: Any) -> Any:
+def _seeds(target: Any, per_example: bool, n: int) -> Any:
     """A seed for each element, stacked; of each example where that is asked for."""
-    unit = creation.eye(n, dtype=dtype)
+    shape = AVALS[target._aval].shape
+    unit = beside(creation.eye(n, dtype=AVALS[target._aval].dtype), target)
     if per_example:
         unit = ops.broadcast_to(ops.reshape(unit, (n, 1, n)), (n, shape[0], n))
     return ops.reshape(unit, (n, *shape))
@@ -103,7 +105,7 @@ def _seeds(shape: tuple[int, ...], per_example: bool, n: int, dtype: Any) -> Any
 def _row_by_row(tape: Any, target: Any, sources: list[Any], shape: tuple[int, ...], per_example: bool,
                 n: int) -> list[Any]:
     """A gradient for each element, where a rule of the user's own, or a check of every row, is to see numbers."""
-    seeds = _seeds(shape, per_example, n, target.dtype)
+    seeds = _seeds(target, per_example, n)
     rows = [tape._results([target], sources, [seeds[e]]) for e in range(n)]
     out: list[Any] = []
     for row, s in zip(zip(*rows, strict=True), sources, strict=True):

@@ -5,12 +5,14 @@ Rules run eagerly and recorded, so outer tapes see them and higher orders work.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from jitgrad.core.form import FORMS
+from jitgrad.core.recorder import Placement, is_elsewhere
 from jitgrad.execute.cpu import types as machine
 from jitgrad.frontend import nans
 from jitgrad.ops import creation
@@ -21,6 +23,13 @@ from jitgrad.transform.signature import leaves_of
 def gradient(core: Any, words: bytes, rows: bytes, values: Sequence[Any], targets: Sequence[Any],
              seeds: Sequence[Any] | None, n_sources: int) -> list[Any]:
     """Cotangents of the sources, given a walk's report: the log rows that connect them (in order) and the leaves."""
+    elsewhere = next((t for t in values if is_elsewhere(t)), None)
+    with contextlib.nullcontext() if elsewhere is None else Placement(elsewhere._owner.device):
+        return _gradient(core, words, rows, values, targets, seeds, n_sources)
+
+
+def _gradient(core: Any, words: bytes, rows: bytes, values: Sequence[Any], targets: Sequence[Any],
+              seeds: Sequence[Any] | None, n_sources: int) -> list[Any]:
     recorded = [machine.log_row(core, int(r)) for r in np.frombuffer(rows, np.int64)]
     ends, groups = leaves_of(np.frombuffer(words, np.int64), values, len(targets), seeds is not None, n_sources)
     reached = {id(values[v]) for group in groups for v in group}

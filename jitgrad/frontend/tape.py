@@ -10,6 +10,7 @@ from typing import Any
 
 from jitgrad.core import nest
 from jitgrad.core.aval import AVALS
+from jitgrad.core.device import beside
 from jitgrad.core.dtypes import CODES, FLOAT32
 from jitgrad.core.errors import user_error
 from jitgrad.core.form import FORMS
@@ -138,7 +139,7 @@ class TapeMethods:
         for i, g in zip(known, found, strict=True):
             out[i] = g
         if unconnected is UnconnectedGradients.ZERO:
-            out = [creation.zeros(s.shape, s.dtype) if g is None and i in known else g
+            out = [creation.zeros_like(s) if g is None and i in known else g
                    for i, (g, s) in enumerate(zip(out, leaves, strict=True))]
         return out if plain else nest.rebuild(structure, out)
 
@@ -279,7 +280,7 @@ def _identity(found: list[Any], sources: list[Any], lone: list[tuple[Any, Any]])
         if CODES[t.dtype] >= FLOAT32:
             for i, s in enumerate(sources):
                 if s is t:
-                    g = seed if seed is not None else creation.ones(t.shape, t.dtype)
+                    g = seed if seed is not None else creation.ones_like(t)
                     found[i] = g if found[i] is None else found[i] + g
     return found
 
@@ -289,7 +290,7 @@ def _seed(seed: Any, target: Any) -> Any:
     if seed is None:
         return None
     aval = AVALS[target._aval]
-    made = creation.asarray(seed, aval.dtype)
+    made = beside(creation.asarray(seed, aval.dtype), target)
     if made.shape != aval.shape:
         raise user_error(ValueError, f"gradient: an output gradient of shape {made.shape} does not fit its target of "
                                      f"shape {aval.shape}")

@@ -92,7 +92,7 @@ class Optimizer(Versioned):
         if found is None:
             if v.dtype.kind != "f":
                 raise user_error(TypeError, f"apply_gradients: the variable {v.name!r} holds {v.dtype}, not floats")
-            made = (backend.current().Variable(np.zeros(v.shape, v.dtype), False, f"{v.name}_{slot}")
+            made = (backend.current().Variable(np.zeros(v.shape, v.dtype), False, f"{v.name}_{slot}", device=v.device)
                     for slot in self.slots)
             found = self._kept[id(v)] = (v, *made)
         return found
@@ -141,7 +141,7 @@ class Optimizer(Versioned):
         key = tuple(map(id, variables))
         if key not in self._updates:
             self._updates[key] = self._record(variables)
-        self._updates[key](gs)
+        self._updates[key].step(gs)
         return self._iterations
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any]) -> Any:

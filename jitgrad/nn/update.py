@@ -9,7 +9,7 @@ from typing import Any
 from jitgrad.core.aval import AVALS, Aval
 from jitgrad.core.recorder import Recorder
 from jitgrad.execute.cpu import layout, types
-from jitgrad.execute.cpu.plans import Plan
+from jitgrad.execute.cpu.plans import Plan, run_rows
 from jitgrad.frontend.log import aside
 
 _recorders = types.STATE[layout.S_RECORDERS // layout.WORD:].data        # [0]: how many threads record on tapes now
@@ -24,7 +24,7 @@ class Update:
     ``state``. Nothing of a step is recorded on a tape.
     """
 
-    __slots__ = ("_address", "_avals", "_plan", "_state", "_variables")
+    __slots__ = ("_address", "_avals", "_plan", "_program", "_state", "_variables")
 
     def __init__(self, rule: Callable[[list[Any], list[Any], list[Any]], Sequence[Any]], state: Sequence[Any],
                  read: Sequence[Any], given: Sequence[Aval]) -> None:
@@ -32,8 +32,9 @@ class Update:
             inputs = [[recorder.input(AVALS[v._value._aval]) for v in state],
                       [recorder.input(AVALS[v._value._aval]) for v in read], [recorder.input(a) for a in given]]
             program = recorder.program(rule(*inputs))
-        self._plan = Plan(program, range(len(program.inputs)))
-        self._address = self._plan.address
+        self._program = program
+        self._plan: Plan | None = None               # made for a step on the CPU
+        self._address = 0
         self._state = tuple(state)
         self._variables = (*state, *read)
         self._avals = [a.id for a in given]
@@ -45,9 +46,20 @@ class Update:
         except AttributeError:
             return False
 
+    def step(self, given: Sequence[Any]) -> None:
+        """One step, with Tensors of those avals on any device."""
+        if any(v._value._data == 0 for v in self._variables) or not all(map(_data_of, given)):
+            with aside():
+                self._hold(run_rows(self._program, [*(v._held() for v in self._variables), *given]))
+            return
+        if self._plan is None:
+            self._plan = Plan(self._program, range(len(self._program.inputs)))
+            self._address = self._plan.address
+        self(given)
+
     def __call__(self, given: Sequence[Any]) -> None:
-        """One step, with Tensors that fit."""
-        if _recorders[0] or _recordings[0]:
+        """One step, with Tensors that fit, after one by `step` that was the like of it."""
+        if _recorders[0] or _recordings[0] or self._plan is None:
             self._watched(given)
             return
         results = types.plan_run(self._address, (*[v._value for v in self._variables], *given))
@@ -56,7 +68,12 @@ class Update:
 
     def _watched(self, given: Sequence[Any]) -> None:
         """A step that the open tapes of this thread do not see, though a function that is recorded does."""
+        if self._plan is None:
+            self.step(given)
+            return
         with aside():
-            results = self._plan.run((*[v._held() for v in self._variables], *given))
-            for v, value in zip(self._state, results, strict=True):
-                v._hold(value)
+            self._hold(self._plan.run((*[v._held() for v in self._variables], *given)))
+
+    def _hold(self, results: Sequence[Any]) -> None:
+        for v, value in zip(self._state, results, strict=True):
+            v._hold(value)

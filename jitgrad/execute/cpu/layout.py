@@ -16,11 +16,11 @@ TYPE = 8                       # of any object
 ITEMS = 16                     # of a variable-size object: bytes behind its fixed part
 
 # Tensor: a variable-size object, payload inline (or in another object, the owner)
-T_DATA = 24                    # pointer to the first element; 0 in a dry recording
+T_DATA = 24                    # pointer to the first element; 0 in a dry recording, and on another device
 T_SIZE = 32                    # number of elements
 T_AVAL = 40                    # interned aval
 T_TRACKED = 48                 # who may want to know of its use: bits below
-T_OWNER = 56                   # object that owns the memory, or 0
+T_OWNER = 56                   # object that owns the memory (or records, or runs, operations on it), or 0
 T_WEAK = 64                    # weak references
 T_EPOCH = 72                   # the walk that last numbered this Tensor ...
 T_INDEX = 80                   # ... and its number there

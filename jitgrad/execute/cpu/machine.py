@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes as C
 import functools
+import importlib
 import itertools
 import operator
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from jitgrad.core.form import FORMS, Form
 from jitgrad.core.lock import TABLES
 from jitgrad.core.primitive import KERNEL_RAISED, Kind, Primitive, contiguous_strides
 from jitgrad.core.program import programs_in
-from jitgrad.core.recorder import NO_NUMBER, active, no_number
+from jitgrad.core.recorder import NO_NUMBER, active, is_dry, no_number
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.lifetime import immortal
 from jitgrad.execute.cpu.types import Tensor, Variable, peek, poke
@@ -106,6 +107,20 @@ class Machine:
         poke(at + layout.T_PAYLOAD, number)
         return t
 
+    def moved(self, t: Any, device: str) -> Any:
+        if t._owner.device == device if t._data == 0 else device == "cpu":
+            return t
+        return _gpu().to_host(t) if device == "cpu" else _gpu().from_host(t)
+
+    def moved_constant(self, t: Any, device: str) -> Any:
+        return self.moved(t, device) if device == "cpu" or t._data == 0 else _gpu().constant(t)
+
+    def missing(self, device: str) -> str:
+        return "" if device == "cpu" else importlib.import_module("jitgrad.execute.cuda.stream").problem()
+
+    def taken(self, array: Any) -> Any:
+        return importlib.import_module("jitgrad.execute.cuda.exchange").taken(array)
+
     def run(self, form: Form, operands: Sequence[Any]) -> Any:
         if form.prim.kind is Kind.HIGHER and not form.prim.runner:
             from jitgrad.execute.cpu import plans  # the plans need the table, and the table needs this module
@@ -131,7 +146,7 @@ class Machine:
         return types.variable_read(variable)
 
     def assign_now(self, variable: Any, value: Any) -> None:
-        if value._data == 0:
+        if is_dry(value):
             raise no_number(f"assign: a Tensor of a dry recording has no numbers for {variable.name!r}")
         types.variable_hold(variable, value)
 
@@ -156,6 +171,11 @@ class Machine:
     def noted(self, form: Form, operands: Sequence[Any], outs: Sequence[Any]) -> None:
         if types.get_state(layout.S_RECORDERS):
             types.row_note(library.noted(form), tuple(operands), tuple(outs))
+
+
+def _gpu() -> Any:
+    """The Tensors on a GPU; not before one is asked for."""
+    return importlib.import_module("jitgrad.execute.cuda.tensors")
 
 
 _turn = itertools.count()
@@ -215,7 +235,7 @@ def _too_large(form: int, _: int) -> None:
                                   f"{made.outs[0].dtype} ({nbytes / 2**30:.1f} GiB)")
 
 
-_BOOL = 2
+_BOOL, _BUFFER = 2, 4
 
 
 def _slow_read(t: Any, what: int) -> Any:
@@ -226,13 +246,19 @@ def _slow_read(t: Any, what: int) -> Any:
         if what != _BOOL:
             return (float, int, bool, operator.index)[what](t)
     aval = AVALS[t._aval]
-    if t._data == 0:
+    if is_dry(t):
         raise no_number(NO_NUMBER)
+    if t._data == 0:
+        if what == _BUFFER:
+            raise user_error(BufferError, f"the numbers of a Tensor on {t._owner.device} are not in the memory of the "
+                                          "CPU; numpy() copies them")
+        if what != _BOOL or active() is None:        # a recording may want to know the truth of the Tensor itself
+            return (float, int, bool, operator.index)[what](_gpu().to_host(t))
     name = ("float", "int", "bool", "index")[what]
     if what == _BOOL and aval.size == 1:
         recording = active()
         truth = recording.truth(t) if recording else None
-        return bool(t.numpy()) if truth is None else truth
+        return bool(t.numpy().reshape(())) if truth is None else truth
     if aval.size != 1:
         if what == _BOOL:
             raise user_error(ValueError, f"bool: the truth of a Tensor of shape {aval.shape} is ambiguous; "

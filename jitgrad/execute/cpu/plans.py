@@ -12,11 +12,13 @@ import numpy as np
 from jitgrad import config
 from jitgrad.core import backend
 from jitgrad.core.aval import nbytes_of
+from jitgrad.core.errors import user_error
 from jitgrad.core.form import COLUMNS, FORMS, Form, form, grown
 from jitgrad.core.lock import TABLES
 from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
 from jitgrad.core.record import dispatch
+from jitgrad.core.recorder import is_elsewhere
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.lifetime import immortal
 from jitgrad.execute.cpu.types import NATIVE, peek, poke
@@ -87,6 +89,9 @@ class Plan:
         self.inputs = list(inputs)
         self.flat = flat = inlined(program) if flat is None else flat
         self.constants = list(flat.constants.values())
+        if any(t._data == 0 for t in self.constants):
+            raise user_error(TypeError, "a recorded program holds a Tensor on a GPU as a constant: give it as an "
+                                        "argument, or keep it on the CPU")
         self._words = np.frombuffer(words, _int).copy()
         self._inputs = np.array([*inputs, 0], _int)
         results = flat.results.tolist()
@@ -185,6 +190,12 @@ class Plan:
         return _called(made, self.program, values)
 
 
+def run_rows(program: Program, values: Sequence[Any]) -> list[Any]:
+    """Results of a Program as one `call` row, without a plan of it: where some of its inputs are on another device."""
+    return _called(_call_of(program), program, values)
+
+
+@lru_cache(maxsize=1024)
 def _call_of(program: Program) -> Form:
     """The row that stands for a run of a Program."""
     live = [v for v in program.results.tolist() if v >= 0]
@@ -193,7 +204,10 @@ def _call_of(program: Program) -> Form:
 
 def _called(made: Form, program: Program, values: Sequence[Any]) -> list[Any]:
     """What a recorded row leaves, in the places of the Program's results."""
-    outs = dispatch(made, values) if made.outs else ()
+    return _given_back(made, program, dispatch(made, values) if made.outs else ())
+
+
+def _given_back(made: Form, program: Program, outs: Any) -> list[Any]:
     live = iter(outs if isinstance(outs, tuple) else (outs,))
     return [next(live) if v >= 0 else None for v in program.results.tolist()]
 
@@ -286,6 +300,9 @@ TABLE = immortal(_Table())
 
 
 def _misfit(address: int, values: Any) -> None:
+    if any(is_elsewhere(t) for t in values if type(t) is types.Tensor):
+        raise user_error(ValueError, "some of these Tensors and Variables are on a GPU and some on the CPU: an "
+                                     "optimizer and a recorded program need all on one device")
     raise TypeError(f"a plan was run on {len(values)} values that are not concrete Tensors of its inputs' avals")
 
 
@@ -319,7 +336,8 @@ _rows_for: dict[bytes, tuple[Form, Program, list[int]]] = {}     # signature of 
 
 def recorded_gradient(words: bytes, values: Sequence[Any], n_targets: int, with_seeds: bool,
                       n_sources: int) -> list[Any]:
-    """A walk's gradients where some of these values are dry: a row, for which nothing is planned."""
+    """A walk's gradients where some of these values are dry or on another device: a row, for which nothing is planned.
+    """
     with TABLES:
         found = _rows_for.get(words)
         if found is None:
@@ -328,7 +346,11 @@ def recorded_gradient(words: bytes, values: Sequence[Any], n_targets: int, with_
                 _rows_for.clear()
             found = _rows_for[words] = _call_of(back), back, [*saved]
     made, back, saved = found
-    return _called(made, back, [values[i] for i in saved])
+    given = [values[i] for i in saved]
+    owner = next((v._owner for v in values if is_elsewhere(v)), None)
+    if owner is None or any(t._data == 0 for t in given):
+        return _called(made, back, given)
+    return _given_back(made, back, owner.append(made, given) if made.outs else ())      # it reads none of them there
 
 
 def plan_for(words: bytes, values: Sequence[Any], hashed: int, n_targets: int, with_seeds: bool,

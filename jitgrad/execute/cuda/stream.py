@@ -86,8 +86,8 @@ class Gpu:
         pid = os.getpid()
         if getattr(self._threads, "ready_in", 0) != pid:
             if pid != self._pid:
-                raise user_error(RuntimeError, "a process that was forked cannot use the GPU that its parent used: start "
-                                               "it with multiprocessing's spawn")
+                raise user_error(RuntimeError, "a forked process cannot use the GPU that its parent used: start it "
+                                               "with multiprocessing's spawn")
             self._device.set_current()
             self._threads.ready_in = pid
 

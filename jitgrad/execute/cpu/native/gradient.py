@@ -142,6 +142,14 @@ def any_dry(plan, values):
     return False
 
 
+def any_elsewhere(st):
+    """A value of the last walk has its elements on another device."""
+    for i in range(load(st + lay.S_VALUE_COUNT)):
+        if load(load(load(st + lay.S_VALUES) + 8 * i) + lay.T_DATA) == 0:
+            return True
+    return False
+
+
 def answer(st, obstacle, status):
     """After a walk: run its plan. With another status than lay.HIT nothing ran and Python has to act."""
     store(status, obstacle if obstacle != 0 else lay.MISS)
@@ -153,7 +161,8 @@ def answer(st, obstacle, status):
     plan = find_plan(st)
     if plan == 0:
         return plan
-    if in_recording(st) and any_dry(plan, load(st + lay.S_VALUES)):
+    if (in_recording(st) and any_dry(plan, load(st + lay.S_VALUES))
+            or load(st + lay.S_ELSEWHERE) != 0 and any_elsewhere(st)):
         store(status, lay.DRY)
         return 0
     marks = matters(plan, load(st + lay.S_VALUES))

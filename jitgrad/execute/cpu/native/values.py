@@ -44,7 +44,7 @@ from jitgrad.execute.cpu.native.tensors import (
 )
 
 ADD, SUBTRACT = lay.SYMBOLS.index("+"), lay.SYMBOLS.index("-")
-TO_FLOAT, TO_INT, TO_BOOL, TO_INDEX = 0, 1, 2, 3
+TO_FLOAT, TO_INT, TO_BOOL, TO_INDEX, TO_BUFFER = 0, 1, 2, 3, 4
 BUFFER_WRITABLE, BUFFER_FORMAT, BUFFER_ND, BUFFER_STRIDES = 1, 4, 8, 24
 frame_read = stack(2)
 
@@ -155,9 +155,7 @@ def get_buffer(o, view, flags):
     note_number(o)
     data = load(o + lay.T_DATA)
     if data == 0:
-        r = slow_read(o, TO_FLOAT)
-        if r != 0:
-            decref(r)
+        slow_read(o, TO_BUFFER)
         store(view + 8, 0)        # view->obj must be NULL on failure
         return -1
     nbytes = load(o + lay.T_SIZE) * item_bytes(load(o + lay.T_DTYPE))
