@@ -100,10 +100,6 @@ NEVER = {
 
 # What each waits for, as the attribute that does not exist yet.
 WAITS = {
-    "testGPU": "Tensor.to_device",
-    "testGPUImplicitGrad": "Tensor.to_device",
-    "testTensorCopyGPU2CPU2GPU": "Tensor.to_device",
-    "testTensorCopyCPU2GPU2CPU": "Tensor.to_device",
     "testMultiValuePreservesIfNotDiffedAgainst": "jg.nn.conv2d",
     "JacobianTest.test_grad_jacobian_conv": "jg.nn.conv2d",
 }

@@ -14,7 +14,6 @@ from jitgrad.execute.cpu import layout, types
 from jitgrad.execute.cuda import memory
 from jitgrad.execute.cuda.memory import Buffer
 
-
 types.set_state(layout.S_ELSEWHERE, id(Buffer))
 
 
