@@ -7,7 +7,7 @@ from typing import Any
 
 from jitgrad.core import backend
 from jitgrad.core.errors import user_error
-from jitgrad.core.recorder import Placement, active, is_dry
+from jitgrad.core.recorder import Placement, active, carried, is_dry
 
 NAMES = ("cpu", "cuda")
 
@@ -89,8 +89,8 @@ def device_of(t: Any) -> Device:
 
 
 def moved(t: Any, name: Any) -> Any:
-    """A Tensor with the same numbers on a device that may be asked for by name; no tape sees it."""
-    return backend.current().moved(t, _check(device(name)))
+    """A Tensor with the same numbers on a device that may be asked for by name."""
+    return carried(t, _check(device(name)))
 
 
 def placed(made: Any, name: Any = None) -> Any:
@@ -105,4 +105,4 @@ def beside(made: Any, t: Any) -> Any:
     """A new Tensor where another one is."""
     if t._data != 0 and made._data != 0 or is_dry(t) or is_dry(made):
         return made
-    return backend.current().moved(made, device_of(t))
+    return carried(made, device_of(t))

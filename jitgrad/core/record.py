@@ -18,7 +18,7 @@ from jitgrad.core.form import Form, form
 from jitgrad.core.number import Number
 from jitgrad.core.primitive import BY_NAME, FIXED, Primitive
 from jitgrad.core.program import Program
-from jitgrad.core.recorder import active, is_dry, is_elsewhere, recorder_for
+from jitgrad.core.recorder import active, carried, is_dry, is_elsewhere, recorder_for
 
 _HASHED = (int, bool, str, type(None), float, np.dtype)
 _PYTHON = (bool, int, float, list, tuple)
@@ -278,7 +278,7 @@ def prepare(prim: Primitive, operands: Sequence[Any]) -> list[Any]:
     if any(map(is_elsewhere, out)):              # arrays and lists follow the Tensors that they meet
         for i, x in enumerate(operands):
             if type(x) not in (machine.Tensor, machine.Variable) and AVALS[out[i]._aval].ndim:
-                out[i] = machine.moved(out[i], _device(out))
+                out[i] = carried(out[i], _device(out))
     return out
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from jitgrad.core import backend
 from jitgrad.core.aval import AVALS, Aval
 from jitgrad.core.errors import user_error
-from jitgrad.core.form import Form
+from jitgrad.core.form import Form, form
+from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
 
 
@@ -112,7 +113,7 @@ class Placement(Recording):
         self._device = device
 
     def place(self, made: Any) -> Any:
-        return backend.current().moved(made, self._device)
+        return carried(made, self._device)
 
 
 class Recorder(Recording):
@@ -250,6 +251,16 @@ def is_dry(t: Any) -> bool:
 def is_elsewhere(t: Any) -> bool:
     """Whether a Tensor has its numbers on another device than the CPU; their owner runs operations."""
     return t._data == 0 and not isinstance(t._owner, Recorder)
+
+
+def carried(t: Any, device: str) -> Any:
+    """A Tensor with the same numbers on a device, itself if it is there; recorded where somebody follows its use."""
+    machine = backend.current()
+    made = machine.moved(t, device)
+    if made is not t and t._tracked:
+        source = t._owner.device if t._data == 0 else "cpu"
+        machine.noted(form(BY_NAME["to_device"], [AVALS[t._aval]], {"device": device, "source": source}), [t], [made])
+    return made
 
 
 def recorder_for(t: Any) -> Recorder:

@@ -6,12 +6,10 @@ import importlib
 from typing import Any
 
 from jitgrad.core import backend
-from jitgrad.core.device import Device, device, device_of, moved
+from jitgrad.core.device import Device, device_of, moved
 from jitgrad.core.errors import user_error
 from jitgrad.core.recorder import is_dry
-from jitgrad.execute.cpu import layout
-from jitgrad.execute.cpu.types import Variable, get_state
-from jitgrad.frontend.custom import cut
+from jitgrad.execute.cpu.types import Variable
 
 
 def to_device(x: Any, name: Any) -> Any:
@@ -20,15 +18,7 @@ def to_device(x: Any, name: Any) -> Any:
     if is_dry(t):
         raise user_error(TypeError, "to_device: inside of cond, loops and vmap values have no device yet; move them "
                                     "before, or after")
-    source, name = device_of(t), device(name)
-    made = moved(t, name)
-    if made is t or not get_state(layout.S_RECORDERS):
-        return made
-
-    def rule(*gs: Any) -> list[Any]:
-        return [None, *(to_device(g, source) for g in gs)]
-    (made,) = cut([made, t], 1, rule)
-    return made
+    return moved(t, name)
 
 
 class DeviceMethods:

@@ -197,3 +197,11 @@ def stop_gradient(x):
 def barrier(x):
     """``x`` itself, but what is computed from it is never taken to be what was computed from ``x``: a view."""
     return Index(x.shape, contiguous_strides(x.shape))
+
+
+@movement(vjp=lambda g, ans, x, *, device, source: (ops.to_device(g, source, device),), ref=lambda x, **devices: x,
+          samples=uniform((3, 4), device="cpu", source="cpu"), opaque=True,
+          batch=lambda batched, size, x, **devices: ((ops.to_device(x, **devices),), (True,)))
+def to_device(x, *, device, source):
+    """``x`` on a device, from where it was: `Tensor.to_device`. The gradient goes back."""
+    return Index(x.shape, contiguous_strides(x.shape))

@@ -122,6 +122,10 @@ class Machine:
         return importlib.import_module("jitgrad.execute.cuda.exchange").taken(array)
 
     def run(self, form: Form, operands: Sequence[Any]) -> Any:
+        if form.params.get("device", "cpu") != "cpu":
+            made = self.moved(operands[0], form.params["device"])
+            self.noted(form, operands, (made,))
+            return made
         if form.prim.kind is Kind.HIGHER and not form.prim.runner:
             from jitgrad.execute.cpu import plans  # the plans need the table, and the table needs this module
             results = plans.plan_of_row(form).run(operands)

@@ -13,12 +13,12 @@ from jitgrad.core.aval import AVALS
 from jitgrad.core.errors import user_error
 from jitgrad.core.form import Form
 from jitgrad.core.primitive import Index, Kind
-from jitgrad.core.recorder import active, is_elsewhere
+from jitgrad.core.recorder import active, carried, is_elsewhere
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.machine import _kernel_failed
 from jitgrad.execute.cuda import memory, rows, stream
 from jitgrad.execute.cuda.library import has_kernel, work_of
-from jitgrad.execute.cuda.tensors import place, tensor, to_host
+from jitgrad.execute.cuda.tensors import alias, place, tensor, to_host
 
 _logger = logging.getLogger("jitgrad")
 DEVICE = memory.Buffer.device
@@ -27,7 +27,9 @@ DEVICE = memory.Buffer.device
 def run(made: Form, operands: Sequence[Any]) -> Any:
     """The outputs of a row; a single one as it is, several as a tuple."""
     machine = backend.current()
-    if made.prim.kind is Kind.HIGHER:
+    if "device" in made.params:
+        given, outs = operands, (_elsewhere(made, operands[0]),)
+    elif made.prim.kind is Kind.HIGHER:
         given, outs = operands, _aside(made, operands)
     else:
         given = _together(made, operands)
@@ -51,6 +53,12 @@ def _aside(made: Form, operands: Sequence[Any]) -> tuple[Any, ...]:
         machine.resume(tapes)
 
 
+def _elsewhere(made: Form, x: Any) -> Any:
+    """A Tensor on the device that the row names, always a new one."""
+    out = backend.current().moved(x, made.params["device"])
+    return alias(x) if out is x else out
+
+
 def _together(made: Form, operands: Sequence[Any]) -> list[Any]:
     """Operands on the GPU; single numbers on the CPU are taken along."""
     out = []
@@ -59,8 +67,7 @@ def _together(made: Form, operands: Sequence[Any]) -> list[Any]:
             if AVALS[t._aval].ndim:
                 raise user_error(ValueError, f"{made.prim.name}: operands are on different devices, "
                                              f"{' and '.join(map(_described, operands))}; to_device moves one")
-            recorded = t._tracked & layout.ON_TAPE and backend.current().tapes()
-            t = t.to_device(DEVICE) if recorded else backend.current().moved(t, DEVICE)
+            t = carried(t, DEVICE)
         out.append(t)
     return out
 
