@@ -55,6 +55,7 @@ class StandIn:
 def handle(monkeypatch):
     library = StandIn()
     monkeypatch.setattr(blas, "_library", lambda: library)
+    monkeypatch.setattr(blas, "available", lambda: True)
     return blas.Handle(11, 22)
 
 
@@ -89,7 +90,7 @@ def test_a_handle_has_its_stream_workspace_and_mode(handle, monkeypatch):
     assert [*modes, *(given[1].value for name, given in handle._library.calls if name == "cublasSetMathMode")] == [0, 0, 3]
 
 
-def test_what_cublas_has_no_product_for():
+def test_what_cublas_has_no_product_for(handle):
     matmul = BY_NAME["matmul"]
     params = matmul.samples(np.random.default_rng(0))[0][1]
     for dtype, k in ((np.int32, 3), (np.float32, 0)):

@@ -19,6 +19,7 @@ from jitgrad.core.aval import Aval, aval
 from jitgrad.core.dtypes import CODES
 from jitgrad.core.number import number
 from jitgrad.core.record import tensor
+from jitgrad.core.recorder import is_elsewhere
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.ops import composite
 
@@ -90,7 +91,7 @@ class Arguments:
     def _take(self, at: int, x: Any, path: Path) -> Any:
         kind, say = type(x), self.instructions.append
         if kind is Tensor:
-            return self._input("tensor", at, x, composite.identity, path)
+            return self._input("placed" if is_elsewhere(x) else "tensor", at, x, composite.identity, path)
         if kind is np.ndarray:
             return self._input("array", at, x, tensor, path)
         if kind is float or kind is int:
@@ -157,7 +158,7 @@ class Arguments:
         if known is None:
             known = self._inputs_of[id(x)] = len(self.inputs)
             self._more_inputs(own(x) if self._dry is None else self._dry(aval(CODES[np.dtype(x.dtype)], x.shape)), path)
-            if name == "tensor":
+            if name != "array":
                 self.registers[id(self.inputs[known])] = at
         self.instructions.append((name, at, known))
         self.shapes[path] = self.inputs[known]._aval

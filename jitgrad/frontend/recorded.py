@@ -86,7 +86,7 @@ class Recorded:
         if machine.get_state(layout.S_RECORDERS):
             if sum(e.recordable() for e in self.entries):
                 return self.function()(*args, **kwargs)
-            if any(e.traced.reads_assigned for e in self.entries):
+            if any(e.placed or e.traced.reads_assigned for e in self.entries):
                 return self.f(*args, **kwargs)           # one row cannot be what those tapes would see
         found = self._other(args, kwargs)
         if found is _MISS and self.eager_compile and not machine.get_state(layout.S_RECORDERS):

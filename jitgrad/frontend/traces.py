@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import inspect
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from jitgrad.core import backend, nest
+from jitgrad.core import nest
 from jitgrad.core.aval import AVALS
 from jitgrad.core.dtypes import BOOL, FLOAT32, is_float
 from jitgrad.core.form import FORMS, Form, form
 from jitgrad.core.number import number
 from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
-from jitgrad.core.record import tensor
+from jitgrad.core.record import dispatch, replay, tensor
 from jitgrad.core.versions import ANY, DEFAULTS, VERSIONS
 from jitgrad.execute.cpu.functions import Trace, views
 from jitgrad.execute.cpu.lifetime import immortal
@@ -43,6 +44,10 @@ class NotReplayable(Exception):
     def __init__(self, why: str, call: Call) -> None:
         super().__init__(why)
         self.call = call
+
+
+class NotPlaced(Exception):
+    """A Program that another device than the CPU cannot run; says why."""
 
 
 class Call:
@@ -105,7 +110,10 @@ class Call:
         if not all(map(fits, traced.arrays)):
             raise NotReplayable("it reads a NumPy array that is not contiguous, aligned and of one of the dtypes of "
                                 "Tensors", self)
-        return Entry(self, answer, traced)
+        try:
+            return Entry(self, answer, traced)
+        except NotPlaced as error:
+            raise NotReplayable(str(error), self) from None
 
 
 @contextmanager
@@ -133,12 +141,17 @@ class Entry:
         self.answer = answer
         self.traced = traced
         self.flat = simplified(traced.program)
-        shared = {row[2] for row in self.arguments.instructions if row[0] == "tensor"}
-        first = len(self.arguments.inputs)
-        self._views = views(self.flat, shared | set(range(first, first + len(traced.variables))))
         numbers = [row[2] for row in self.arguments.instructions if row[0] == "float"]
-        run = with_singles(_without(self.flat, self._views), numbers)
-        self.plan = _plan(traced.program, run, call.tracing.at_once)
+        self.placed = call.tracing.placed            # whether it runs on another device than the CPU
+        self._views: Any = {}
+        if self.placed:
+            self.plan = _elsewhere(traced, with_singles(self.flat, numbers))
+        else:
+            shared = {row[2] for row in self.arguments.instructions if row[0] == "tensor"}
+            first = len(self.arguments.inputs)
+            self._views = views(self.flat, shared | set(range(first, first + len(traced.variables))))
+            run = with_singles(_without(self.flat, self._views), numbers)
+            self.plan = _plan(traced.program, run, call.tracing.at_once)
         self._links: list[tuple[int, Entry]] = []
         self.watches: list[Any] = []                 # weak references that tell when an object dies
         self._guards = guards_of(self.plan.flat)
@@ -149,14 +162,15 @@ class Entry:
     def _trace(self) -> Trace:
         arguments, traced = self.arguments, self.traced
         count = len(arguments.inputs)
-        sources = [("variable", v, count + i) for i, v in enumerate(traced.variables)]
+        names = ("variable", "placed_variable")
+        sources = [(names[count + i in traced.placed], v, count + i) for i, v in enumerate(traced.variables)]
         sources += [("captured", a, count + len(traced.variables) + i) for i, a in enumerate(traced.arrays)]
         checks = Checks(arguments.used, arguments.places)
         checks.add(self.facts)
         words = [("word", VERSIONS.ctypes.data + 8 * ANY, self._word[ANY])]
         return Trace(self.plan, [*arguments.recipe(), *words, *checks.rows, *sources], positional=arguments.count,
                      names=arguments.names, answer=self.answer.instructions, assignments=traced.assigned,
-                     views=self._views)
+                     views=self._views, elsewhere=self.plan if self.placed else None)
 
     @property
     def variables(self) -> list[Any]:
@@ -170,6 +184,10 @@ class Entry:
                 for path in self.arguments.paths]
         return [*data, *(at_first.get(id(v), v._value) for v in self.traced.variables),
                 *(tensor(a) for a in self.traced.arrays)]
+
+    def results(self, inputs: Sequence[Any]) -> list[Any]:
+        """What its rows make of these inputs, assigned to nothing."""
+        return replay(self.flat, inputs) if self.placed else _plan(self.program, self.flat).run(inputs)
 
     # ---- what it goes by ----
 
@@ -212,7 +230,7 @@ class Entry:
 
     def recordable(self) -> bool:
         """Let tapes see replays as `call` rows, which keep what their gradient reads; whether that is new."""
-        if self.traced.reads_assigned or self.trace.tape_plan is not None:
+        if self.placed or self.traced.reads_assigned or self.trace.tape_plan is not None:
             return False
         program = self.program
         floats = [i for i, v in enumerate(program.inputs.tolist()) if is_float(program.aval(v).code)]
@@ -269,7 +287,7 @@ def same_for_old_numbers(call: Call, old: Entry, before: Sequence[tuple[Any, Any
     at_first = {id(v): value for v, value in (*before, *call.tracing.first())}
     with aside():
         try:
-            known = _plan(old.program, old.flat).run(old.inputs(old.arguments, call.arguments, at_first))
+            known = old.results(old.inputs(old.arguments, call.arguments, at_first))
         except RuntimeError:                         # a guard
             return None
     if not all(map(holds, old.facts)):
@@ -277,7 +295,7 @@ def same_for_old_numbers(call: Call, old: Entry, before: Sequence[tuple[Any, Any
     if new is None or [r[0] for r in new.answer.instructions] != [r[0] for r in old.answer.instructions]:
         return False
     with aside():
-        tried = _plan(new.program, new.flat).run(new.inputs(old.arguments, call.arguments, at_first))
+        tried = new.results(new.inputs(old.arguments, call.arguments, at_first))
     if [v for v, _ in new.traced.assigned] != [v for v, _ in old.traced.assigned]:
         return False
     return not differs(tried, known)
@@ -302,11 +320,20 @@ def differs(a: Any, b: Any) -> str:
 
 def simplified(program: Program) -> Program:
     with aside():
-        return simplify(program, backend.current().run)
+        return simplify(program, dispatch)
 
 
 def _plan(program: Program, flat: Program, at_once: bool = False) -> Plan:
     return Plan(program, range(len(program.inputs)), flat=flat, at_once=at_once)
+
+
+def _elsewhere(traced: Traced, flat: Program) -> Any:
+    """The plan of a Program that ran on another device."""
+    plans = importlib.import_module("jitgrad.execute.cuda.plans")          # not before there is a device
+    try:
+        return plans.OnDevice(traced.program, traced.placed, flat)
+    except plans.NotTwo as error:
+        raise NotPlaced(str(error)) from None
 
 
 def with_singles(program: Program, numbers: Sequence[int]) -> Program:

@@ -24,7 +24,7 @@ from jitgrad.core.form import COLUMNS, form
 from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
 from jitgrad.core.record import tensor
-from jitgrad.core.recorder import Recording, active
+from jitgrad.core.recorder import Recording, active, is_elsewhere
 from jitgrad.execute.cpu import layout
 from jitgrad.execute.cpu import types as machine
 from jitgrad.frontend import lines
@@ -42,6 +42,7 @@ class Traced(NamedTuple):
     variables: list[Any]          # the inputs after those
     arrays: list[Any]             # and after those
     assigned: list[tuple[Any, int]]        # Variable, and which result it holds in the end
+    placed: frozenset[int] = frozenset()   # positions of inputs on another device
     reads_assigned: bool = False  # a Variable that was assigned before: tapes see two sources in one
 
 
@@ -49,6 +50,7 @@ class Tracing(Recording):
     """See the module. Enter it, run the function on the Tensors of `argument`, leave it, ask for `traced`."""
 
     at_once = False                # whether the plan is to be machine code from the start
+    placed = False                 # whether rows ran on another device than the CPU
 
     def __init__(self) -> None:
         self._tape = machine.Tape()
@@ -118,6 +120,10 @@ class Tracing(Recording):
 
     def made_of(self, array: Any, made: Any) -> None:
         self.source(made, array)
+
+    def elsewhere(self) -> None:
+        self.placed = True
+        super().elsewhere()
 
     def truth(self, t: Any) -> bool | None:
         if t._tracked & layout.IN_TRACE and AVALS[t._aval].code:
@@ -221,12 +227,15 @@ class _Builder:
         self._variables: list[tuple[Any, int]] = []
         self._arrays: list[tuple[Any, int]] = []
         self._arguments = list(arguments)
+        self._elsewhere: set[int] = set()            # values on another device
         for t in arguments:
             if id(t) not in self._number:
                 self._new(t)
 
     def _new(self, t: Any) -> int:
         value = self._number[id(t)] = self._rows.value(t._aval)
+        if is_elsewhere(t):
+            self._elsewhere.add(value)
         return value
 
     def number(self, t: Any) -> int:
@@ -285,4 +294,5 @@ class _Builder:
         place_of = {v: i for i, v in enumerate(inputs)}
         program = self._rows.program(inputs, ends)
         return Traced(program, [place_of[self._number[id(t)]] for t in self._arguments],
-                      [v for v, _ in self._variables], [a for a, _ in self._arrays], held)
+                      [v for v, _ in self._variables], [a for a, _ in self._arrays], held,
+                      frozenset(i for i, v in enumerate(inputs) if v in self._elsewhere))

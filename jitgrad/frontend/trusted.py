@@ -12,8 +12,8 @@ from typing import Any
 from jitgrad.core.errors import PACKAGE
 
 # the language, and what jitgrad stands on
-TRUSTED = frozenset(sys.stdlib_module_names) - {"__main__"} | {"jitgrad", "numpy", "scipy", "numba", "llvmlite",
-                                                               "optree"}
+TRUSTED = frozenset(sys.stdlib_module_names) - {"__main__"} | {
+    "jitgrad", "numpy", "scipy", "numba", "llvmlite", "optree", "numba_cuda", "cuda"}
 _LIBRARY = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")})
 _INSTALLED = tuple({folder + os.sep for folder in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"),
                                                    *site.getsitepackages(), site.getusersitepackages())})

@@ -64,9 +64,9 @@ class _Simpler(Rows):
         return super().value(aval)
 
     def constant(self, t: Any) -> int:
-        """Equal small constants are one value; all elements alike are known to rules."""
+        """Equal small constants are one value, and elements that are all alike known to rules, in the CPU's memory."""
         like = AVALS[t._aval]
-        if id(t) in self._known or like.nbytes > SMALL or not like.size:
+        if id(t) in self._known or like.nbytes > SMALL or not like.size or t._data == 0:
             return super().constant(t)
         self._read.append(t)
         content = memoryview(t).tobytes()

@@ -89,9 +89,6 @@ class Plan:
         self.inputs = list(inputs)
         self.flat = flat = inlined(program) if flat is None else flat
         self.constants = list(flat.constants.values())
-        if any(t._data == 0 for t in self.constants):
-            raise user_error(TypeError, "a recorded program holds a Tensor on a GPU as a constant: give it as an "
-                                        "argument, or keep it on the CPU")
         self._words = np.frombuffer(words, _int).copy()
         self._inputs = np.array([*inputs, 0], _int)
         results = flat.results.tolist()
@@ -118,6 +115,9 @@ class Plan:
 
     def prepare(self, at_once: bool) -> None:
         """Be machine code, or instructions of the sweep that may become that."""
+        if any(t._data == 0 for t in self.constants):
+            raise user_error(TypeError, "a recorded program holds a Tensor on a GPU as a constant: give it as an "
+                                        "argument, or keep it on the CPU")
         wanted, flat = config.machine_code(), self.flat
         if not (at_once and wanted != "0" and _compiling().compiled(self)):
             self._sweep()

@@ -48,8 +48,10 @@ class Gemm(NamedTuple):
 
 
 def gemm(f: Form) -> Gemm | None:
-    """The product of a form, or None where cuBLAS has no such product: of integers, or of nothing."""
-    if f.prim.kind is not Kind.CONTRACT or f.outs[0].dtype.kind != "f" or not all(a.size for a in (*f.avals, *f.outs)):
+    """The product of a form, or None where cuBLAS has no such product, of integers or of nothing, or is not here."""
+    if not available() or f.prim.kind is not Kind.CONTRACT or f.outs[0].dtype.kind != "f":
+        return None
+    if not all(a.size for a in (*f.avals, *f.outs)):
         return None
     assert f.prim.words is not None
     return Gemm(f.outs[0].dtype.itemsize, *f.prim.words(*f.avals, **f.params))

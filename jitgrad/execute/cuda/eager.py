@@ -16,7 +16,7 @@ from jitgrad.core.primitive import Index, Kind
 from jitgrad.core.recorder import active, carried, is_elsewhere
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.machine import _kernel_failed
-from jitgrad.execute.cuda import memory, rows, stream
+from jitgrad.execute.cuda import blas, memory, rows, stream
 from jitgrad.execute.cuda.library import has_kernel, work_of
 from jitgrad.execute.cuda.tensors import alias, place, tensor, to_host
 
@@ -82,6 +82,11 @@ def _launched(made: Form, operands: Sequence[Any]) -> tuple[Any, ...]:
     if (index := _view(made)) is not None:
         (x,) = operands
         return (tensor(made.outs[0], x._owner, x._number + index.offset * made.outs[0].dtype.itemsize),)
+    product = blas.gemm(made)
+    if product is not None:
+        out = tensor(made.outs[0], memory.empty(made.outs[0].nbytes))
+        stream.driver().multiply(product, [*map(place, (out, *operands))])
+        return (out,)
     work = work_of(made)
     outs = tuple(tensor(a, memory.empty(a.nbytes)) for a in made.outs)
     scratch = [memory.empty(n) for n in work.scratch]

@@ -36,7 +36,7 @@ class Kernel(NamedTuple):
         """The source as a Python function, for the compiler or the simulator."""
         filename = f"<jitgrad cuda kernel {self.name}>"
         linecache.cache[filename] = (len(self.source), None, self.source.splitlines(True), filename)
-        scope = dict(names.names())
+        scope = {**names.names(), "__name__": __name__}
         scope.update((name, np.array(elements, dtype)) for name, elements, dtype in self.tables)
         exec(compile(self.source, filename, "exec"), scope)
         made: Callable[..., Any] = scope[self.name]

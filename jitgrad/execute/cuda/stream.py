@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from jitgrad.core.errors import user_error
-from jitgrad.execute.cuda import toolkit
+from jitgrad.execute.cuda import blas, toolkit
 from jitgrad.execute.cuda.kernel import STATUS, Kernel, Launch
 
 ALIGNED = 256                  # bytes of which allocations are multiples
@@ -29,6 +29,12 @@ class Facts(NamedTuple):
     arch: str
     total: int
     free: int
+
+
+class Graph(Protocol):
+    """Work that was recorded, to be asked for at once."""
+
+    def launch(self) -> None: ...
 
 
 class Driver(Protocol):
@@ -55,6 +61,12 @@ class Driver(Protocol):
     def launch(self, kernel: Kernel, pointers: Sequence[tuple[Any, int]], words: Sequence[int], blocks: int,
                threads: int) -> None: ...
 
+    def multiply(self, product: blas.Gemm, pointers: Sequence[tuple[Any, int]]) -> None:
+        """A matrix product by cuBLAS."""
+
+    def record(self, ask: Callable[[], None]) -> Graph:
+        """What is asked for in a call of ``ask`` is not done but kept."""
+
     def sync(self) -> None:
         """Wait until all that was asked for is done."""
 
@@ -74,6 +86,8 @@ class Gpu:
         self._core, self._calls = toolkit.core(), toolkit.bindings()
         self._threads = threading.local()
         self._pid = os.getpid()
+        self._blas: tuple[blas.Handle, int] | None = None
+        self._multiplying = threading.Lock()
         with told("the GPU cannot be used"):
             self._device = self._core.Device(0)
             self._device.set_current()
@@ -113,23 +127,56 @@ class Gpu:
 
     def copy(self, to: int, to_offset: int, base: int, offset: int, nbytes: int) -> None:
         self._ready()
-        self._checked(self._calls.cuMemcpyDtoDAsync(to + to_offset, base + offset, nbytes, self.handle))
+        self._checked(self._calls.cuMemcpyDtoDAsync(to + to_offset, base + offset, nbytes, self._now()[1]))
 
     def fill(self, base: int, offset: int, nbytes: int) -> None:
         self._ready()
-        self._checked(self._calls.cuMemsetD8Async(base + offset, 0, nbytes, self.handle))
+        self._checked(self._calls.cuMemsetD8Async(base + offset, 0, nbytes, self._now()[1]))
 
     def launch(self, kernel: Kernel, pointers: Sequence[tuple[int, int]], words: Sequence[int], blocks: int,
                threads: int) -> None:
         self._ready()
         with told(f"the kernel {kernel.name} cannot be started"):
-            config = self._core.LaunchConfig(grid=blocks, block=threads)
-            self._core.launch(self.stream, config, self._loaded(kernel), *(base + offset for base, offset in pointers),
+            config, (there, _) = self._core.LaunchConfig(grid=blocks, block=threads), self._now()
+            self._core.launch(there, config, self._loaded(kernel), *(base + offset for base, offset in pointers),
                               *map(int, words))
 
     @functools.lru_cache(maxsize=8192)  # noqa: B019  (there is one, for the life of the process)
     def _loaded(self, kernel: Kernel) -> Any:
         return self._core.ObjectCode.from_cubin(kernel.cubin(self._arch)).get_kernel(kernel.name)
+
+    def multiply(self, product: blas.Gemm, pointers: Sequence[tuple[int, int]]) -> None:
+        self._ready()
+        with self._multiplying:                      # one handle, which is on one stream at a time
+            if self._blas is None:
+                workspace, self._workspace = self.allocate(blas.WORKSPACE)
+                self._blas = blas.Handle(self.handle, workspace), workspace
+            handle, workspace = self._blas
+            recording = self._now()[1]
+            if recording != self.handle:
+                handle.use(recording, workspace)
+            try:
+                handle.run(product, [base + offset for base, offset in pointers])
+            finally:
+                if recording != self.handle:
+                    handle.use(self.handle, workspace)
+
+    def _now(self) -> tuple[Any, int]:
+        """Where this thread's work goes, for `cuda.core` and for the driver's own functions: the stream, or a graph."""
+        return getattr(self._threads, "recording", None) or (self.stream, self.handle)
+
+    def record(self, ask: Callable[[], None]) -> Graph:
+        self._ready()
+        with told("work on the GPU cannot be recorded"):
+            builder = self._device.create_graph_builder()
+            builder.begin_building("thread_local")
+            self._threads.recording = builder, int(builder.stream.handle)
+            try:
+                ask()
+            finally:
+                self._threads.recording = None
+                builder.end_building()
+            return _Recorded(builder.complete(), self.stream)
 
     def sync(self) -> None:
         self._ready()
@@ -155,6 +202,16 @@ class Gpu:
         return answer[1:]
 
 
+class _Recorded(NamedTuple):
+    """A graph of `cuda.core`."""
+
+    graph: Any
+    stream: Any
+
+    def launch(self) -> None:
+        self.graph.launch(self.stream)
+
+
 @contextmanager
 def told(what: str) -> Iterator[None]:
     """Errors of NVIDIA's packages in the block as sentences."""
@@ -171,6 +228,7 @@ class Simulator:
     """NumPy arrays for memory, and kernels run by Numba's simulator, one thread after the other."""
 
     handle = 0
+    _threads = threading.local()
     _turn = threading.Lock()   # the simulator knows one kernel at a time
 
     def facts(self) -> Facts:
@@ -187,17 +245,40 @@ class Simulator:
         array.reshape(-1).view(np.uint8)[:] = base[offset: offset + array.nbytes]
 
     def copy(self, to: np.ndarray, to_offset: int, base: np.ndarray, offset: int, nbytes: int) -> None:
-        to[to_offset: to_offset + nbytes] = base[offset: offset + nbytes]
+        if not self._kept(functools.partial(self.copy, to, to_offset, base, offset, nbytes)):
+            to[to_offset: to_offset + nbytes] = base[offset: offset + nbytes]
 
     def fill(self, base: np.ndarray, offset: int, nbytes: int) -> None:
-        base[offset: offset + nbytes] = 0
+        if not self._kept(functools.partial(self.fill, base, offset, nbytes)):
+            base[offset: offset + nbytes] = 0
 
     def launch(self, kernel: Kernel, pointers: Sequence[tuple[np.ndarray, int]], words: Sequence[int], blocks: int,
                threads: int) -> None:
-        arrays = [base[offset:].view(np.uint8 if dtype.kind == "b" else dtype)
+        if self._kept(functools.partial(self.launch, kernel, pointers, words, blocks, threads)):
+            return
+        arrays = [toolkit.simulated_array(base[offset:].view(np.uint8 if dtype.kind == "b" else dtype))
                   for (base, offset), dtype in zip(pointers, kernel.pointers, strict=True)]
         with self._turn:
             _function(kernel)[blocks, threads](*arrays, *words)
+
+    def multiply(self, product: blas.Gemm, pointers: Sequence[tuple[np.ndarray, int]]) -> None:
+        raise AssertionError("there is no cuBLAS in the simulator")
+
+    def record(self, ask: Callable[[], None]) -> Graph:
+        work: list[Callable[[], None]] = []
+        self._threads.work = work
+        try:
+            ask()
+        finally:
+            self._threads.work = None
+        return _Listed(work)
+
+    def _kept(self, work: Callable[[], None]) -> bool:
+        """Whether this thread records; then the work is kept."""
+        kept = getattr(self._threads, "work", None)
+        if kept is not None:
+            kept.append(work)
+        return kept is not None
 
     def sync(self) -> None:
         """All is done at once."""
@@ -206,6 +287,16 @@ class Simulator:
 
     def wait_for(self, handle: int) -> None:
         """Nobody else has a stream here."""
+
+
+class _Listed(NamedTuple):
+    """Calls, one after the other."""
+
+    work: list[Callable[[], None]]
+
+    def launch(self) -> None:
+        for call in self.work:
+            call()
 
 
 @functools.lru_cache(maxsize=4096)

@@ -22,6 +22,13 @@ def simulated() -> bool:
     return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 
 
+def simulated_array(array: np.ndarray) -> Any:
+    """An array that the simulator's kernels work on as it is: of others they change a copy, and copy that back, which
+    goes wrong where two overlap.
+    """
+    return importlib.import_module("numba.cuda.simulator.cudadrv.devicearray").FakeCUDAArray(array)
+
+
 def missing() -> str:
     """What keeps kernels from being compiled here, in words, or ''."""
     absent = next((name for module, name in (("numba_cuda", "numba-cuda"), ("cuda.core", "cuda-core"))

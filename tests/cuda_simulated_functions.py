@@ -1,0 +1,171 @@
+"""Recorded functions of Tensors on a GPU, in Numba's simulator: replays against plain Python; see test_cuda_simulated.py."""
+
+from __future__ import annotations
+
+import gc
+import logging
+
+import numpy as np
+import pytest
+
+import jitgrad as jg
+from jitgrad import nn
+from jitgrad.execute.cuda import memory, toolkit
+from tolerance import assert_close
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")      # integers wrap, floats overflow: NumPy says so
+
+X = np.array([0.5, -1.5, 2.0], np.float32)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _simulator():
+    assert toolkit.simulated()
+
+
+def there(x):
+    return jg.constant(np.asarray(x)).to_device("cuda")
+
+
+def close(got, want):
+    assert_close(got.numpy(), want.numpy(), 1e-5)
+
+
+def both(make, calls, hits):
+    """A function with its state against plain Python on the CPU: answers of calls, on which device, how many replays."""
+    plain, _ = make("cpu", lambda f: f)
+    f, state = make("cuda", jg.function)
+    for args in calls:
+        want, got = plain(*map(jg.constant, args)), f(*map(there, args))
+        assert got.device == "cuda"
+        close(got, want)
+    assert f.cache_info().hits == hits, f.cache_info()
+    return f, state
+
+
+def test_values_and_gradients():
+    f = jg.function(jg.value_and_grad(lambda x: jg.sum(jg.tanh(x) * jg.exp(-x * x) + jg.log1p(x * x))))
+    plain = jg.value_and_grad(lambda x: jg.sum(jg.tanh(x) * jg.exp(-x * x) + jg.log1p(x * x)))
+    for k in range(5):
+        got, want = f(there(X + k)), plain(jg.constant(X + k))
+        close(got[0], want[0])
+        close(got[1], want[1])
+    assert f.cache_info()[:2] == (4, 1)
+
+
+@pytest.mark.parametrize("make", [lambda: nn.optimizers.SGD(0.1, momentum=0.9), lambda: nn.optimizers.Adam(0.05)], ids=["SGD", "Adam"])
+def test_training_steps(make):
+    def program(device, wrap):
+        with jg.device(device):
+            w, b, optimizer = jg.Variable(np.full((3, 2), 0.3, np.float32)), jg.Variable(np.zeros(2, np.float32)), make()
+
+        @wrap
+        def step(x, y):
+            with jg.GradientTape() as tape:
+                h = jg.tanh(x @ w + b)
+                loss = jg.mean((jg.softmax(h) - y) ** 2)
+            optimizer.apply_gradients(zip(tape.gradient(loss, [w, b]), [w, b], strict=True))
+            return loss
+        return step, (w, b)
+    rng = np.random.default_rng(1)
+    batches = [(rng.normal(size=(4, 3)).astype(np.float32), rng.random((4, 2)).astype(np.float32)) for _ in range(2)]
+    _, (w, b) = both(program, batches * 3, 4)                    # the first call makes the optimizer's Variables
+    assert w.device == b.device == "cuda"
+    plain, (u, c) = program("cpu", lambda f: f)
+    for args in batches * 3:
+        plain(*map(jg.constant, args))
+    close(w, u)
+    close(b, c)
+
+
+def test_python_takes_ways_by_numbers():
+    def program(device, wrap):
+        return wrap(lambda x: x * 2.0 if jg.sum(x) > 0.0 else -x), None
+    f, _ = both(program, [(X,), (-X,), (X,), (-X,), (X,)], 3)
+    assert f.cache_info().recordings == 2
+
+
+def test_numbers_from_python_and_arrays_come_along():
+    rate = jg.Variable(0.5)
+    w = jg.Variable(X, device="cuda")
+    f = jg.function(lambda k, a: jg.sum(w * k * jg.constant(a).to_device("cuda")) * rate)
+    for k in (1.0, 2.0, 3.0, 4.0):
+        got = f(k, X + np.float32(k))
+        assert got.device == "cuda"
+        np.testing.assert_allclose(float(got), 0.5 * k * float(np.sum(X * (X + np.float32(k)))), rtol=1e-5)
+        rate.assign(0.5)
+    assert f.cache_info().hits >= 1
+    rate.assign(2.0)
+    np.testing.assert_allclose(float(f(1.0, X)), 2.0 * float(np.sum(X * X)), rtol=1e-5)
+
+
+def test_halves_have_their_results_where_python_has_them():
+    w = jg.Variable(X, device="cuda")
+    count = jg.Variable(0)
+
+    @jg.function
+    def f(x, k):
+        count.assign_add(1)
+        return x * w, k * 2.0 + 1.0, jg.cast(count, "float32") * jg.sum(w)
+    for n in range(4):
+        a, b, c = f(there(X), jg.constant(float(n)))
+        assert (a.device, b.device, c.device) == ("cuda", "cpu", "cuda")
+        assert (float(b), int(count)) == (2.0 * n + 1.0, n + 1)
+        np.testing.assert_allclose(float(c), (n + 1) * float(X.sum()), rtol=1e-6)
+        np.testing.assert_allclose(a.numpy(), X * X, rtol=1e-6)
+    assert f.cache_info()[:2] == (3, 1)
+
+
+def test_numbers_that_come_back_are_pythons_business(caplog):
+    f = jg.function(lambda x: jg.sum(x).to_device("cpu") * 2.0)
+    with caplog.at_level(logging.WARNING, "jitgrad"):
+        for k in range(3):
+            got = f(there(X + k))
+            assert got.device == "cpu"
+            np.testing.assert_allclose(float(got), 2.0 * float((X + k).sum()), rtol=1e-6)
+    assert "moved from the GPU to the CPU" in caplog.text
+
+
+def test_an_index_out_of_range_changes_nothing():
+    w = jg.Variable(X, device="cuda")
+
+    @jg.function
+    def f(i):
+        w.assign(w * 2.0)
+        return jg.take(w, i)
+    for i in (0, 1, 2):
+        f(there(np.array([i], np.int32)))
+    before = w.numpy()
+    with pytest.raises(IndexError, match="out of range"):
+        f(there(np.array([3], np.int32)))
+    assert f.cache_info().hits == 2
+    np.testing.assert_array_equal(w.numpy(), before * 2.0)        # as plain Python leaves it
+
+
+def test_tapes_outside_see_the_operations():
+    f, w = jg.function(lambda x: jg.sum(x * x)), jg.Variable(X, device="cuda")
+    for _ in range(3):
+        with jg.GradientTape() as tape:
+            y = f(w) * 3.0
+        np.testing.assert_allclose(tape.gradient(y, w).numpy(), 6.0 * X, rtol=1e-6)
+
+
+def test_graphs_are_made_where_memory_recurs_and_memory_does_not_grow():
+    f = jg.function(lambda x: jg.sum(jg.sin(x) * x, keepdims=True))
+    x = there(X)
+    for _ in range(3):
+        f(x)
+    gc.collect()
+    before = memory.Use.nbytes
+    for _ in range(20):
+        np.testing.assert_allclose(f(x).numpy(), np.sum(np.sin(X) * X, keepdims=True), rtol=1e-5)
+    gc.collect()
+    assert memory.Use.nbytes == before
+    assert 1 <= len(f._impl.entries[0].plan._graphs) <= 16
+
+
+def test_what_the_plan_does_is_printed():
+    f = jg.function(lambda x: jg.softmax(x * 2.0) @ x)
+    f(there(np.ones((3, 3), np.float32)))
+    assert "multiply" in f.show() and "what the GPU does" in f.show() and " blocks of " in f.show()
+    assert "def rows" in f.ir() or "def nest" in f.ir()
