@@ -9,7 +9,7 @@ import pytest
 
 import cuda_simulated
 from jitgrad.core.primitive import BY_NAME
-from jitgrad.execute.cuda import library, reductions
+from jitgrad.execute.cuda import library, reductions, scans
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
@@ -17,8 +17,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.fixture
 def small(monkeypatch):
     """Blocks and pieces of so few threads and elements that a few hundred elements need many."""
-    monkeypatch.setattr(reductions, "THREADS", 8)
-    monkeypatch.setattr(reductions, "COLUMNS", 4)
+    for module in (reductions, scans):
+        monkeypatch.setattr(module, "THREADS", 8)
+        monkeypatch.setattr(module, "COLUMNS", 4)
+    monkeypatch.setattr(scans, "SHORT", 1)
     monkeypatch.setattr(reductions, "LEAST", 2)
     library.work_of.cache_clear()
     yield
@@ -38,5 +40,19 @@ def test_reductions_of_all_shapes(small, rng, name, dtype, shape, axes, launches
     if name == "reduce_max":
         arrays[0].flat[50] = np.nan
     prim, params = BY_NAME[name], {"axes": axes}
+    assert len(library.work_of(cuda_simulated.form_of(prim, arrays, params)).launches) == launches
+    cuda_simulated.check(prim, arrays, params)
+
+
+@pytest.mark.parametrize(("name", "dtype", "shape", "axis", "launches"), [
+    ("cumulative_sum", "float32", (7,), 0, 1), ("cumulative_sum", "int32", (45,), 0, 3),
+    ("cumulative_prod", "float64", (2, 37), 1, 3), ("cumulative_sum", "float32", (2, 21, 3), 1, 3),
+    ("logcumsumexp", "float32", (33, 5), 0, 3), ("cumulative_sum", "float64", (3, 5, 2), 1, 1),
+    ("cumulative_sum", "int64", (3, 0), 1, 0), ("linear_recurrence", "float32", (2, 21, 3), 1, 1)])
+@pytest.mark.parametrize(("exclusive", "reverse"), [(False, False), (True, True)])
+def test_scans_of_all_shapes(small, rng, name, dtype, shape, axis, launches, exclusive, reverse):
+    prim = BY_NAME[name]
+    arrays = [(rng.uniform(0.5, 1.5, size=shape) * (8 if "int" in dtype else 1)).astype(dtype) for _ in prim.operands]
+    params = {"axis": axis, "exclusive": exclusive and name != "logcumsumexp", "reverse": reverse}
     assert len(library.work_of(cuda_simulated.form_of(prim, arrays, params)).launches) == launches
     cuda_simulated.check(prim, arrays, params)

@@ -23,6 +23,8 @@ FLOAT64 = np.dtype(np.float64)
 
 def in_double(f):
     """Whether the body itself computes in float64, where float32 alone would not reach the stated error."""
+    if f.prim.kind is Kind.SCAN:                     # its accumulator is a float64, as the table says
+        return f.outs[0].dtype.kind == "f"
     bodies = (Kind.ELEMENTWISE, Kind.REDUCE)
     return f.prim.kind in bodies and any(node.dtype == FLOAT64 for node in cpu.elementwise_trace(
         f.prim, [a.dtype for a in f.avals] * (2 if f.prim.kind is Kind.REDUCE else 1),

@@ -84,6 +84,7 @@ class Primitive:
     exact: tuple[Callable[..., Any], ...] = ()     # rewrites that keep every bit: see core/exact.py
     linear: Linear = Linear.NO
     init: Any = None                     # of a reduction or scan: number, or dtype -> number
+    associative: bool = False            # of a scan: f(f(a, b), c) = f(a, f(b, c)), but for rounding
     words: Callable[..., Any] | None = None   # of an own kernel: the integers its body gets
     scratch: Callable[..., int] | None = None  # of an own kernel: how many int64 words of working memory its body gets
     opaque: bool = False                 # not to be simplified away, though it changes nothing

@@ -45,8 +45,8 @@ def _shifted(x: Any, fill: float, axis: int, reverse: bool) -> Any:
     return ops.concat(rest, edge, axis=axis) if reverse else ops.concat(edge, rest, axis=axis)
 
 
-@scan(init=0, linear=Linear.EACH, ulp=4.0, samples=_samples(1), ref=_reference(np.cumsum, lambda dtype: 0),
-      vjp=lambda g, ans, x, *, axis, exclusive, reverse: (
+@scan(init=0, linear=Linear.EACH, associative=True, ulp=4.0, samples=_samples(1),
+      ref=_reference(np.cumsum, lambda dtype: 0), vjp=lambda g, ans, x, *, axis, exclusive, reverse: (
           ops.cumulative_sum(g, axis=axis, exclusive=exclusive, reverse=not reverse),))
 def cumulative_sum(acc, x):
     """Running sums along an axis; float32 accumulates in float64. Starts from 0, so that a first -0.0 gives 0.0."""
@@ -97,8 +97,8 @@ def _with_zeros(rng: np.random.Generator) -> list[Any]:
     return [((x,), {"axis": 1, "exclusive": exclusive, "reverse": exclusive}) for exclusive in (False, True)]
 
 
-@scan(init=1, ulp=4.0, samples=several(_samples(1), _with_zeros), ref=_reference(np.cumprod, lambda dtype: 1),
-      vjp=_product_vjp)
+@scan(init=1, associative=True, ulp=4.0, samples=several(_samples(1), _with_zeros), vjp=_product_vjp,
+      ref=_reference(np.cumprod, lambda dtype: 1))
 def cumulative_prod(acc, x):
     """Running products along an axis; float32 accumulates in float64."""
     return acc * x
@@ -127,8 +127,9 @@ def _with_nothing(rng: np.random.Generator) -> list[Any]:
     return [((x,), {"axis": 1, "exclusive": False, "reverse": reverse}) for reverse in (False, True)]
 
 
-@scan(init=-INF, domain="float", ulp=4.0, samples=several(_samples(1, exclusive=False), _with_nothing),
-      vjp=_logsumexp_vjp, ref=_reference(np.logaddexp.accumulate, lambda dtype: -np.inf))
+@scan(init=-INF, domain="float", associative=True, ulp=4.0, vjp=_logsumexp_vjp,
+      samples=several(_samples(1, exclusive=False), _with_nothing),
+      ref=_reference(np.logaddexp.accumulate, lambda dtype: -np.inf))
 def logcumsumexp(acc, x):
     """``log(cumsum(exp(x)))`` without overflow; float32 accumulates in float64. -inf adds nothing, NaN stays."""
     high: Any = scalar.where(acc > x, acc, x)

@@ -10,7 +10,8 @@ from jitgrad.core.form import Form
 from jitgrad.core.primitive import Kind, Primitive
 from jitgrad.execute.cuda.kernel import Work
 
-_MODULES = {Kind.ELEMENTWISE: "elementwise", Kind.REDUCE: "reductions", Kind.MOVE: "movement", Kind.PLACE: "movement"}
+_MODULES = {Kind.ELEMENTWISE: "elementwise", Kind.REDUCE: "reductions", Kind.SCAN: "scans", Kind.MOVE: "movement",
+            Kind.PLACE: "movement"}
 
 
 def has_kernel(prim: Primitive) -> bool:
