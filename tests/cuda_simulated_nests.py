@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import cuda_plans
 import cuda_steps
 import nests as programs
 from jitgrad.execute import oracle
@@ -49,3 +50,20 @@ def test_both_ways_are_taken(rows):
         programs.random_nests(np.random.default_rng(seed), 12, SHAPES))]
     assert {name.split("_")[0] for name in names} >= {"nest", "rows", "straight"}
     assert any(name.startswith("reduce") for name in names) == (rows == "rows in pieces")
+
+
+@pytest.mark.parametrize("name", cuda_plans.PLANS)
+def test_plans(rows, name):
+    program, arrays = cuda_plans.program_of(name)
+    for got, want in zip(cuda_steps.run(program, arrays), oracle.run(program, arrays), strict=True):
+        assert_close(got, want)
+
+
+@pytest.mark.parametrize(("name", "sizes"), [
+    ("softmax_cross_entropy", (1, 7)), ("softmax_cross_entropy", (9, 2)), ("layer_norm", (1, 33)), ("layer_norm", (3, 5)),
+    ("layer_norm", (1, 5)), ("adam", (5,)), ("gates", (6, 1)), ("gates", (2, 17)), ("expression", (5,)),
+    ("lstm_cell", (1, 9))])
+def test_plans_of_odd_sizes(rows, name, sizes):
+    program, arrays = cuda_plans.program_of(name, *sizes)
+    for got, want in zip(cuda_steps.run(program, arrays), oracle.run(program, arrays), strict=True):
+        assert_close(got, want)
