@@ -156,6 +156,12 @@ class _Writer:
         return " + ".join(terms) or "0"
 
 
+def _ahead(members: Sequence[Member]) -> int:
+    """How many elements a thread has in hand: what it loads of one comes while it waits for another."""
+    nodes = sum(len(body_of(m.form.id).nodes) for m in members)
+    return next((n for most, n in _UNROLLED if nodes <= most), 1)
+
+
 # ---- elements --------------------------------------------------------------------------------------------
 
 def _flat(nest: Nest, memory: Memory, written: set[int]) -> Launch:
@@ -163,8 +169,7 @@ def _flat(nest: Nest, memory: Memory, written: set[int]) -> Launch:
     writer = _Writer(nest, memory, written)
     members = writer.needed(written, ())
     stores = [v for m in members for v in m.outs if v in written]
-    nodes = sum(len(body_of(m.form.id).nodes) for m in members)
-    ahead = next((n for most, n in _UNROLLED if nodes <= most), 1)
+    ahead = _ahead(members)
     shapes = list(dict.fromkeys(
         o.aval.shape for m in members for o in m.operands
         if o.value not in nest.values and o.aval.size not in (1, nest.size)))
@@ -287,21 +292,33 @@ class _Rows(_Writer):
                 self.lines.append(f"{self.numbers[v]} = {loaded(self.body.pointer(slot, dtype), 'row', dtype)}")
 
     def _loop(self, members: Sequence[Member], stores: Sequence[int], folds: Sequence[Member]) -> None:
-        loads, computed, writes, known = self.element(members, stores, "i", self.place, "")
-        inner = ["i = base + j", *loads, *computed, *writes]
-        for m in folds:
-            inner += self.trees[m.outs[0]].fold(f"a{self.number_of[m.outs[0]][0]}", known[m.outs[0]], "")
-        self.lines += ["j = begin + y", "while j < stop:", *(INDENT + line for line in inner), f"{INDENT}j += lanes"]
+        def elements(count: int) -> list[str]:
+            parts, meetings = [], []
+            for u in range(count):
+                suffix = f"_{u}" if count > 1 else ""
+                loads, computed, writes, known = self.element(
+                    members, stores, f"i{suffix}", lambda o, suffix=suffix: self.place(o, f"j{suffix}"), suffix)
+                here = [f"j{suffix} = j + {u} * lanes"] if count > 1 else []
+                parts.append(([*here, f"i{suffix} = base + j{suffix}", *loads], computed, writes))
+                for m in folds:
+                    v = m.outs[0]
+                    meetings += self.trees[v].fold(f"a{self.number_of[v][0]}", known[v], "")
+            return [*(line for k in range(3) for part in parts for line in part[k]), *meetings, f"j += {count} * lanes"]
 
-    def place(self, o: Operand) -> tuple[str, str]:
-        """Index of an operand that broadcasts along this row, or its name where it is one number."""
+        ahead = _ahead(members)
+        loops = [(f"while j + {count - 1} * lanes < stop:", elements(count)) for count in dict.fromkeys((ahead, 1))]
+        self.lines += ["j = begin + y", *(line for head, inner in loops
+                                          for line in (head, *(INDENT + part for part in inner)))]
+
+    def place(self, o: Operand, j: str) -> tuple[str, str]:
+        """Index of an operand that broadcasts along this row at an element, or its name where it is one number."""
         shape = o.aval.shape
         if shape not in self.shapes:
             k = self.shapes[shape] = len(self.shapes)
             self.lines.append(f"row_at{k} = {self.strided(k, self.steps[shape], 'k')}")
         at = f"row_at{self.shapes[shape]}"
         if inner_step(shape, self.shape, self.nest.axis):
-            return f"{at} + j", ""
+            return f"{at} + {j}", ""
         key = "row", o.value, o.offset, shape
         if key not in self.numbers:
             self.numbers[key] = f"r{len(self.numbers)}"
