@@ -9,7 +9,9 @@ import pytest
 
 import cuda_plans
 import cuda_steps
+import jitgrad as jg
 import nests as programs
+import programs as programs_of
 from jitgrad.execute import oracle
 from jitgrad.execute.cuda import nests, reductions, toolkit
 from tolerance import assert_close
@@ -67,3 +69,24 @@ def test_plans_of_odd_sizes(rows, name, sizes):
     program, arrays = cuda_plans.program_of(name, *sizes)
     for got, want in zip(cuda_steps.run(program, arrays), oracle.run(program, arrays), strict=True):
         assert_close(got, want)
+
+
+def test_booleans_and_integers(rows, rng):
+    def f(x, k):
+        positive, even = x > 0.0, k % 2 == 0
+        most = jg.max(jg.where(even, k, -k), axis=-1, keepdims=True)
+        return (positive, positive & even, jg.any(positive & even, axis=-1), jg.all(positive | even, axis=-1),
+                jg.sum(jg.astype(positive, "int32"), axis=-1), k - most, jg.sum(k * k), jg.min(k, axis=(0, 1)))
+    program = programs_of.recorded(f, (3, 37), (3, 37), dtype=("float32", "int64"))
+    arrays = [rng.normal(size=(3, 37)).astype("float32"), rng.integers(-99, 99, (3, 37))]
+    for got, want in zip(cuda_steps.run(program, arrays), oracle.run(program, arrays), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_odd_numbers(rows, seed):
+    rng = np.random.default_rng(seed)
+    program = programs.random_nests(rng, 8, [(3, 37), (33,)])
+    arrays = programs.arguments(program, rng)
+    for got, want in zip(cuda_steps.run(program, arrays), oracle.run(program, arrays), strict=True):
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(want))

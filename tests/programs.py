@@ -83,9 +83,10 @@ def arguments(program, rng):
 
 
 def recorded(f, *shapes, dtype="float64"):
-    """A function of Tensors as a Program."""
+    """A function of Tensors as a Program; of one dtype, or of one each."""
     recorder = Recorder()
-    out = f(*(recorder.input(aval(CODES[np.dtype(dtype)], shape)) for shape in shapes))
+    dtypes = [dtype] * len(shapes) if isinstance(dtype, str) else dtype
+    out = f(*(recorder.input(aval(CODES[np.dtype(d)], shape)) for d, shape in zip(dtypes, shapes, strict=True)))
     return recorder.program(out if isinstance(out, (tuple, list)) else [out])
 
 
