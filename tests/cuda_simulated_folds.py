@@ -56,3 +56,12 @@ def test_scans_of_all_shapes(small, rng, name, dtype, shape, axis, launches, exc
     params = {"axis": axis, "exclusive": exclusive and name != "logcumsumexp", "reverse": reverse}
     assert len(library.work_of(cuda_simulated.form_of(prim, arrays, params)).launches) == launches
     cuda_simulated.check(prim, arrays, params)
+
+
+def test_rounding_errors_of_long_lines_stay_small(monkeypatch):
+    monkeypatch.setattr(reductions, "THREADS", 2)
+    monkeypatch.setattr(reductions, "FULL", 1)
+    library.work_of.cache_clear()
+    arrays = [np.full(3000, 0.1, np.float32)]                # all rounded the same way
+    cuda_simulated.check(BY_NAME["reduce_sum"], arrays, {"axes": (0,)})
+    library.work_of.cache_clear()

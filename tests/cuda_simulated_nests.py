@@ -90,3 +90,12 @@ def test_odd_numbers(rows, seed):
     arrays = programs.arguments(program, rng)
     for got, want in zip(cuda_steps.run(program, arrays), oracle.run(program, arrays), strict=True):
         np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+
+
+def test_rounding_errors_of_long_rows_stay_small(monkeypatch):
+    monkeypatch.setattr(nests, "THREADS", 2)
+    monkeypatch.setattr(reductions, "FULL", 1)
+    program = programs_of.recorded(lambda x: jg.sum(x * 1.5), (3000,), dtype="float32")
+    arrays = [np.full(3000, 0.1, np.float32)]
+    (got,) = cuda_steps.run(program, arrays)
+    np.testing.assert_allclose(got, np.sum((arrays[0] * np.float32(1.5)).astype(np.float64)), rtol=6e-7)

@@ -21,7 +21,7 @@ from jitgrad.execute.cpu import library
 from jitgrad.execute.cuda import reductions
 from jitgrad.execute.cuda.bodies import Body, Memory, Slot
 from jitgrad.execute.cuda.kernel import THREADS, Launch, Work, blocks_for
-from jitgrad.execute.cuda.trees import Tree, power, shared, shared_arrays
+from jitgrad.execute.cuda.trees import RUN, Tree, power, shared, shared_arrays
 from jitgrad.execute.source import loaded
 from jitgrad.plan.fuse import Member, Nest, Operand, body_of, inner_step
 from jitgrad.plan.rows import outer_of, turns
@@ -274,11 +274,11 @@ class _Rows(_Writer):
             v = m.outs[0]
             k = self.number_of[v][0]
             self.trees[v] = Tree(m.form.prim, m.form.outs[0].dtype, self.body.tables, f"f{k}_")
-            self.lines.append(f"a{k} = {self.trees[v].init}")
+            self.lines.append(f"total{k} = {self.trees[v].init}")
         self._loop([m for m in members if m.wide or m.fold], stores, folds)
         for m in folds:
             v = m.outs[0]
-            name = f"a{self.number_of[v][0]}"
+            name = f"total{self.number_of[v][0]}"
             self.lines += self.trees[v].meet(name, shared(m.form.outs[0].dtype), "y", "lanes", "1", "")
             self.numbers[v] = name
         return True
@@ -305,10 +305,16 @@ class _Rows(_Writer):
                     meetings += self.trees[v].fold(f"a{self.number_of[v][0]}", known[v], "")
             return [*(line for k in range(3) for part in parts for line in part[k]), *meetings, f"j += {count} * lanes"]
 
-        ahead = _ahead(members)
-        loops = [(f"while j + {count - 1} * lanes < stop:", elements(count)) for count in dict.fromkeys((ahead, 1))]
-        self.lines += ["j = begin + y", *(line for head, inner in loops
-                                          for line in (head, *(INDENT + part for part in inner)))]
+        loops = []
+        for count in dict.fromkeys((_ahead(members), 1)):
+            loops += [f"while j + {count - 1} * lanes < until:", *(INDENT + line for line in elements(count))]
+        before, after = [], []
+        for m in folds:
+            v, k = m.outs[0], self.number_of[m.outs[0]][0]
+            before.append(f"a{k} = {self.trees[v].init}")
+            after += self.trees[v].fold(f"total{k}", f"a{k}", "")
+        self.lines += ["j = begin + y", "while j < stop:", *(INDENT + line for line in (
+            f"until = min(j + {RUN} * lanes, stop)", *before, *loops, *after))]
 
     def place(self, o: Operand, j: str) -> tuple[str, str]:
         """Index of an operand that broadcasts along this row at an element, or its name where it is one number."""

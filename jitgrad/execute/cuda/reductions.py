@@ -15,7 +15,7 @@ import numpy as np
 from jitgrad.core.form import Form
 from jitgrad.core.primitive import Primitive
 from jitgrad.execute.cuda.kernel import THREADS, Kernel, Launch, Work, blocks_for, kernel
-from jitgrad.execute.cuda.trees import Tree, power, shared, shared_arrays
+from jitgrad.execute.cuda.trees import RUN, Tree, power, shared, shared_arrays
 from jitgrad.execute.source import loaded, stored
 
 COLUMNS = 32                   # of a tile at most: what a warp reads together
@@ -78,9 +78,15 @@ def _launch(made: Kernel, out: int, x: int, outer: int, red: int, inner: int, pi
 def _kernel(prim: Primitive, dtype: np.dtype[Any]) -> Kernel:
     tables: dict[str, Any] = {}
     tree = Tree(prim, dtype, tables)
-    ahead = [line for k in range(_AHEAD) for line in (
-        f"        x{k} = {loaded('x', f'base + (i + {k} * lanes) * inner', dtype)}",)]
-    ahead += [line for k in range(_AHEAD) for line in tree.fold(f"a{k}", f"x{k}", "        ")]
+    accs = range(_AHEAD)
+    several = [f"x{k} = {loaded('x', f'base + (i + {k} * lanes) * inner', dtype)}" for k in accs]
+    several += [line for k in accs for line in tree.fold(f"a{k}", f"x{k}", "")]
+    single = [f"x0 = {loaded('x', 'base + i * inner', dtype)}", *tree.fold("a0", "x0", "")]
+    run = [f"until = min(i + {RUN} * lanes, stop)", *(f"a{k} = {tree.init}" for k in accs),
+           f"while i + {_AHEAD - 1} * lanes < until:", *(f"    {line}" for line in several),
+           f"    i += {_AHEAD} * lanes", "while i < until:", *(f"    {line}" for line in single), "    i += lanes",
+           *tree.fold("a0", "a2", ""), *tree.fold("a1", "a3", ""), *tree.fold("a0", "a1", ""),
+           *tree.fold("total", "a0", "")]
     lines = [
         *shared_arrays([dtype]),
         "t = i8(cuda.threadIdx.x)", "tile = width * lanes", "z = sdiv(t, tile)", "y = sdiv(t - z * tile, width)",
@@ -91,14 +97,10 @@ def _kernel(prim: Primitive, dtype: np.dtype[Any]) -> Kernel:
         "    o = sdiv(line, pieces)", "    i = (line - o * pieces) * chunk", "    stop = min(i + chunk, red)",
         "    here = u < tiles and c < inner",
         "    if not here:", "        stop = i8(0)",
-        "    i += y", "    base = o * red * inner + c",
-        *(f"    a{k} = {tree.init}" for k in range(_AHEAD)),
-        f"    while i + {_AHEAD - 1} * lanes < stop:", *ahead, f"        i += {_AHEAD} * lanes",
-        "    while i < stop:", f"        x0 = {loaded('x', 'base + i * inner', dtype)}",
-        *tree.fold("a0", "x0", "        "), "        i += lanes",
-        *tree.fold("a0", "a2", "    "), *tree.fold("a1", "a3", "    "), *tree.fold("a0", "a1", "    "),
-        *tree.meet("a0", shared(dtype), "y", "lanes", "width", "    "),
-        "    if here and y == 0:", f"        out[line * inner + c] = {stored('a0', dtype)}",
+        "    i += y", "    base = o * red * inner + c", f"    total = {tree.init}",
+        "    while i < stop:", *(f"        {line}" for line in run),
+        *tree.meet("total", shared(dtype), "y", "lanes", "width", "    "),
+        "    if here and y == 0:", f"        out[line * inner + c] = {stored('total', dtype)}",
         "    first += i8(cuda.gridDim.x) * per"]
     return kernel(f"{prim.name}_{dtype.name}", lines, (dtype, dtype),
                   ["out", "x", "tiles", "groups", "pieces", "red", "chunk", "inner", "width", "lanes"], tables)

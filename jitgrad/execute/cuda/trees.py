@@ -23,6 +23,9 @@ def power(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
+RUN = 64                       # elements of a thread that meet one after the other: rounding errors grow with them
+
+
 class Tree:
     """Writes the folds of a reducing entry in a dtype; ``prefix`` keeps names apart."""
 
