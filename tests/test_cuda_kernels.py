@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pytest
 
-from jitgrad.core.primitive import Kind
+from jitgrad.core.primitive import BY_NAME, Kind
 from jitgrad.execute.cpu import library as cpu
 from jitgrad.execute.cuda import library, toolkit
 from table import ENTRIES, cases, form_of, ident, samples
@@ -49,6 +49,30 @@ def test_kernels_compile(prim, dtype, rng):
         double = FLOAT64 in [a.dtype for a in (*f.avals, *f.outs)] or in_double(f)
         for launch in library.work_of(f).launches:
             check(launch.kernel, double)
+
+
+def zeros(shape, dtype=np.float32):
+    return np.zeros(shape, dtype)
+
+
+LARGER = [("argmax", [zeros(100)], {"axis": 0}), ("argmin", [zeros((2, 10**5), bool)], {"axis": 1}),
+          ("sort", [zeros(5000)], {"axis": 0, "descending": True}),
+          ("argsort", [zeros((2, 3000), np.float64)], {"axis": 1, "descending": False}),
+          ("matmul", [zeros((40, 30)), zeros((30, 9))], {"ta": False, "tb": False}),
+          ("matmul", [zeros((40, 30), np.int64), zeros((30, 9), np.int64)], {"ta": False, "tb": False}),
+          ("scatter_add", [zeros((9, 2)), zeros(9, np.int32)], {"axis": 0, "n": 4, "rows": 0}),
+          ("gather", [zeros((0, 2)), zeros(9, np.int32)], {"axis": 1, "rows": 0}),
+          ("permute_dims", [zeros((2, 3, 4, 5))], {"axes": (3, 1, 2, 0)}),
+          ("random_permutation", [zeros(3000, np.int64)], {}),
+          *(("guard", [zeros(3, dtype)] * 2, {}) for dtype in (bool, np.int32, np.float32, np.float64))]
+
+
+@pytest.mark.parametrize(("name", "arrays", "params"), LARGER, ids=[name for name, _, _ in LARGER])
+def test_kernels_that_no_sample_needs_compile(name, arrays, params):
+    launches = library.work_of(form_of(BY_NAME[name], arrays, params)).launches
+    assert launches
+    for made in {launch.kernel for launch in launches}:
+        check(made, any(a.dtype == FLOAT64 for a in arrays))
 
 
 def test_products_and_sums_are_fused_only_where_a_body_says_so(rng):

@@ -53,7 +53,8 @@ def _body() -> None:
 
 
 define(_body, name="custom", kind=Kind.HIGHER, vjp=None, jvp=_jvp, aval=_outs, ref=_ref, samples=None,
-       operands=("*xs",), params=("outs",), domains=("any",), batch=_batch)
+       operands=("*xs",), params=("outs",), domains=("any",), batch=_batch,
+       host="its function is Python, which computes by operations of its own")
 
 
 @functools.cache

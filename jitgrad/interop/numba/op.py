@@ -167,6 +167,7 @@ def _body() -> None:
 
 define(_body, name="numba_op", kind=Kind.HIGHER, vjp=_vjp, jvp=_jvp, batch=_batch, aval=_avals, ref=_ref, samples=None,
        operands=("*xs",), params=("op",), domains=("any",), runner="numba_kernels",
+       host="its function is compiled by Numba for the processor",
        errors={KERNEL_RAISED: "the function raised an exception; call it on NumPy arrays to see which"})
 
 
