@@ -51,6 +51,18 @@ def test_kernels_compile(prim, dtype, rng):
             check(launch.kernel, double)
 
 
+def test_int64_may_wrap(rng):
+    """Numba promises its compiler that signed sums and products do not overflow: they are functions of our own."""
+    found = []
+    for prim, dtype in cases([p for p in ENTRIES if library.has_kernel(p)], (Kind.ELEMENTWISE, Kind.REDUCE, Kind.SCAN)):
+        for arrays, params in samples(prim, dtype, rng) if dtype == np.int64 else ():
+            for launch in library.work_of(form_of(prim, arrays, params)).launches:
+                found.append(launch.kernel.source)
+    assert any("mul64(" in text for text in found) and any("add64(" in text for text in found)
+    for text in found:
+        assert not re.search(r"i8\(\w+ [-+*] \w+\)", text), text
+
+
 def zeros(shape, dtype=np.float32):
     return np.zeros(shape, dtype)
 

@@ -26,7 +26,8 @@ def literal(value: float, dtype: np.dtype[Any]) -> str:
 def lines_of(trace: Trace, arguments: Sequence[str], indent: str, tables: dict[str, Any], prefix: str = "v",
              calls: Container[str] = ()) -> tuple[list[str], list[str]]:
     """The body as assignments, and the names of its results, which begin with `prefix`; constant tables are added to
-    `tables`. Of float operators those in `calls` are calls of a function by the name of the node.
+    `tables`. Of float operators those in `calls` are calls of a function by the name of the node; of operators on int64
+    those that are there with their width.
     """
     names: list[str] = []
     lines: list[str] = []
@@ -58,8 +59,8 @@ def lines_of(trace: Trace, arguments: Sequence[str], indent: str, tables: dict[s
                 operands.append(next(same, f"table{len(tables)}"))
                 tables[operands[-1]] = table
             last = trace.nodes[node.operands[-1]].dtype
-            called = node.op in calls and last.kind == "f"
-            value = f"{node.op}({', '.join(operands)})" if called else _expression(node, operands, last)
+            name = node.op if last.kind == "f" else f"{node.op}64" if last == np.int64 else ""
+            value = f"{name}({', '.join(operands)})" if name in calls else _expression(node, operands, last)
             lines.append(f"{pad}{prefix}{i} = {value}")
     return lines, [names[i] for i in trace.results]
 

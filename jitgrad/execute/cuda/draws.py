@@ -39,7 +39,7 @@ def random_bits(f: Form, states: int, size: int, words: int, dropped: int) -> Wo
         key = state[3 * row]
         stream = state[3 * row + 1]
         start = state[3 * row + 2]
-        {"" if words == 4 else "start = (start + 1) >> 1"}
+        {"" if words == 4 else "start = add64(start, i8(1)) >> 1"}
         first = block * {words} - (start & {words - 1})
         counter = (start >> {words.bit_length() - 1}) + block
         c0 = counter & 0xFFFFFFFF
@@ -50,8 +50,8 @@ def random_bits(f: Form, states: int, size: int, words: int, dropped: int) -> Wo
         k1 = ushr(key, 32)
         r = 0
         while r < 10:
-            p0 = c0 * i8(0xD2511F53)
-            p1 = c2 * i8(0xCD9E8D57)
+            p0 = mul64(c0, i8(0xD2511F53))
+            p1 = mul64(c2, i8(0xCD9E8D57))
             c0 = ushr(p1, 32) ^ c1 ^ k0
             c1 = p1 & 0xFFFFFFFF
             c2 = ushr(p0, 32) ^ c3 ^ k1

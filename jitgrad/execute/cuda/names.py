@@ -1,7 +1,8 @@
 """What the lines of kernels name: LLVM's and libdevice's functions for the compiler, NumPy's for the simulator.
 
 The compiler may fuse a product and a sum; bodies say where that is wanted (``fmuladd``), so products of floats are a
-function that it leaves alone (`CALLS`).
+function that it leaves alone (`CALLS`). It takes for granted that Numba's operators on int64 do not overflow; bodies
+wrap, so theirs are functions that promise nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+import operator
 import threading
 from collections.abc import Callable
 from fractions import Fraction
@@ -18,7 +20,7 @@ import numpy as np
 
 from jitgrad.execute.cuda import toolkit
 
-CALLS = frozenset({"mul"})
+CALLS = frozenset({"mul", "add64", "sub64", "mul64"})
 _PLAIN: dict[str, Any] = {
     "i4": np.int32, "i8": np.int64, "f4": np.float32, "f8": np.float64, "b1": np.bool_, "u1": np.uint8,
     "inf": np.inf, "nan": np.nan}      # fmt: skip
@@ -92,7 +94,8 @@ def _compiled() -> dict[str, Any]:
              "fmuladd": _libdevice("fmaf", "fma", 3), "copysign": _libdevice("copysignf", "copysign", 2),
              "mul": _libdevice("fmul_rn", "dmul_rn", 2), "select": _select(kinds.boolean),
              "atomic_add": toolkit.intrinsic(_atomic_add), "sdiv": _instruction("sdiv"),
-             "ushr": _instruction("lshr"), "shl": _instruction("shl")}
+             "ushr": _instruction("lshr"), "shl": _instruction("shl"),
+             **{f"{name}64": _instruction(name) for name in ("add", "sub", "mul")}}
     for name in ("rint", "floor", "ceil", "trunc", "sqrt", "fabs"):
         found[name] = _libdevice(f"{name}f", name, 1)
     return found
@@ -136,5 +139,6 @@ def _simulated() -> dict[str, Any]:
     return {"bits": lambda x: x.view(_INTEGER[x.dtype]), "from_bits": lambda i: i.view(_FLOAT[i.dtype]),
             "fmuladd": _fused, "copysign": np.copysign, "mul": lambda a, b: a * b,
             "select": lambda condition, a, b: a if condition else b, "sdiv": _quotient, "ushr": _logical,
-            "shl": lambda a, b: a << b, "atomic_add": _locked_add, "fabs": np.abs,
+            "shl": lambda a, b: a << b, "add64": operator.add, "sub64": operator.sub, "mul64": operator.mul,
+            "atomic_add": _locked_add, "fabs": np.abs,
             **{name: getattr(np, name) for name in ("rint", "floor", "ceil", "trunc", "sqrt")}}

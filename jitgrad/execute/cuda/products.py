@@ -32,7 +32,8 @@ def _kernel(dtype: np.dtype[np.generic], side: int) -> Kernel:
     """Neighbours among the threads read neighbours in memory, whichever way an operand is given."""
     word, pitch = WORDS[dtype.name], side + 1             # so that the columns of a square lie in different banks
     one, other = f"left[r * {pitch} + q]", f"right[q * {pitch} + c]"
-    term = f"fmuladd({one}, {other}, total)" if dtype.kind == "f" else f"{word}(total + {word}({one} * {other}))"
+    term = f"fmuladd({one}, {other}, total)" if dtype.kind == "f" else f"i4(total + i4({one} * {other}))" \
+        if dtype.itemsize == 4 else f"add64(total, mul64({one}, {other}))"
     lines = f"""
         left = cuda.shared.array({side * pitch}, {word})
         right = cuda.shared.array({side * pitch}, {word})
