@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jitgrad.core.primitive import BY_NAME, GUARD_FAILED
-from jitgrad.execute.cuda import kernel, library, products, searching, simulator, sorting
+from jitgrad.execute.cuda import kernel, library, movement, products, searching, simulator, sorting
 from table import form_of
 from table import run as on_cpu
 
@@ -40,6 +40,8 @@ def small(monkeypatch):
     monkeypatch.setattr(sorting, "CHUNK", 4)
     monkeypatch.setattr(searching, "SHARE", 4)
     monkeypatch.setattr(searching, "SHORT", 3)
+    monkeypatch.setattr(movement, "SIDE", 2)
+    monkeypatch.setattr(movement, "TURNED", 2)
     monkeypatch.setattr(products, "SIDES", (2, 4))
     library.work_of.cache_clear()
     yield
@@ -49,7 +51,10 @@ def small(monkeypatch):
 # ---- moving ----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("dtype", ["bool", "float64"])
-def test_elements_move_by_any_strides(rng, dtype):
+@pytest.mark.parametrize("squares", [False, True])
+def test_elements_move_by_any_strides(request, rng, dtype, squares):
+    if squares:
+        request.getfixturevalue("small")
     x = (rng.normal(size=(2, 3, 4, 5)) > 0).astype(dtype)
     for axes in [(3, 2, 1, 0), (0, 2, 1, 3), (2, 3, 0, 1)]:
         same_as_reference("permute_dims", x, axes=axes)

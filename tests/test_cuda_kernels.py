@@ -75,6 +75,7 @@ LARGER = [("argmax", [zeros(100)], {"axis": 0}), ("argmin", [zeros((2, 10**5), b
           ("scatter_add", [zeros((9, 2)), zeros(9, np.int32)], {"axis": 0, "n": 4, "rows": 0}),
           ("gather", [zeros((0, 2)), zeros(9, np.int32)], {"axis": 1, "rows": 0}),
           ("permute_dims", [zeros((2, 3, 4, 5))], {"axes": (3, 1, 2, 0)}),
+          *(("permute_dims", [zeros((9, 2, 9), dtype)], {"axes": (2, 1, 0)}) for dtype in (bool, np.float32, np.float64)),
           ("random_permutation", [zeros(3000, np.int64)], {}),
           *(("guard", [zeros(3, dtype)] * 2, {}) for dtype in (bool, np.int32, np.float32, np.float64))]
 

@@ -24,7 +24,7 @@ def add(pointer, index, value):
     pointer[index] += value
 
 
-SCOPE = {"np": np, "i4": np.int32, "i8": np.int64, "f4": np.float32, "f8": np.float64, **{
+SCOPE = {"np": np, "u1": np.uint8, "i4": np.int32, "i8": np.int64, "f4": np.float32, "f8": np.float64, **{
     name: numba.njit(function) for name, function in {
         "sdiv": lambda a, b: a // b, "shl": lambda a, b: a << b, "mul": lambda a, b: a * b, "atomic_add": add,
         "add64": lambda a, b: np.int64(np.uint64(a) + np.uint64(b)),
@@ -124,5 +124,7 @@ def test_many_elements_move(rng):
     x = rng.normal(size=(30, 40, 50))
     for axes in [(2, 1, 0), (0, 2, 1), (1, 0, 2), (2, 0, 1)]:
         same_as_on_cpu("permute_dims", x, axes=axes)
+        same_as_on_cpu("permute_dims", x[..., None] > 0, axes=(3, *axes))
+    same_as_on_cpu("permute_dims", x.reshape(5, 6, 10, 4, 50), axes=(4, 2, 3, 0, 1))
     same_as_on_cpu("concat", x, x[:, :7].copy(), axis=1)
     same_as_on_cpu("embed", x, shape=(70, 40, 60), spans=((65, 30, -2), (0, 40, 1), (3, 50, 1)))
