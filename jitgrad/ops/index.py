@@ -158,7 +158,10 @@ def _scatter_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], di
         aval=_scatter_aval, words=_scatter_words, errors=_OUT_OF_RANGE, cuda="indexing", batch=_scatter_batch,
         vjp=lambda h, ans, g, i, *, axis, n, rows: (ops.gather(h, i, axis, rows), None))
 def scatter_add(out, g, indices, rows, outer, n, count, inner):
-    """Zeros of length ``n`` along an axis, with ``g``'s slices added at integer indices: the transpose of `gather`."""
+    """Zeros of length ``n`` along an axis, with ``g``'s slices added at integer indices: the transpose of `gather`.
+
+    On a GPU, floats with one index are added in any order.
+    """
     for i in range(out.size):
         out[i] = 0
     for row in range(rows):
@@ -323,7 +326,7 @@ def _add_along_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], 
 def add_along_axis(out, g, indices, outer, n, count, inner):
     """Zeros of length ``n`` along an axis with each element of ``g`` added at an index of its own.
 
-    The transpose of `take_along_axis`.
+    The transpose of `take_along_axis`. On a GPU, floats with one index are added in any order.
     """
     for i in range(out.size):
         out[i] = 0

@@ -1,7 +1,8 @@
 """Rows that pick elements by indices: a thread for each element, in functions named as the entries are.
 
 An index that is out of range leaves the entry's error code, and its elements alone. Sums at equal indices are atomic:
-those of floats come in any order, so their last bits may differ from run to run.
+those of floats come in any order, so their last bits may differ from run to run, and the hardware takes subnormal
+float32 that are added so for zeros.
 """
 
 from __future__ import annotations

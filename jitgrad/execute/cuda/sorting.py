@@ -7,23 +7,22 @@ never move: a pair beyond n is left out, and nothing beyond n is there.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 
 from jitgrad.core.form import Form
-from jitgrad.execute.cuda.kernel import BLOCKS, THREADS, Launch, Work, digits, kernel, launch, turns, width_of
+from jitgrad.execute.cuda.kernel import BLOCKS, THREADS, Kernel, Launch, Work, digits, kernel, launch, turns, width_of
 
 CHUNK = 1024                   # words that a block sorts in shared memory
 _WORD = np.dtype(np.int64)
-_START = ("o = sdiv(row, inner)", "start = o * length * inner + row - o * inner")      # of the row k, in x
 
 
 def work(f: Form) -> Work:
-    """Words of all elements into scratch, in order, and out again as indices or as the elements there.
+    """Rows that a block can hold are sorted by one launch. Words of longer ones go to scratch, are put in order there,
+    and come out as indices or as the elements that they lead to.
 
-    Where the key has no room above an index it is a word of its own, and the index another.
+    Where a key has no room above an index it is a word of its own, and the index another.
     """
     assert f.prim.words is not None
     outer, length, inner, *order, width, descending = f.prim.words(*f.avals, **f.params)
@@ -31,33 +30,56 @@ def work(f: Form) -> Work:
     if not size:
         return Work(())
     wide = width == 64 or length >= 2**32
+    rows = outer * inner
+    if length <= CHUNK:
+        return Work((_held(f, rows, length, wide, (inner, *order, descending)),))
     words = (2, 3) if wide else (2,)
-    made = (_keyed(f, words, (size, length, inner, *order, descending)), *ordered(outer * inner, length, words),
+    made = (_keyed(f, words, (size, length, inner, *order, descending)), *ordered(rows, length, words),
             _placed(f, words, (size, length, inner)))
     return Work(made, (8 * size,) * len(words))
 
 
+_START = ("o = sdiv(row, inner)", "start = o * length * inner + row - o * inner")      # of a row in x
+_ORDER = ("inner", "magnitude", "infinity", "zero", "descending")                       # see ops/sort.py
+
+
+def _key(words: str, order: str) -> list[str]:
+    """Lines that make words of element k of a row: integers in its order, NaN greatest, both zeros equal."""
+    return ["b = i8(x[start + k * inner])", "key = (b ^ ((b >> 63) & magnitude)) ^ -descending", "if b == zero:",
+            "    key = i8(0) ^ -descending", "if (b & magnitude) > infinity:", "    key = i8(magnitude)",
+            *([f"{words} = key", f"{order} = k"] if order else [f"{words} = shl(key, 32) | k"])]
+
+
+def _place(f: Form, words: str, order: str) -> str:
+    """A line that puts what belongs to place k there: zeros keep their signs."""
+    at = order or f"({words} & 0xFFFFFFFF)"
+    return f"out[start + k * inner] = {f'x[start + {at} * inner]' if f.prim.name == 'sort' else at}"
+
+
+def _held(f: Form, rows: int, length: int, wide: bool, given: Sequence[int]) -> Launch:
+    shared = ("w", "v") if wide else ("w",)
+    words, order = "w[k]", "v[k]" if wide else ""
+    lines = _chunk(shared, _START, _key(words, order), [_place(f, words, order)])
+    widths = width_of(f.outs[0].dtype), width_of(f.avals[0].dtype)
+    made = kernel(f"{f.prim.name}_rows_{widths[1].name}_{len(shared)}", lines, widths,
+                  ("out", "x", *_CHUNKS, *_ORDER))
+    return _chunks(made, (0, 1), rows, length, (2, 1 << (length - 1).bit_length(), 1), given)
+
+
 def _keyed(f: Form, words: Sequence[int], given: Sequence[int]) -> Launch:
-    """Elements as integers in the same order: NaN greatest, both zeros equal; see ops/sort.py."""
     width = width_of(f.avals[0].dtype)
-    lines = [*digits("i", ("k", "length"), ("row", "")), *_START, "b = i8(x[start + k * inner])",
-             "key = (b ^ ((b >> 63) & magnitude)) ^ -descending", "if b == zero:", "    key = i8(0) ^ -descending",
-             "if (b & magnitude) > infinity:", "    key = i8(magnitude)",
-             *(["words[i] = key", "order[i] = k"] if words[1:] else ["words[i] = shl(key, 32) | k"])]
-    names = ("words", "order")[: len(words)]
+    lines = [*digits("i", ("k", "length"), ("row", "")), *_START, *_key("words[i]", "order[i]" if words[1:] else "")]
     made = kernel(f"keys_{width.name}_{len(words)}", turns(lines), (*[_WORD] * len(words), width),
-                  (*names, "x", "n", "length", "inner", "magnitude", "infinity", "zero", "descending"))
+                  (*("words", "order")[: len(words)], "x", "n", "length", *_ORDER))
     return launch(made, (*words, 1), given, given[0])
 
 
 def _placed(f: Form, words: Sequence[int], given: Sequence[int]) -> Launch:
-    """Indices from the words, or the elements that they lead to: zeros keep their signs."""
-    at = "words[i]" if words[1:] else "(words[i] & 0xFFFFFFFF)"
     picks = f.prim.name == "sort"
     operands = ((0, "out"), (1, "x"), (words[-1], "words")) if picks else ((0, "out"), (words[-1], "words"))
     width = width_of(f.outs[0].dtype)
     lines = [*digits("i", ("k", "length"), ("row", "")), *_START,
-             f"out[start + k * inner] = {f'x[start + {at} * inner]' if picks else at}"]
+             _place(f, "words[i]", "words[i]" if words[1:] else "")]
     made = kernel(f"{f.prim.name}_{width.name}_{len(words)}", turns(lines), (*[width] * (1 + picks), _WORD),
                   (*(name for _, name in operands), "n", "length", "inner"))
     return launch(made, [slot for slot, _ in operands], given, given[0])
@@ -106,47 +128,62 @@ def _across(rows: int, length: int, words: Sequence[int], step: Sequence[int]) -
 
 
 def _in_chunks(rows: int, length: int, words: Sequence[int], step: Sequence[int]) -> Launch:
-    """A block for each chunk of a row: merges of sizes from a first to a last one, mirrored at first or not."""
+    """Merges within each chunk of each row."""
     arrays, shared = ("words", "order")[: len(words)], ("w", "v")[: len(words)]
-    chunks = -(-length // CHUNK)
     copies = list(zip(shared, arrays, strict=True))
-    lines = [*(f"{w} = cuda.shared.array({CHUNK}, i8)" for w in shared), *textwrap.dedent(f"""
-        t = i8(cuda.threadIdx.x)
-        many = i8(cuda.blockDim.x)
-        block = i8(cuda.blockIdx.x)
-        while block < rows * chunks:
-            row = sdiv(block, chunks)
-            begin = (block - row * chunks) * {CHUNK}
-            here = min(length - begin, {CHUNK})
-            base = row * length + begin
-            k = t
-            while k < here:
-                {"; ".join(f"{w}[k] = {array}[base + k]" for w, array in copies)}
-                k += many
-            cuda.syncthreads()
-            size = smallest
-            while size <= largest:
-                stride = size >> 1
-                mirrored = whole
-                while stride > 0:
-                    p = t
-                    while 2 * p < largest:
-                        STEP
-                        p += many
-                    cuda.syncthreads()
-                    mirrored = 0
-                    stride = stride >> 1
-                size *= 2
-            k = t
-            while k < here:
-                {"; ".join(f"{array}[base + k] = {w}[k]" for w, array in copies)}
-                k += many
-            cuda.syncthreads()
-            block += cuda.gridDim.x
-        """).strip().splitlines()]
-    at = next(i for i, line in enumerate(lines) if line.strip() == "STEP")
-    lines[at: at + 1] = [lines[at].replace("STEP", line) for line in _step("", shared)]
-    made = kernel(f"sort_chunks_{len(words)}", lines, [_WORD] * len(words),
-                  (*arrays, "length", "rows", "chunks", "smallest", "largest", "whole"))
+    lines = _chunk(shared, ["base = row * length + begin"], [f"{w}[k] = {array}[base + k]" for w, array in copies],
+                   [f"{array}[base + k] = {w}[k]" for w, array in copies])
+    made = kernel(f"sort_chunks_{len(words)}", lines, [_WORD] * len(words), (*arrays, *_CHUNKS))
+    return _chunks(made, words, rows, length, step)
+
+
+_CHUNKS = ("length", "rows", "chunks", "smallest", "largest", "whole")
+
+
+def _chunks(made: Kernel, slots: Sequence[int], rows: int, length: int, step: Sequence[int],
+            more: Sequence[int] = ()) -> Launch:
+    """A block for each chunk: merges from a size to another, and whether the first step of each is mirrored."""
+    chunks = -(-length // CHUNK)
     threads = min(max(step[1] >> 1, 1), THREADS)
-    return Launch(made, tuple(words), (length, rows, chunks, *step), min(rows * chunks, BLOCKS), threads)
+    return Launch(made, tuple(slots), (length, rows, chunks, *step, *more), min(rows * chunks, BLOCKS), threads)
+
+
+def _chunk(shared: Sequence[str], head: Sequence[str], load: Sequence[str], store: Sequence[str]) -> list[str]:
+    """Lines that load words ``here`` of a chunk, sort or merge them in shared memory, and store them."""
+    def indented(lines: Sequence[str], depth: int) -> str:
+        return "\n".join("    " * depth + line for line in lines).lstrip()
+    return f"""
+{indented([f"{w} = cuda.shared.array({CHUNK}, i8)" for w in shared], 0)}
+t = i8(cuda.threadIdx.x)
+many = i8(cuda.blockDim.x)
+block = i8(cuda.blockIdx.x)
+while block < rows * chunks:
+    row = sdiv(block, chunks)
+    begin = (block - row * chunks) * {CHUNK}
+    here = min(length - begin, {CHUNK})
+    {indented(head, 1)}
+    k = t
+    while k < here:
+        {indented(load, 2)}
+        k += many
+    cuda.syncthreads()
+    size = smallest
+    while size <= largest:
+        stride = size >> 1
+        mirrored = whole
+        while stride > 0:
+            p = t
+            while 2 * p < largest:
+                {indented(_step("", shared), 4)}
+                p += many
+            cuda.syncthreads()
+            mirrored = 0
+            stride = stride >> 1
+        size *= 2
+    k = t
+    while k < here:
+        {indented(store, 2)}
+        k += many
+    cuda.syncthreads()
+    block += cuda.gridDim.x
+""".strip().splitlines()
