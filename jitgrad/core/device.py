@@ -10,6 +10,7 @@ from jitgrad.core.errors import user_error
 from jitgrad.core.recorder import Placement, active, carried, is_dry
 
 NAMES = ("cpu", "cuda")
+LOOSE = 4                      # mark of a Tensor that code of ours made of an array or list: it follows other operands
 
 
 class _Entered(threading.local):

@@ -13,12 +13,13 @@ import numpy as np
 
 from jitgrad.core import backend, dtypes
 from jitgrad.core.aval import AVALS, aval
+from jitgrad.core.device import LOOSE
 from jitgrad.core.errors import user_call, user_error
 from jitgrad.core.form import Form, form
 from jitgrad.core.number import Number
 from jitgrad.core.primitive import BY_NAME, FIXED, Primitive
 from jitgrad.core.program import Program
-from jitgrad.core.recorder import active, carried, is_dry, is_elsewhere, recorder_for
+from jitgrad.core.recorder import active, is_dry, is_elsewhere, recorder_for
 
 _HASHED = (int, bool, str, type(None), float, np.dtype)
 _PYTHON = (bool, int, float, list, tuple)
@@ -56,7 +57,15 @@ def tensor(value: Any, dtype: int | None = None, what: str = "") -> Any:
         if isinstance(value, np.ndarray):
             recording.made_of(value, made)
         made = recording.place(made)
+    made._tracked |= LOOSE
     return made if dtype is None or dtypes.CODES[array.dtype] == dtype else cast(made, dtype)
+
+
+def loose(array: np.ndarray) -> Any:
+    """A Tensor that is where the operands are that it meets."""
+    made = backend.current().tensor(np.ascontiguousarray(array), aval(dtypes.CODES[array.dtype], array.shape))
+    made._tracked |= LOOSE
+    return made
 
 
 def _array(value: Any, dtype: int | None, what: str) -> np.ndarray:
@@ -275,10 +284,8 @@ def prepare(prim: Primitive, operands: Sequence[Any]) -> list[Any]:
             raise user_error(TypeError, f"{prim.name}: takes integers or booleans, got {dtypes.NAMES[code]}")
     for i, (x, domain) in enumerate(zip(out, domains, strict=True)):
         out[i] = _in_domain(prim, x, domain, code, machine)
-    if any(map(is_elsewhere, out)):              # arrays and lists follow the Tensors that they meet
-        for i, x in enumerate(operands):
-            if type(x) not in (machine.Tensor, machine.Variable) and AVALS[out[i]._aval].ndim:
-                out[i] = carried(out[i], _device(out))
+    if (recording := active()) and not any(type(x) in (machine.Tensor, machine.Variable) for x in operands):
+        out = [recording.place(x) for x in out]  # numbers alone
     return out
 
 

@@ -18,6 +18,8 @@ from jitgrad.core.form import Form, form
 from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
 
+FOLLOWED = 3                   # marks of a Tensor whose use a tape or a trace wants to see
+
 
 class _Stack(threading.local):
     def __init__(self) -> None:
@@ -257,7 +259,7 @@ def carried(t: Any, device: str) -> Any:
     """A Tensor with the same numbers on a device, itself if it is there; recorded where somebody follows its use."""
     machine = backend.current()
     made = machine.moved(t, device)
-    if made is not t and t._tracked:
+    if made is not t and t._tracked & FOLLOWED:
         source = t._owner.device if t._data == 0 else "cpu"
         machine.noted(form(BY_NAME["to_device"], [AVALS[t._aval]], {"device": device, "source": source}), [t], [made])
     return made

@@ -165,7 +165,8 @@ class VariableMethods:
         return backend.current().read(self)[key]
 
     def __repr__(self) -> str:
-        return (f"<jg.Variable {self.name!r} shape={self.shape} dtype={self.dtype}, "
+        where = f"device={device_of(self._value)}, " if self._value._data == 0 else ""
+        return (f"<jg.Variable {self.name!r} shape={self.shape} dtype={self.dtype}, {where}"
                 f"numpy={self.numpy()[()]!r}>")
 
     def __format__(self, spec: str) -> str:

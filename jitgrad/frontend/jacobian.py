@@ -14,7 +14,7 @@ from jitgrad.core.dtypes import is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.recorder import active
 from jitgrad.execute.cpu import types as machine
-from jitgrad.execute.cpu.layout import ALONE, HAS_CUT
+from jitgrad.execute.cpu.layout import ALONE, HAS_CUT, IN_TRACE, ON_TAPE
 from jitgrad.execute.cpu.plans import plan_for
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.frontend import nans
@@ -63,7 +63,8 @@ def _value(source: Any) -> Any:
 
 def _matters(values: tuple[Any, ...]) -> bool:
     """A recording, or an outer tape, may want to know of this Jacobian."""
-    return active() is not None or bool(machine.open_tapes(machine.thread_log())) and any(v._tracked for v in values)
+    return active() is not None or bool(machine.open_tapes(machine.thread_log())) and any(
+        v._tracked & (ON_TAPE | IN_TRACE) for v in values)
 
 
 def _shaped(stacked: Any, target: tuple[int, ...], source: tuple[int, ...], per_example: bool) -> Any:

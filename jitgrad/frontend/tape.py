@@ -211,7 +211,7 @@ class TapeMethods:
         leaves, structure = nest.flatten(sources)
         out = jacobian.jacobian(self, target, leaves, per_example=False)
         if unconnected is UnconnectedGradients.ZERO:
-            out = [creation.zeros((*target.shape, *s.shape), s.dtype) if g is None else g
+            out = [creation.zeros((*target.shape, *s.shape), s.dtype, s.device) if g is None else g
                    for g, s in zip(out, leaves, strict=True)]
         self._finish()
         return nest.rebuild(structure, out)
@@ -244,7 +244,7 @@ class TapeMethods:
                                            "batch_jacobian with parallel_iterations.")
         (out,) = jacobian.jacobian(self, target, [source], per_example=True)
         if out is None:
-            out = creation.zeros((*target.shape, *source.shape[1:]), source.dtype)
+            out = creation.zeros((*target.shape, *source.shape[1:]), source.dtype, source.device)
         self._finish()
         return out
 

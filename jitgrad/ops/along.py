@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from jitgrad import ops
 from jitgrad.core.aval import as_length, broadcast_shapes
 from jitgrad.core.dtypes import NAMES, code_of
 from jitgrad.core.errors import user_error
-from jitgrad.core.record import tensor
+from jitgrad.core.record import loose, tensor
 from jitgrad.ops.axes import Axis, axis_index, axis_of
 from jitgrad.ops.composite import as_float, aval_of, concat, reduced, reduction_of
-from jitgrad.ops.creation import full
 
 __all__ = ["all", "any", "argsort", "count_nonzero", "cumulative_prod", "cumulative_sum", "logcumsumexp", "prod",
            "searchsorted", "sort", "take_along_axis", "top_k"]
@@ -71,7 +72,8 @@ def _cumulative(name: str, op: Any, x: Any, axis: int | None, dtype: Any, includ
     if not include_initial:
         return out
     made = aval_of(out)
-    return concat([full(tuple(1 if i == at else n for i, n in enumerate(made.shape)), start, made.dtype), out], at)
+    first = np.full(tuple(1 if i == at else n for i, n in enumerate(made.shape)), start, made.dtype)
+    return concat([loose(first), out], at)
 
 
 def logcumsumexp(x: Any, axis: int | None = None) -> Any:

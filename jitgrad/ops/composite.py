@@ -12,13 +12,14 @@ import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jitgrad import ops
 from jitgrad.core.aval import AVALS, Aval, as_length, as_shape, broadcast_shapes, stands_for_int
 from jitgrad.core.dtypes import FLOAT32, NAMES, code_of, default_float, is_float
 from jitgrad.core.errors import user_error
-from jitgrad.core.record import tensor
+from jitgrad.core.record import loose, tensor
 from jitgrad.ops.axes import Axis, as_axes, axes_of, axis_index, axis_of
-from jitgrad.ops.creation import arange
 
 __all__ = ["argmax", "argmin", "astype", "broadcast_to", "clip", "concat", "expand_dims", "identity", "log_softmax",
            "logsumexp", "matmul", "matrix_transpose", "max", "mean", "min", "one_hot", "permute_dims", "reshape",
@@ -315,7 +316,7 @@ def one_hot(indices: Any, depth: int, dtype: Any = None) -> Any:
     depth = as_length(depth, "one_hot: depth")
     if is_float(aval_of(indices).code):
         raise user_error(TypeError, f"one_hot: indices must be integers, got {aval_of(indices).dtype}")
-    hit = expand_dims(indices, -1) == ops.cast(arange(depth), aval_of(indices).dtype.name)
+    hit = expand_dims(indices, -1) == loose(np.arange(depth, dtype=aval_of(indices).dtype))
     return ops.cast(hit, NAMES[default_float() if dtype is None else code_of(dtype)])
 
 

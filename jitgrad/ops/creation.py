@@ -9,7 +9,7 @@ import numpy as np
 
 from jitgrad.core import backend
 from jitgrad.core.aval import AVALS, as_shape, aval
-from jitgrad.core.device import beside, moved, placed
+from jitgrad.core.device import LOOSE, beside, moved, placed
 from jitgrad.core.dtypes import CODES, DTYPES, INT32, INT64, code_of, default_float
 from jitgrad.core.errors import user_call, user_error
 from jitgrad.core.primitive import OPS
@@ -40,7 +40,7 @@ def _dtype(dtype: Any) -> int:
 def full(shape: Any, fill_value: Any, dtype: Any = None, device: Any = None) -> Any:
     """A Tensor of ``shape`` with one value everywhere; its dtype by the value where not given."""
     shape = as_shape(shape)
-    value = tensor(fill_value, None if dtype is None else code_of(dtype), "full")
+    value = _own(fill_value, tensor(fill_value, None if dtype is None else code_of(dtype), "full"))
     made = aval(AVALS[value._aval].code, shape)
     if made.ndim == 0:
         return value if device is None else moved(value, device)
@@ -126,7 +126,8 @@ def asarray(obj: Any, dtype: Any = None, copy: bool | None = None, device: Any =
 
 
 def _own(given: Any, made: Any) -> Any:
-    """What was made of a Variable is a Tensor of its own."""
+    """What was made of a Variable is a Tensor of its own; what was made of an array stays where it is."""
+    made._tracked &= ~LOOSE
     return OPS["reshape"](made, AVALS[made._aval].shape) if type(given) is backend.current().Variable else made
 
 

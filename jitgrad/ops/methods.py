@@ -11,6 +11,7 @@ import numpy as np
 
 from jitgrad import ops
 from jitgrad.core.aval import AVALS, broadcast_shapes, stands_for_int
+from jitgrad.core.device import beside
 from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import OPS, TABLE
 from jitgrad.core.record import tensor
@@ -29,14 +30,14 @@ def getitem(x: Any, key: Any) -> Any:
     parts = key if isinstance(key, tuple) else (key,)
     if all(type(p) in (int, slice, type(None), type(...)) for p in parts):
         return _regular(x, parts)
-    return _with_array(x, [p if _is_plain(p) else _as_index(p) for p in parts])
+    return _with_array(x, [p if _is_plain(p) else _as_index(p, x) for p in parts])
 
 
 def _is_plain(part: Any) -> bool:
     return part is None or part is ... or isinstance(part, slice)
 
 
-def _as_index(part: Any) -> Any:
+def _as_index(part: Any, x: Any) -> Any:
     """An int, or an array of integers or booleans."""
     if isinstance(part, int) and not isinstance(part, bool):
         return part
@@ -47,7 +48,7 @@ def _as_index(part: Any) -> Any:
     if index.dtype.kind == "f":
         raise user_error(IndexError, f"index: only integers, slices, None, ... and integer or boolean arrays pick "
                                      f"elements, got dtype {index.dtype}")
-    return index
+    return index if index is part else beside(index, x)
 
 
 def _regular(x: Any, parts: tuple[Any, ...]) -> Any:
@@ -106,7 +107,7 @@ def _with_array(x: Any, parts: list[Any]) -> Any:
     """Arrays among regular parts: the regular ones first, then one gather along the arrays' axes made one."""
     if all(_is_plain(p) or isinstance(p, int) for p in parts):
         return _regular(x, tuple(parts))
-    parts = [index for p in parts for index in ([p] if _is_plain(p) or isinstance(p, int) else _by_position(p))]
+    parts = [index for p in parts for index in ([p] if _is_plain(p) or isinstance(p, int) else _by_position(p, x))]
     picks = [k for k, p in enumerate(parts) if not _is_plain(p)]
     kept = _regular(x, tuple(p if _is_plain(p) else slice(None) for p in parts))
     # where the arrays' axes went: counted from the end behind an ellipsis
@@ -125,17 +126,18 @@ def _with_array(x: Any, parts: list[Any]) -> Any:
 class _Positions:
     """One of the index arrays that a mask stands for."""
 
-    def __init__(self, index: np.ndarray, shape: tuple[int, ...], axis: int) -> None:
-        self.index, self.shape, self.axis = tensor(index), shape, axis
+    def __init__(self, index: Any, shape: tuple[int, ...], axis: int) -> None:
+        self.index, self.shape, self.axis = index, shape, axis
 
 
-def _by_position(index: Any) -> list[Any]:
+def _by_position(index: Any, x: Any) -> list[Any]:
     """An index array itself; for a mask the positions where it is true, an array for each of its axes."""
     if index.dtype.kind != "b":
         return [index]
     if index.ndim == 0:
         raise user_error(IndexError, "index: a boolean array needs at least one axis")
-    return [_Positions(found, index.shape, axis) for axis, found in enumerate(np.nonzero(index.numpy()))]
+    return [_Positions(beside(tensor(found), x), index.shape, axis)
+            for axis, found in enumerate(np.nonzero(index.numpy()))]
 
 
 def _index_of(part: Any) -> Any:
@@ -185,7 +187,7 @@ def nonzero(x: Any) -> tuple[Any, ...]:
     x = tensor(x)
     if x.ndim == 0:
         raise user_error(ValueError, "nonzero: a single number has no axes; reshape it to (1,)")
-    return tuple(tensor(found) for found in np.nonzero(x.numpy()))
+    return tuple(beside(tensor(found), x) for found in np.nonzero(x.numpy()))
 
 
 def array_ufunc(self: Any, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:

@@ -12,12 +12,12 @@ import numpy as np
 
 from jitgrad import ops
 from jitgrad.core.aval import as_int, as_shape, broadcast_shapes, stands_for_int
+from jitgrad.core.device import beside
 from jitgrad.core.errors import user_error
-from jitgrad.core.record import tensor
+from jitgrad.core.record import loose, tensor
 from jitgrad.ops.axes import Axis, as_axes, axes_of, axis_index
 from jitgrad.ops.composite import aval_of, broadcast_to, expand_dims
 from jitgrad.ops.composite import sum as sum_
-from jitgrad.ops.creation import full
 
 __all__ = ["broadcast_arrays", "diag", "diagonal", "flip", "meshgrid", "moveaxis", "pad", "repeat", "roll",
            "scatter_add", "split", "swapaxes", "tile", "trace", "tril", "triu", "unstack"]
@@ -235,14 +235,14 @@ def _framed(x: Any, pairs: tuple[tuple[int, int], ...], value: Any) -> Any:
     value = ops.cast(value, aval_of(x).dtype.name)
     if aval_of(value).ndim:
         raise user_error(ValueError, f"pad: constant_values must be one number, got shape {aval_of(value).shape}")
-    return ops.where(ops.embed(full(shape, True), wide, spans), placed, value)
+    return ops.where(ops.embed(beside(loose(np.full(shape, True)), x), wide, spans), placed, value)
 
 
 # ---- diagonals and triangles -------------------------------------------------------------------------
 
 @functools.lru_cache(maxsize=64)
 def _lower(rows: int, columns: int, k: int) -> Any:
-    return tensor(np.tri(rows, columns, k, bool))
+    return loose(np.tri(rows, columns, k, bool))
 
 
 def _triangle(name: str, x: Any, k: int, keep_lower: bool) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from jitgrad import ops
 from jitgrad.core.aval import AVALS
+from jitgrad.core.device import device_of
 from jitgrad.core.dtypes import FLOAT64
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
@@ -150,7 +151,7 @@ def quantile(x: Any, q: Any, axis: Axis = None, keepdims: bool = False) -> Any:
             value = value * (1.0 - share) + rows[..., low + 1] * share
         found.append(ops.reshape(ops.where(last == last, value, last), shape))       # NaNs are sorted last
     if given.ndim:
-        return composite.stack(found) if found else creation.zeros((0, *shape), AVALS[x._aval].dtype)
+        return composite.stack(found) if found else creation.zeros((0, *shape), AVALS[x._aval].dtype, device_of(x))
     return found[0]
 
 

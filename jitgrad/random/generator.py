@@ -18,6 +18,7 @@ import numpy as np
 from jitgrad import ops
 from jitgrad.core import backend
 from jitgrad.core.aval import AVALS, as_length, as_shape, aval, broadcast_shapes, stands_for_int
+from jitgrad.core.device import placed
 from jitgrad.core.dtypes import BOOL, FLOAT32, INT32, INT64, NAMES, code_of, default_float, is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.lock import TABLES
@@ -92,7 +93,7 @@ class Generator:
     def _bits(self, shape: tuple[int, ...], dtype: str) -> Any:
         """The next words of the stream, in a float dtype as uniform numbers; 64 bits begin at an even one."""
         size, shape = _sized(shape, dtype)
-        out = ops.random_bits(self._taken(size, dtype), size, dtype)
+        out = ops.random_bits(placed(self._taken(size, dtype)), size, dtype)
         return out if len(shape) == 1 else ops.reshape(out, shape)
 
     def _taken(self, size: int, dtype: str) -> Any:

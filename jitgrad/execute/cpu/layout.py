@@ -28,6 +28,7 @@ T_DTYPE = 88                   # dtype code
 T_PAYLOAD = 96                 # (in a dry recording: the value id there)
 ON_TAPE = 1                    # some tape watched it or recorded its making
 IN_TRACE = 2                   # it depends on what a recorded function was given or read
+                               # (4: see core/device.py)
 LARGE = 4096                   # payloads from here on are aligned to a cache line
 LINE = 64
 POOLED = 1 << 16               # payloads from here on lie in blocks of the pool

@@ -110,6 +110,8 @@ class Machine:
     def moved(self, t: Any, device: str) -> Any:
         if t._owner.device == device if t._data == 0 else device == "cpu":
             return t
+        if (recording := active()) is not None:
+            recording.elsewhere()
         return _gpu().to_host(t) if device == "cpu" else _gpu().from_host(t)
 
     def moved_constant(self, t: Any, device: str) -> Any:

@@ -10,9 +10,11 @@ from typing import Any
 
 from jitgrad.core import backend
 from jitgrad.core.aval import AVALS
+from jitgrad.core.device import LOOSE
 from jitgrad.core.errors import user_error
 from jitgrad.core.form import Form
 from jitgrad.core.primitive import Index, Kind
+from jitgrad.core.record import dispatch
 from jitgrad.core.recorder import active, carried, is_elsewhere
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.machine import _kernel_failed
@@ -27,6 +29,9 @@ DEVICE = memory.Buffer.device
 def run(made: Form, operands: Sequence[Any]) -> Any:
     """The outputs of a row; a single one as it is, several as a tuple."""
     machine = backend.current()
+    if not any(is_elsewhere(t) and not t._tracked & LOOSE for t in operands) and any(
+            t._data != 0 and AVALS[t._aval].ndim and not t._tracked & LOOSE for t in operands):
+        return dispatch(made, [machine.moved(t, "cpu") for t in operands])       # only what is loose was here
     if "device" in made.params:
         given, outs = operands, (_elsewhere(made, operands[0]),)
     elif made.prim.kind is Kind.HIGHER:
@@ -64,7 +69,7 @@ def _together(made: Form, operands: Sequence[Any]) -> list[Any]:
     out = []
     for t in operands:
         if t._data != 0:
-            if AVALS[t._aval].ndim:
+            if AVALS[t._aval].ndim and not t._tracked & LOOSE:
                 raise user_error(ValueError, f"{made.prim.name}: operands are on different devices, "
                                              f"{' and '.join(map(_described, operands))}; to_device moves one")
             t = carried(t, DEVICE)
