@@ -120,7 +120,21 @@ class Accumulate(NamedTuple):
         return (self,)
 
 
-Step = Call | Nest | Straight | Accumulate | Copy
+@dataclass(eq=False)
+class Followed:
+    """A product and what is done with each block of it at once: a nest that reads it, and sums of columns."""
+
+    product: Call
+    nest: Nest
+    sums: tuple[Call, ...]
+
+    @property
+    def members(self) -> tuple[Call | Member, ...]:
+        """In the order in which they are done."""
+        return (self.product, *self.nest.members, *self.sums)
+
+
+Step = Call | Nest | Straight | Accumulate | Copy | Followed
 
 
 @functools.lru_cache(maxsize=4096)

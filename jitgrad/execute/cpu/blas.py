@@ -12,6 +12,7 @@ import numpy as np
 
 from jitgrad.core.form import Form
 from jitgrad.execute.cpu import threads
+from jitgrad.execute.cpu.native.blas import ADDED, DIVIDED, FOLLOWED
 from jitgrad.execute.cpu.types import NATIVE
 
 
@@ -74,11 +75,19 @@ def _works(found: dict[str, int]) -> bool:
     return True
 
 
-def gemm(f: Form, add: bool = False) -> tuple[int, list[int]] | None:
+def gemm(f: Form, add: bool = False, followed: bool = False) -> tuple[int, list[int]] | None:
     """Kernel and params of a matrix product, or None where BLAS has no such product. With ``add`` the kernel adds to
-    what is in the memory of the result."""
+    what is in the memory of the result; with ``followed`` it has two more slots (see native/blas.py)."""
     real = {"float32": "s", "float64": "d"}.get(f.outs[0].dtype.name)
     if real not in functions():
         return None
     assert f.prim.words is not None
-    return NATIVE["gemm"], [functions()[real], f.outs[0].dtype.itemsize, *f.prim.words(*f.avals, **f.params), int(add)]
+    return NATIVE["gemm"], [functions()[real], f.outs[0].dtype.itemsize, *f.prim.words(*f.avals, **f.params),
+                             ADDED * add | FOLLOWED * followed]
+
+
+def divided(f: Form) -> tuple[int, int] | None:
+    """Rows and columns of the one product of a form that is made in blocks, if it is such."""
+    assert f.prim.words is not None
+    batch, m, n, k, *_ = f.prim.words(*f.avals, **f.params)
+    return (m, n) if batch == 1 and m * n * k >= DIVIDED else None

@@ -18,6 +18,7 @@ from jitgrad.core.primitive import BY_NAME, Kind
 from jitgrad.core.program import Program
 from jitgrad.execute.cpu import blas, cache, layout, library, llvm, products
 from jitgrad.execute.cpu.control import KEPT, Part
+from jitgrad.execute.cpu.followed import Blocks, followed, outs_of, walk_on_blocks
 from jitgrad.execute.cpu.lanes import Text, module
 from jitgrad.execute.cpu.nests import Writer
 from jitgrad.execute.cpu.places import over_inputs
@@ -26,7 +27,7 @@ from jitgrad.execute.cpu.straight import StraightWriter
 from jitgrad.execute.cpu.types import NATIVE, peek
 from jitgrad.execute.cpu.walks import Walk, walk_of
 from jitgrad.plan import memory
-from jitgrad.plan.fuse import Accumulate, Call, Copy, Nest, Operand, Step, Straight, read_later, steps_of
+from jitgrad.plan.fuse import Accumulate, Call, Copy, Followed, Nest, Operand, Step, Straight, read_later, steps_of
 
 SYMBOL = "plan"
 ARGUMENTS = "ptr %table, ptr %arena"
@@ -75,7 +76,7 @@ def machine_code(program: Program, first_result: int, first_const: int, guards: 
 def lay_out(program: Program, first_result: int, first_const: int) -> Laid:
     """The steps, and where their values lie."""
     found, lies = steps_of(program, _adds)
-    steps: list[Step] = list(found)
+    steps = followed(found, lambda f: blas.divided(f) if _adds(f) else None)
     results, free = [], len(program.avals)
     sizes = {v: program.aval(v).nbytes for v in range(free)}
     for v in program.results.tolist():
@@ -86,12 +87,17 @@ def lay_out(program: Program, first_result: int, first_const: int) -> Laid:
             free += 1
         results.append(value)
     kept = {*results}
-    written, walks, reads = [], {}, []
+    written, walks, reads, over = [], {}, [], dict[int, int]()
     for k, (step, others) in enumerate(zip(steps, read_later(steps), strict=True)):
         outs = [v for m in step.members for v in m.outs]
         if isinstance(step, Nest | Straight):
             outs = [v for v in outs if v in others or v in kept]
-        if isinstance(step, Nest):
+        if isinstance(step, Followed):
+            walks[k] = walk_on_blocks(step.nest)
+            outs, lies_in = outs_of(step, others, kept)
+            if lies_in is not None:
+                over[k] = lies_in
+        elif isinstance(step, Nest):
             walks[k] = walk_of(step, {*outs})
             for v, nbytes in _room(walks[k], free):  # for the nest's own use
                 outs.append(v)
@@ -100,7 +106,10 @@ def lay_out(program: Program, first_result: int, first_const: int) -> Laid:
         written.append(outs)
         inside = {v for m in step.members for v in m.outs}
         reads.append(list(dict.fromkeys(o.value for m in step.members for o in m.operands if o.value not in inside)))
-    return _laid(program, steps, walks, written, reads, results, sizes, first_result, first_const)
+    laid = _laid(program, steps, walks, written, reads, results, sizes, first_result, first_const)
+    for k, v in over.items():
+        laid.places[k][steps[k].members[0].outs[0]] = laid.places[k][v]
+    return laid
 
 
 def _adds(f: Form) -> bool:
@@ -193,6 +202,7 @@ class _Function:
         self._begin(Text(f"{SYMBOL}.part0" if long else SYMBOL, ARGUMENTS))
         self.tasks: list[str] = []
         self.products: dict[str, str] = {}
+        self.columns: dict[str, str] = {}            # functions that sum columns of matrices
 
     def _begin(self, text: Text) -> None:
         self.text = text
@@ -220,16 +230,19 @@ class _Function:
         return _pointer(self.text, slot)
 
     def context(self) -> str:
-        """What tasks of other threads know: where the table and the arena are."""
+        """What tasks of other threads know: where the table and the arena are; and a word that they may set."""
         if not self.informed:
             self.informed = True
-            self.text.entry += ["  %context = alloca [2 x ptr]", "  store ptr %table, ptr %context",
+            self.text.entry += ["  %context = alloca [3 x ptr]", "  store ptr %table, ptr %context",
                                 "  %context.arena = getelementptr ptr, ptr %context, i64 1",
                                 "  store ptr %arena, ptr %context.arena"]
         return "%context"
 
     def step(self, step: Step, places: dict[int, int], walk: Walk | None, written: list[int]) -> None:
-        if walk is not None:
+        if isinstance(step, Followed):
+            assert walk is not None
+            self.followed(step, places, walk, written)
+        elif walk is not None:
             if walk.share:
                 self.tasks.append(write_shared(self.text, walk, lambda text, v: _pointer(text, places[v]), written,
                                                self.context(), self.name("parallel", NATIVE["parallel"])))
@@ -285,6 +298,23 @@ class _Function:
         kernel, params = self.name("kernel", made[0]), self.name("params", library.keep(made[1]))
         self.text.do(f"call i64 @{kernel}(ptr @{params}, ptr {self.slots})")
 
+    def followed(self, step: Followed, places: dict[int, int], walk: Walk, written: list[int]) -> None:
+        """A product in blocks, with what follows each."""
+        made = blas.gemm(step.product.form, followed=True)
+        assert made is not None
+        text, context = self.text, self.context()
+        blocks = Blocks(step, walk, lambda text, v: _pointer(text, places[v]), written, self.columns)
+        task = blocks.task(text)
+        self.tasks.append(task.function("internal"))
+        if step.sums:
+            text.do(f"store ptr null, ptr {text.set(f'getelementptr ptr, ptr {context}, i64 2')}, align 8")
+        operands = [self.address(o, places) for o in step.product.operands]
+        self._give([self.pointer(places[step.product.outs[0]]), *operands, f"@{task.name}", context])
+        kernel, params = self.name("kernel", made[0]), self.name("params", library.keep(made[1]))
+        text.do(f"call i64 @{kernel}(ptr @{params}, ptr {self.slots})")
+        if step.sums:
+            blocks.rest(text, context)
+
     def product(self, step: Call, places: dict[int, int]) -> None:
         """A small matrix product, by one function for all of its shapes."""
         (v,), spec = step.outs, products.spec_of(step.form)
@@ -318,7 +348,8 @@ class _Function:
                 self._go_on(self.text.set(f"call i64 @{name}(ptr %table, ptr %arena)"))
         self._end()
         declared = [_DECLARED[name.rstrip("0123456789")].format(name) for name in self.imports]
-        texts = [self.text.finish(), *self.parts.values(), *self.tasks, *self.products.values()]
+        texts = [self.text.finish(), *self.parts.values(), *self.tasks, *self.products.values(),
+                 *self.columns.values()]
         return module(texts) + "\n".join([*declared, ""])
 
     def _go_on(self, status: str, failure: str = "") -> None:

@@ -93,6 +93,15 @@ class Writer:
             self.text.loop("row", *bounds, 1, step)
         along(0, [])
 
+    def block(self, first: str, last: str, left: str, right: str) -> None:
+        """Some columns, in whole vectors, of some rows of a nest of wide members alone."""
+        def row(i: str) -> list[str]:
+            self.begin([i])
+            self.prepare(self.nest.members)
+            self.span(self.nest.members, left, right, self.length, 0)
+            return []
+        self.text.loop("row", first, last, 1, row)
+
     def row(self, indices: list[str]) -> None:
         """All passes over one row."""
         self.begin(indices)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jitgrad.core.primitive import Kind
+from jitgrad.execute.cpu.followed import may_fail
 from jitgrad.execute.cpu.native.places import NOWHERE
 from jitgrad.execute.cpu.walks import Walk
-from jitgrad.plan.fuse import Call, Nest, Operand, Step
+from jitgrad.plan.fuse import Call, Followed, Member, Nest, Operand, Step
 
 
 def over_inputs(steps: Sequence[Step], walks: Mapping[int, Walk], inputs: Sequence[int],
@@ -21,16 +22,16 @@ def over_inputs(steps: Sequence[Step], walks: Mapping[int, Walk], inputs: Sequen
     """
     if any(isinstance(step, Call) and step.form.prim.kind is Kind.HIGHER for step in steps):
         return [NOWHERE] * (len(inputs) + len(results))
-    first = max((k for k, step in enumerate(steps) if _may_fail(step)), default=-1) + 1
+    first = max((k for k, step in enumerate(steps) if may_fail(step)), default=-1) + 1
     last: dict[int, int] = {}
     for k, step in enumerate(steps):
         for m in step.members:
             last.update((o.value, k) for o in m.operands)
     made, read = dict[int, int](), dict[int, int]()
     for k, step in enumerate(steps):
-        if k >= first and isinstance(step, Nest) and max(walks[k].turn.values()) == 0:
+        if k >= first and isinstance(step, Nest | Followed) and max(walks[k].turn.values()) == 0:
             for at, m in enumerate(step.members):
-                if m.wide:
+                if isinstance(m, Member) and m.wide:
                     made.update(dict.fromkeys(m.outs, (k << 32) + at))
             read.update((v, (k << 32) + at) for v, at in _read(step).items() if last[v] == k)
     given, found = {*results}, [NOWHERE if v in results else read.get(v, NOWHERE) for v in inputs]
@@ -40,18 +41,15 @@ def over_inputs(steps: Sequence[Step], walks: Mapping[int, Walk], inputs: Sequen
     return found
 
 
-def _may_fail(step: Step) -> bool:
-    return isinstance(step, Call) and step.form.prim.kind is not Kind.CONTRACT
-
-
-def _read(nest: Nest) -> dict[int, int]:
+def _read(step: Nest | Followed) -> dict[int, int]:
     """The values from elsewhere that a nest reads element by element only, and the first member that does."""
+    nest = step if isinstance(step, Nest) else step.nest
     operands: dict[int, set[Operand]] = {}
     first: dict[int, int] = {}
-    for at, m in enumerate(nest.members):
+    for at, m in enumerate(step.members):
         for o in m.operands:
             operands.setdefault(o.value, set()).add(o)
             first.setdefault(o.value, at)
     return {v: at for v, at in first.items() if v not in nest.values and len(operands[v]) == 1 and all(
-        o.offset == 0 and o.aval.size == nest.size and (m.wide or m.fold)
-        for m in nest.members for o in m.operands if o.value == v)}
+        isinstance(m, Member) and o.offset == 0 and o.aval.size == nest.size and (m.wide or m.fold)
+        for m in step.members for o in m.operands if o.value == v)}

@@ -30,7 +30,20 @@ def reduction_ir(name: str, trace: Trace, init: float | Callable[[np.dtype[Any]]
     ones in float64. red = 0 gives init, which must be neutral: the body leaves an accumulator that met an element as it
     is when it meets init.
     """
-    return _Reduction(name, trace, init, np.dtype(dtype)).text.finish()
+    made = _Reduction(Text(name), trace, init, np.dtype(dtype))
+    made.kernel()
+    return made.text.finish()
+
+
+COLUMNS = "ptr %x, ptr %out, i64 %red, i64 %inner, i64 %columns"
+
+
+def columns_text(text: Text, trace: Trace, init: float | Callable[[np.dtype[Any]], float], dtype: Any) -> None:
+    """Write a function of `COLUMNS`: the same fold of some columns of a matrix of ``red`` rows of ``inner``, in the
+    same order."""
+    text.lanes = LANES
+    _Reduction(text, trace, init, np.dtype(dtype)).columns("%x", "%out", "%columns")
+    text.do("ret i64 0")
 
 
 def reduction_init(init: float | Callable[[np.dtype[Any]], float], dtype: np.dtype[Any]) -> float:
@@ -41,15 +54,18 @@ def reduction_init(init: float | Callable[[np.dtype[Any]], float], dtype: np.dty
 class _Reduction:
     """Writes the kernel: rows of inner = 1, and blocks of columns of inner > 1."""
 
-    def __init__(self, name: str, trace: Trace, init: Any, dtype: np.dtype[Any]) -> None:
-        self.text = text = Text(name)
-        self.loop = text.loop
+    def __init__(self, text: Text, trace: Trace, init: Any, dtype: np.dtype[Any]) -> None:
+        self.text, self.loop = text, text.loop
         self.trace, self.dtype = trace, dtype
         self.wide = FLOAT64 if dtype == FLOAT32 else dtype
         self.across = trace.at(self.wide, self.wide) if dtype == FLOAT32 else trace
         self.init = splat(reduction_init(init, dtype), dtype)
         self.wide_init = splat(reduction_init(init, self.wide), self.wide)
         self.kind, self.wide_kind = text.vector(register(dtype)), text.vector(register(self.wide))
+
+    def kernel(self) -> None:
+        """The whole kernel."""
+        text = self.text
         for i, word in enumerate(("outer", "red", "inner")):
             text.set(f"load i64, ptr {text.set(f'getelementptr i64, ptr %params, i64 {i}')}, align 8", word)
         text.set("load ptr, ptr %slots, align 8", "out")
@@ -208,11 +224,17 @@ class _Reduction:
         return acc
 
     def slab(self, slab: str) -> list[str]:
-        """inner > 1: columns in blocks of 32, or many at once where they are long; then the others, masked."""
+        """inner > 1."""
         text, dtype = self.text, self.dtype
         source = text.at("%x", text.set(f"mul i64 {slab}, %plane"), dtype)
         target = text.at("%out", text.set(f"mul i64 {slab}, %inner"), dtype)
-        whole = text.set(f"and i64 %inner, {-FOLD * LANES}")
+        self.columns(source, target, "%inner")
+        return []
+
+    def columns(self, source: str, target: str, columns: str) -> None:
+        """Columns in blocks of 32, or many at once where they are long; then the others, masked."""
+        text, dtype = self.text, self.dtype
+        whole = text.set(f"and i64 {columns}, {-FOLD * LANES}")
         results = text.stack(stored(dtype), LANES)
 
         def wide(column: str) -> list[str]:
@@ -226,7 +248,7 @@ class _Reduction:
             return []
 
         def narrow(column: str) -> list[str]:
-            count = self.least(text.set(f"sub i64 %inner, {column}"), LANES)
+            count = self.least(text.set(f"sub i64 {columns}, {column}"), LANES)
             (total,) = self.column_block(text.at(source, column, dtype), 1, text.first_lanes(count))
             text.store(total, results, dtype)
             text.copy(text.at(target, column, dtype), results, count, dtype)
@@ -235,8 +257,7 @@ class _Reduction:
         long = text.set(f"icmp sgt i64 %red, {BLOCK}")
         self.loop("many", "0", text.set(f"select i1 {long}, i64 {whole}, i64 0"), SEGMENT, many)
         self.loop("wide", "0", text.set(f"select i1 {long}, i64 0, i64 {whole}"), FOLD * LANES, wide)
-        self.loop("narrow", whole, "%inner", LANES, narrow)
-        return []
+        self.loop("narrow", whole, columns, LANES, narrow)
 
     def rows_of(self, start: str, count: str) -> tuple[str, str]:
         """Where the groups of a block end, and where the block does."""

@@ -10,7 +10,7 @@ from jitgrad.core.sizes import bytes_in_words
 from jitgrad.execute.cpu import blas, engine, library, products
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.execute.cpu.walks import Walk
-from jitgrad.plan.fuse import Accumulate, Call, Copy, Nest, Step, Straight, bytes_read, bytes_written
+from jitgrad.plan.fuse import Accumulate, Call, Copy, Followed, Nest, Step, Straight, bytes_read, bytes_written
 
 _HEAD = ("step", "what it runs", "rows x length", "how", "reads", "writes")
 
@@ -57,6 +57,8 @@ def _what(step: Step) -> str:
     names = [m.form.prim.name for m in step.members]
     if isinstance(step, Nest | Straight):
         return ", ".join(_counted(names))
+    if isinstance(step, Followed):
+        return f"{_what(step.product)}; {', '.join(_counted(names[1:]))}"
     f = step.form
     if isinstance(step, Accumulate):
         names[0] += " added to"
@@ -83,6 +85,9 @@ def _how(step: Step, walk: Walk | None) -> tuple[str, str]:
         passes = 1 + max(walk.turn.values())
         turns = "unrolled" if walk.short else f"{passes} pass{'es' if passes > 1 else ''}"
         return f"{step.rows} x {step.length}", f"{walk.lanes} lanes, {turns}{tasks}"
+    if isinstance(step, Followed):
+        assert walk is not None
+        return f"{step.nest.rows} x {step.nest.length}", f"BLAS, each block followed in {walk.lanes} lanes"
     if isinstance(step, Straight):
         return "", "straight code"
     if isinstance(step, Copy):

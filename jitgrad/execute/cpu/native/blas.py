@@ -9,11 +9,11 @@ costs BLAS work that it does once for a whole product, 4 to 10 percent for the s
 from __future__ import annotations
 
 from jitgrad.execute.cpu import layout as lay
-from jitgrad.execute.cpu.native.raw import call_posix, dgemm, load, sgemm, stack, state, store, zero
+from jitgrad.execute.cpu.native.raw import call_posix, call_task, dgemm, load, sgemm, stack, state, store, zero
 from jitgrad.execute.cpu.native.threads import locked, shared, unlocked
 
 call_0, call_1 = call_posix[:2]
-frame_context = stack(7)
+frame_context, frame_block = stack(7), stack(5)
 ROW_MAJOR, NO_TRANSPOSE, TRANSPOSE = 101, 111, 112
 SHARED = 1 << 18               # multiply-adds from which on BLAS would use its threads,
 DIVIDED = 1 << 22              # from which on we use ours: 60 us of float32,
@@ -21,14 +21,20 @@ LARGE = 1 << 24                # wake those that sleep at once,
 HUGE = 1 << 28                 # and have more blocks than threads, so that all end at the same time
 GRAIN = 1 << 21                # of small products, how many are a task
 MOST, NARROW = 64, 64          # blocks of one product; rows and columns that a block has at least
+ADDED, FOLLOWED = 1, 2         # bits of a word: added to what is there; something follows each block
 
 
 def gemm(params, slots):
-    """params: cblas function, width, batch, m, n, k, transpose x, transpose y, add to what is there; operands dense."""
+    """params: cblas function, width, batch, m, n, k, transpose x, transpose y, what else; operands dense.
+
+    What follows a block is done by the thread that has just made it: slots 3 and 4 are an ``i64 task(i64 words, i64)``
+    and a context; it finds this, the first row, the last, the first column, the last in its words. Only for one product
+    that is not empty.
+    """
     width, batch = load(params + 8), load(params + 16)
     m, n, k = load(params + 24), load(params + 32), load(params + 40)
     if m == 0 or n == 0 or k == 0:
-        if load(params + 64) != 0:
+        if load(params + 64) & ADDED:
             return 0
         zero(load(slots), 0, batch * m * n * width)
         return 0
@@ -42,8 +48,10 @@ def gemm(params, slots):
         limit(team)
         some(params, slots, 0, batch, 0, m, 0, n)
         unlimit(team)
+        follow(params, slots, 0, m, 0, n)
     else:
         some(params, slots, 0, batch, 0, m, 0, n)
+        follow(params, slots, 0, m, 0, n)
     return 0
 
 
@@ -59,7 +67,7 @@ def some(params, slots, first, last, row, rows, column, columns):
     ldb = k if tb else n
     ta = TRANSPOSE if ta else NO_TRANSPOSE
     tb = TRANSPOSE if tb else NO_TRANSPOSE
-    beta = 1.0 if load(params + 64) != 0 else 0.0
+    beta = 1.0 if load(params + 64) & ADDED else 0.0
     for _ in range(first, last):
         if width == 4:
             sgemm(function, ROW_MAJOR, ta, tb, rows, columns, k, 1.0, x, lda, y, ldb, beta, out, n)
@@ -113,8 +121,21 @@ def block(context, index):
     each = down * across
     first = index // each * several
     row, column = index % each // across * height, index % across * width
-    some(params, slots, first, min(first + several, batch), row, min(height, m - row), column, min(width, n - column))
+    rows, columns = min(height, m - row), min(width, n - column)
+    some(params, slots, first, min(first + several, batch), row, rows, column, columns)
+    follow(params, slots, row, rows, column, columns)
     return 0
+
+
+def follow(params, slots, row, rows, column, columns):
+    if load(params + 64) & FOLLOWED:
+        words = frame_block()
+        store(words, load(slots + 32))
+        store(words + 8, row)
+        store(words + 16, row + rows)
+        store(words + 24, column)
+        store(words + 32, column + columns)
+        call_task(load(slots + 24), words, 0)
 
 
 def limit(team):
