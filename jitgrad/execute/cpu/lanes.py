@@ -155,6 +155,11 @@ class Text:
         value = self.set(f"load {kind}, ptr {buffer}, align 8")
         self.do(f"call void @{name}({kind} {value}, ptr {pointer}, i32 {dtype.itemsize}, {masks} {mask})")
 
+    def fetch(self, pointer: str) -> None:
+        """Let the processor fetch what may be read soon; nothing fails where nothing is."""
+        self.declare("void", "llvm.prefetch.p0", "ptr", "i32", "i32", "i32")
+        self.do(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 3, i32 1)")
+
     def at(self, pointer: str, index: str, dtype: np.dtype[Any]) -> str:
         """Address of an element."""
         return self.set(f"getelementptr {stored(dtype)}, ptr {pointer}, i64 {index}")

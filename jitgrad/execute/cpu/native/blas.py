@@ -88,9 +88,9 @@ def divided(team, params, slots):
     height, width = m, n
     while batch * pieces(m, height) * pieces(n, width) < wanted and max(height, width) >= 2 * NARROW:
         if width >= height:
-            width = half(width)
+            width = half(width, 16)
         else:
-            height = half(height)
+            height = half(height, 8)
     down, across = pieces(m, height), pieces(n, width)
     several = max(1, GRAIN // work)
     context = frame_context()
@@ -109,9 +109,9 @@ def pieces(extent, size):
     return (extent + size - 1) // size
 
 
-def half(extent):
-    """In whole vectors."""
-    return (extent // 2 + 15) & -16
+def half(extent, tile):
+    """In whole tiles of BLAS, whose rows are vectors."""
+    return (extent // 2 + tile - 1) & -tile
 
 
 def block(context, index):
