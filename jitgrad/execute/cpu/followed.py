@@ -19,6 +19,7 @@ from jitgrad.execute.cpu.walks import Walk, outer_of, walk_of
 from jitgrad.plan.fuse import Accumulate, Call, Followed, Nest, Step, Straight, body_of, split
 
 VECTOR = 16                    # columns that a block begins and ends at multiples of
+LARGEST = 1 << 21              # bytes of a product that is followed: of larger ones blocks do not stay in a cache
 Extents = Callable[[Form], tuple[int, int] | None]
 Place = Callable[[Text, int], str]
 
@@ -34,7 +35,7 @@ def followed(steps: Sequence[Step], divided: Extents) -> list[Step]:
     at = 0
     while at < len(out):
         step = out[at]
-        shape = divided(step.form) if isinstance(step, Call) else None
+        shape = divided(step.form) if isinstance(step, Call) and step.form.outs[0].nbytes <= LARGEST else None
         if shape is not None and shape[1] % VECTOR == 0:
             at = _followed(out, at, *shape)
         at += 1
@@ -52,7 +53,8 @@ def _followed(steps: list[Step], at: int, m: int, n: int) -> int:
     before = _needed(steps, at, k)
     if nest is None or before is None:
         return at
-    sums = [j for j in range(k + 1, len(steps)) if _sums_columns(steps[j], nest, m, n)]
+    end = next((j for j in range(k + 1, len(steps)) if _writes(steps[j]) & {*nest.values}), len(steps))
+    sums = [j for j in range(k + 1, end) if _sums_columns(steps[j], nest, m, n)]
     step = Followed(product, nest, tuple(s for j in sums if isinstance(s := steps[j], Call)))
     gone = {at, k, *sums, *before}
     steps[at:] = [*(steps[j] for j in before), step, *(steps[j] for j in range(at, len(steps)) if j not in gone)]

@@ -19,7 +19,7 @@ from jitgrad.execute.cpu.walks import Walk
 from jitgrad.plan.fuse import Member, Operand, body_of, inner_step
 from jitgrad.plan.rows import outer_of
 
-STRIP = 32                     # columns of a part of a matrix that are walked at a time
+PART, STRIP = 256, 32          # columns of a short part of a matrix, and those of it that are walked at a time
 AHEAD = 2048                   # bytes; what follows a product waits for the third cache less: 99 us instead of 107
 
 Place = Callable[[int], str]
@@ -100,12 +100,14 @@ class Writer:
     def block(self, first: str, last: str, left: str, right: str) -> None:
         """Some columns, in whole vectors, of some rows of a nest of wide members alone.
 
-        Parts of rows are walked in strips: the processor fetches what lies behind the end of a part, which is another
-        thread's and has to come back, but it does not guess so much from two cache lines.
+        Short parts of rows are walked in strips: behind the end of a part the processor fetches what is another
+        thread's, which has to get it back, but of two cache lines it does not conclude that more will be read.
         """
         text, self.ahead = self.text, AHEAD
-        whole = text.set(f"icmp eq i64 {text.set(f'sub i64 {right}, {left}')}, {self.length}")
-        width = text.set(f"select i1 {whole}, i64 {self.length}, i64 {STRIP}")
+        width = text.set(f"sub i64 {right}, {left}")
+        whole = text.set(f"icmp eq i64 {width}, {self.length}")
+        long = text.set(f"or i1 {whole}, {text.set(f'icmp sgt i64 {width}, {PART}')}")
+        width = text.set(f"select i1 {long}, i64 {width}, i64 {STRIP}")
 
         def strip(column: str) -> list[str]:
             end = text.set(f"add i64 {column}, {width}")
