@@ -35,8 +35,8 @@ def followed(steps: Sequence[Step], divided: Extents) -> list[Step]:
     at = 0
     while at < len(out):
         step = out[at]
-        shape = divided(step.form) if isinstance(step, Call) and step.form.outs[0].nbytes <= LARGEST else None
-        if shape is not None and shape[1] % VECTOR == 0:
+        shape = divided(step.form) if isinstance(step, Call) else None
+        if isinstance(step, Call) and shape and shape[1] % VECTOR == 0 and step.form.outs[0].nbytes <= LARGEST:
             at = _followed(out, at, *shape)
         at += 1
     return out
