@@ -10,7 +10,7 @@ from jitgrad.core.record import tensor
 from jitgrad.execute.cpu import blas, compiling, engine
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.plan.fuse import Followed
-from test_in_place import allowed
+from test_in_place import allowed, pairs, program_of, run
 from tolerance import assert_same_bits
 
 pytestmark = [pytest.mark.usefixtures("threads_as_before"),
@@ -160,6 +160,49 @@ def test_a_training_step_has_the_bits_of_the_sweep():
     assert len(found) >= 4
     assert sum(found) >= 1
     assert_bits_of_the_sweep(program, arrays)
+
+
+def random_steps(rng, n):
+    """A Program of products of square matrices, and of what might follow them."""
+    def build(*inputs):
+        values, rows = list(inputs[:4]), [inputs[4]]
+        for _ in range(int(rng.integers(4, 16))):
+            x, y, row = (some[rng.integers(len(some))] for some in (values, values, rows))
+            kind = rng.integers(10)
+            if kind < 4:
+                values.append(jg.matmul(x, y) * 0.07 if rng.random() < 0.3 else jg.matmul(x, y))
+            elif kind < 7:
+                values.append((jg.relu(x + row), x - y * 0.5, jg.tanh(values[-1]), values[-1] * 0.1 + x)[rng.integers(4)])
+            elif kind == 7:
+                rows.append((jg.sum, jg.max)[rng.integers(2)](values[-1], axis=0) * 0.01)
+            elif kind == 8:
+                values.append(x - values[-1] * (jg.sum(row[:3]) * 0.1))
+            else:
+                values.append(values[-1] + jg.matmul(x, y))
+        return [*values[-4:], rows[-1] + 0.0]
+    return program_of(build, *[(n, n)] * 4, (n,))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_programs_have_the_bits_of_steps_one_by_one(seed, monkeypatch):
+    """Written over inputs, too."""
+    rng = np.random.default_rng([6, seed])
+    n = (176, 208, 272)[seed % 3]
+    program = random_steps(rng, n)
+    arrays = [(rng.normal(size=program.aval(v).shape) * 0.1).astype(np.float32) for v in program.inputs.tolist()]
+    first = len(program.inputs)
+    machine = engine.machine_code(program, first, first + len(program.results), [])
+    with monkeypatch.context() as m:
+        m.setattr(engine, "followed", lambda steps, divided: list(steps))
+        plain = engine.machine_code(program, first, first + len(program.results), [])
+    for threads in (2, 5):
+        jg.set_num_threads(threads)
+        want = run(program, plain, arrays)
+        for a, b in zip(run(program, machine, arrays), want, strict=True):
+            assert_same_bits(a, b)
+        for pair in pairs(program, machine):
+            for a, b in zip(run(program, machine, arrays, [pair]), want, strict=True):
+                assert_same_bits(a, b)
 
 
 def test_it_is_shown():

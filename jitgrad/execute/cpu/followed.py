@@ -20,6 +20,7 @@ from jitgrad.plan.fuse import Accumulate, Call, Followed, Nest, Step, Straight, 
 
 VECTOR = 16                    # columns that a block begins and ends at multiples of
 LARGEST = 1 << 21              # bytes of a product that is followed: of larger ones blocks do not stay in a cache
+NEAR = 64                      # steps behind a product among which what follows it is looked for
 Extents = Callable[[Form], tuple[int, int] | None]
 Place = Callable[[Text, int], str]
 
@@ -46,14 +47,15 @@ def _followed(steps: list[Step], at: int, m: int, n: int) -> int:
     """Let the first nest that reads a product follow it, if it can; where the product is then."""
     product = steps[at]
     assert isinstance(product, Call)
-    k = next((k for k in range(at + 1, len(steps)) if product.outs[0] in _reads(steps[k])), len(steps))
-    if k == len(steps) or any(may_fail(step) for step in steps[at + 1: k]):
+    last = min(at + 1 + NEAR, len(steps))
+    k = next((k for k in range(at + 1, last) if product.outs[0] in _reads(steps[k])), last)
+    if k == last or any(may_fail(step) for step in steps[at + 1: k]):
         return at
     nest = _on_blocks(steps[k], product.outs[0], m, n)
     before = _needed(steps, at, k)
     if nest is None or before is None:
         return at
-    end = next((j for j in range(k + 1, len(steps)) if _writes(steps[j]) & {*nest.values}), len(steps))
+    end = next((j for j in range(k + 1, last) if _writes(steps[j]) & {*nest.values}), last)
     sums = [j for j in range(k + 1, end) if _sums_columns(steps[j], nest, m, n)]
     step = Followed(product, nest, tuple(s for j in sums if isinstance(s := steps[j], Call)))
     gone = {at, k, *sums, *before}
@@ -143,7 +145,6 @@ class Blocks:
 
     def task(self, text: Text) -> Text:
         """The task, for slot 3 of the product."""
-        text.lanes = self.walk.lanes
         task = text.aside(text.fresh(f"{text.name}.block"), "i64 %words, i64 %index")
         words = task.set("inttoptr i64 %words to ptr")
         context = task.set(f"load ptr, ptr {words}, align 8")
