@@ -88,6 +88,16 @@ def test_loops_random_numbers_and_nested_functions():
     assert draw.cache_info()[:2] == (2, 1)
 
 
+def test_a_tape_sees_the_variables_that_a_loop_reads():
+    w = jg.Variable(X)
+
+    def f(x):
+        with jg.GradientTape() as tape:
+            y, _ = jg.scan(lambda c, v: (c * jg.sum(w) + v, None), jg.constant(1.0), x)
+        return tape.gradient(y, w)
+    assert_same_bits(ahead(f)(X).numpy(), f(jg.constant(X)).numpy())
+
+
 def test_python_numbers_become_data():
     f = ahead(lambda x, k: x * k)
     assert [float(f(jg.constant(2.0), k)) for k in (1.0, 2.0, 3.0, 4.0)] == [2.0, 4.0, 6.0, 8.0]

@@ -15,6 +15,7 @@ from jitgrad.core.dtypes import code_of
 from jitgrad.core.errors import user_error
 from jitgrad.core.recorder import Recorder, Recording
 from jitgrad.execute.cpu import layout
+from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.frontend.tracing import Tracing
 
@@ -58,7 +59,7 @@ class Ahead(Tracing):
             self._begin(variable)
         elif id(variable) in self._assigned and variable._flags & (layout.V_TRAINABLE | layout.V_WATCHED):
             self._again[id(variable)] = variable
-        return self._held[id(variable)]
+        return machine.read_note(variable, self._held[id(variable)])
 
     def assign(self, variable: Any, value: Any) -> None:
         if id(variable) not in self._first:
