@@ -14,7 +14,7 @@ import nests as programs
 import programs as programs_of
 from jitgrad.execute import oracle
 from jitgrad.execute.cuda import nests, reductions, toolkit
-from tolerance import assert_close
+from tolerance import assert_close, assert_same_bits
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
@@ -45,6 +45,29 @@ def test_random_programs(rows, seed):
               for v in program.inputs.tolist()]
     for got, want in zip(cuda_steps.run(program, arrays), oracle.run(program, arrays), strict=True):
         assert_close(got, want, MIXED)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_random_programs_as_many_nests(seed):
+    """Of many values of a few sizes nests are joined, and stand beside each other: no bit changes."""
+    rng = np.random.default_rng(seed)
+    program = programs.random_nests(rng, 40, [(7, 11), (5, 20), (130,)])
+    arrays = [rng.uniform(0.5, 1.5, program.aval(v).shape).astype(program.aval(v).dtype)
+              for v in program.inputs.tolist()]
+    for got, want in zip(cuda_steps.run(program, arrays), cuda_steps.run(program, arrays, together=False), strict=True):
+        assert_same_bits(got, want)
+
+
+def test_updates_of_many_variables_are_one_launch(rng):
+    def update(*given):
+        return tuple(x for w, g, m in zip(given[::3], given[1::3], given[2::3], strict=True)
+                     for x in (w - 0.1 * (m + g), 0.9 * m + 0.1 * g))
+    shapes = [shape for shape in ((70,), (5, 20), (66,)) for _ in range(3)]
+    program = programs_of.recorded(update, *shapes, dtype="float32")
+    assert [kernel.name.split("_")[0] for kernel in cuda_steps.kernels(program)] == ["nests"]
+    arrays = [rng.normal(size=shape).astype("float32") for shape in shapes]
+    for got, want in zip(cuda_steps.run(program, arrays), oracle.run(program, arrays), strict=True):
+        assert_close(got, want)
 
 
 def test_both_ways_are_taken(rows):

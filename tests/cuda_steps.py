@@ -5,15 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from jitgrad.execute.cuda import nests, simulator, straight
+from jitgrad.plan import merge
 from jitgrad.plan.fuse import Call, Nest, Straight, read_later, steps_of
 from jitgrad.transform.higher import inlined
 
 
-def works(program):
-    """The program flat, its steps with the work of each that is a group and its slots, and where values lie."""
+def works(program, together=True):
+    """The program flat, its steps with the work of each that is a group and its slots, and where values lie.
+
+    ``together``: with nests joined and beside each other.
+    """
     flat = inlined(program)
     steps, lies = steps_of(flat, lambda form: False)
     results = {lies.get(v, (v, 0))[0] for v in flat.results.tolist()}
+    steps = merge.merged(steps, results, nests.structure) if together else steps
     made = []
     for step, later in zip(steps, read_later(steps), strict=True):
         written = later | (results & {v for m in step.members for v in m.outs})
@@ -27,9 +32,9 @@ def kernels(program):
     return {launch.kernel: step for step, work, _ in works(program)[1] if work for launch in work.launches}
 
 
-def run(program, inputs):
+def run(program, inputs, together=True):
     """Results, where the groups run in the simulator and the rows outside of them by their references."""
-    flat, made, lies = works(program)
+    flat, made, lies = works(program, together)
     given = {**dict(zip(flat.inputs.tolist(), inputs, strict=True)),
              **{v: t.numpy() for v, t in flat.constants.items()}}
     held = {v: np.array(x, flat.aval(v).dtype).reshape(-1).view(np.uint8) for v, x in given.items()}

@@ -52,8 +52,9 @@ class Memory:
 class Body:
     """The lines of one kernel."""
 
-    def __init__(self, memory: Memory) -> None:
-        self.memory = memory
+    def __init__(self, memory: Memory, letter: str = "p") -> None:
+        """Names of pointers begin with the letter."""
+        self.memory, self.letter = memory, letter
         self.pointers: dict[int, tuple[str, np.dtype[Any]]] = {}
         self.words: dict[str, int] = {}
         self.tables: dict[str, Any] = {}
@@ -61,7 +62,7 @@ class Body:
 
     def pointer(self, slot: int, dtype: np.dtype[Any]) -> str:
         """The name of the pointer of a slot."""
-        return self.pointers.setdefault(slot, (f"p{len(self.pointers)}", dtype))[0]
+        return self.pointers.setdefault(slot, (f"{self.letter}{len(self.pointers)}", dtype))[0]
 
     def value(self, value: int, offset: int, dtype: np.dtype[Any]) -> str:
         """The name of the pointer to a value."""

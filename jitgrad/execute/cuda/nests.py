@@ -11,8 +11,8 @@ member folds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from jitgrad.execute.cuda.kernel import THREADS, Launch, Work, blocks_for
 from jitgrad.execute.cuda.trees import RUN, Tree, power, shared, shared_arrays
 from jitgrad.execute.source import loaded
 from jitgrad.plan.fuse import Member, Nest, Operand, body_of, inner_step
+from jitgrad.plan.merge import Together
 from jitgrad.plan.rows import outer_of, turns
 
 INDENT = "    "
@@ -37,9 +38,12 @@ def work(nest: Nest, written: set[int]) -> tuple[Work, list[Slot]]:
     written = written & nest.values.keys()
     if not written:
         return memory.work([])
+    if isinstance(nest, Together):
+        return memory.work([_beside(memory, [
+            _flat(part, memory, written & part.values.keys()) for part in nest.parts if written & part.values.keys()])])
     folds = [m for m in nest.members if m.fold]
     if not folds:
-        return memory.work([_flat(nest, memory, written)])
+        return memory.work([_alone(_flat(nest, memory, written))])
     lanes = min(THREADS, power(-(-nest.length // _AHEAD)))
     rows = nest.rows or 1
     pieces = reductions.pieces_of(rows * lanes, nest.length, lanes)
@@ -164,7 +168,7 @@ def _ahead(members: Sequence[Member]) -> int:
 
 # ---- elements --------------------------------------------------------------------------------------------
 
-def _flat(nest: Nest, memory: Memory, written: set[int]) -> Launch:
+def _flat(nest: Nest, memory: Memory, written: set[int]) -> _Flat:
     """Threads take elements in turns, a few at a time."""
     writer = _Writer(nest, memory, written)
     members = writer.needed(written, ())
@@ -196,9 +200,51 @@ def _flat(nest: Nest, memory: Memory, written: set[int]) -> Launch:
         reach = f"i + {count - 1} * step" if count > 1 else "i"
         loops += [f"while {reach} < n:", *(INDENT + line for line in elements(count)),
                   f"{INDENT}i += {count} * step" if count > 1 else f"{INDENT}i += step"]
-    body.lines = [*writer.head, "i = cuda.grid(1)", "step = cuda.gridsize(1)", *loops]
-    threads = min(THREADS, power(nest.size))
-    return body.launch("nest", blocks_for(nest.size, threads * ahead), threads)
+    body.lines = [*writer.head, *loops]
+    return _Flat(body, nest.size, ahead)
+
+
+class _Flat(NamedTuple):
+    """The lines of a walk over elements from ``i`` on by ``step``, and how many a thread has in hand."""
+
+    body: Body
+    size: int
+    ahead: int
+
+    def blocks(self, threads: int) -> int:
+        return blocks_for(self.size, threads * self.ahead)
+
+
+def _alone(flat: _Flat) -> Launch:
+    flat.body.lines = ["i = cuda.grid(1)", "step = cuda.gridsize(1)", *flat.body.lines]
+    threads = min(THREADS, power(flat.size))
+    return flat.body.launch("nest", flat.blocks(threads), threads)
+
+
+def _beside(memory: Memory, parts: Sequence[_Flat]) -> Launch:
+    """One launch of the lines that all parts have in common: blocks look up which pointers and words are theirs."""
+    body = Body(memory, "g")
+    threads = min(THREADS, power(max(part.size for part in parts)))
+    first, lines = 0, ["b = i8(cuda.blockIdx.x)"]
+    for k, part in enumerate(parts):
+        blocks = part.blocks(threads)
+        given = {name: body.pointer(slot, dtype) for slot, (name, dtype) in part.body.pointers.items()}
+        given |= {name: body.word(f"{name}_{k}", n) for name, n in part.body.words.items()}
+        given |= {"first": body.word(f"first_{k}", first), "blocks": body.word(f"blocks_{k}", blocks)}
+        lines += [f"if b >= first_{k}:", *(f"{INDENT}{name} = {value}" for name, value in given.items())] if k else [
+            f"{name} = {value}" for name, value in given.items()]
+        first += blocks
+    body.tables = parts[0].body.tables
+    body.lines = [*lines, "i = (b - first) * cuda.blockDim.x + cuda.threadIdx.x", "step = blocks * cuda.blockDim.x",
+                  *parts[0].body.lines]
+    return body.launch("nests", first, threads)
+
+
+def structure(nest: Nest, written: set[int]) -> Hashable:
+    """What nests have in common that can run beside each other."""
+    body = _flat(nest, Memory(), written).body
+    kinds = [(name, dtype.name) for name, dtype in body.pointers.values()]
+    return tuple(body.lines), tuple(kinds), tuple(body.words)
 
 
 # ---- rows ------------------------------------------------------------------------------------------------
