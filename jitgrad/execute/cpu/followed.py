@@ -15,8 +15,9 @@ from jitgrad.core.primitive import Kind
 from jitgrad.execute.cpu.lanes import Text
 from jitgrad.execute.cpu.nests import Writer
 from jitgrad.execute.cpu.reductions import COLUMNS, columns_text
-from jitgrad.execute.cpu.walks import Walk, outer_of, walk_of
+from jitgrad.execute.cpu.walks import Walk, walk_of
 from jitgrad.plan.fuse import Accumulate, Call, Followed, Nest, Step, Straight, body_of, split
+from jitgrad.plan.rows import outer_of
 
 VECTOR = 16                    # columns that a block begins and ends at multiples of
 LARGEST = 1 << 21              # bytes of a product that is followed: of larger ones blocks do not stay in a cache
