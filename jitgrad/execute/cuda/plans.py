@@ -23,7 +23,7 @@ from jitgrad.execute.cpu.plans import Plan, plan_of
 from jitgrad.execute.cuda import blas, library, memory, nests, straight, stream, tensors, toolkit
 from jitgrad.execute.cuda.halves import HOST, NotTwo, halves
 from jitgrad.execute.cuda.kernel import STATUS, Launch
-from jitgrad.plan import laid
+from jitgrad.plan import laid, merge
 from jitgrad.plan.fuse import Accumulate, Call, Copy, Nest, Step, Straight, read_later, steps_of
 from jitgrad.plan.memory import ALIGN, ENTRY
 
@@ -66,6 +66,7 @@ def actions_of(program: Program) -> Actions:
     found, lies = steps_of(program, _adds)
     steps, results, sizes = laid.with_results(program, found, lies)
     kept, free = {*results}, len(sizes)
+    steps = merge.merged(steps, kept, nests.structure)
     works: list[tuple[Launches, list[tuple[int, int]]]] = []
     written: list[list[int]] = []
     for step, others in zip(steps, read_later(steps), strict=True):
