@@ -48,7 +48,8 @@ def test_reductions_of_all_shapes(small, rng, name, dtype, shape, axes, launches
     ("cumulative_sum", "float32", (7,), 0, 1), ("cumulative_sum", "int32", (45,), 0, 3),
     ("cumulative_prod", "float64", (2, 37), 1, 3), ("cumulative_sum", "float32", (2, 21, 3), 1, 3),
     ("logcumsumexp", "float32", (33, 5), 0, 3), ("cumulative_sum", "float64", (3, 5, 2), 1, 1),
-    ("cumulative_sum", "int64", (3, 0), 1, 0), ("linear_recurrence", "float32", (2, 21, 3), 1, 1)])
+    ("cumulative_sum", "int64", (3, 0), 1, 0), ("linear_recurrence", "float32", (2, 21, 3), 1, 1),
+    ("linear_recurrence", "float64", (3, 37), 1, 1)])
 @pytest.mark.parametrize(("exclusive", "reverse"), [(False, False), (True, True)])
 def test_scans_of_all_shapes(small, rng, name, dtype, shape, axis, launches, exclusive, reverse):
     prim = BY_NAME[name]

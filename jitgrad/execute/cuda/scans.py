@@ -1,8 +1,8 @@
 """Scans: a thread for each line where there are many, else tiles of threads that fold their line by doubling distances.
 
-Tiles want a body that is associative; lines of any other are walked from end to end by one thread each. Few long lines
-are cut in pieces: what each piece folds to is scanned, and is where the scan of the next piece begins. Accumulators
-are those of the table: float64 for float32.
+Few long lines are cut in pieces: what each piece folds to is scanned, and is where the scan of the next piece begins.
+All that wants a body that is associative; lines of any other are walked from end to end by one thread of a tile, and
+the others read and write for it. Accumulators are those of the table: float64 for float32.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ COLUMNS = 32                   # of a tile at most: what a warp reads together
 SHORT = 8                      # elements of lines that threads walk alone
 MANY = 1 << 16                 # lines beside each other of which each has a thread
 _AHEAD = 4                     # elements that a thread loads before it stores one
+_PLACES = THREADS              # of a shared array
 
 
 def work(f: Form) -> Work:
@@ -38,11 +39,14 @@ def work(f: Form) -> Work:
     start, step = (n - 1, -1) if f.params["reverse"] else (0, 1)
     kept = int(f.params["exclusive"])
     wide = widened(f.prim, x.dtype).arguments[0]
-    if not f.prim.associative or n <= SHORT or (inner >= COLUMNS and outer * inner >= MANY):
+    if n <= SHORT or (inner >= COLUMNS and outer * inner >= MANY):
         made = _sequential(f.prim, x.dtype)
         words = (outer * inner, n, inner, start, step, kept)
         threads = min(THREADS, power(outer * inner))
         return Work((Launch(made, tuple(range(1 + len(f.avals))), words, blocks_for(outer * inner, threads), threads),))
+    if not f.prim.associative:
+        slots = tuple(range(1 + len(f.avals)))
+        return Work((_launch(_walked(f.prim, x.dtype), slots, outer, n, inner, 1, start, step, kept),))
     width = min(COLUMNS, power(inner))
     lanes = min(THREADS // width, power(n))
     pieces = pieces_of(outer * -(-inner // width) * width * lanes, n, lanes)
@@ -108,6 +112,45 @@ def _sequential(prim: Primitive, dtype: np.dtype[Any]) -> Kernel:
                   ["out", *pointers, "lines", "n", "inner", "start", "step", "kept"], scan.tables)
 
 
+_TILES = [                     # the tile of a thread, the columns and the piece that it has
+    "t = i8(cuda.threadIdx.x)", "tile = width * lanes", "z = sdiv(t, tile)", "y = sdiv(t - z * tile, width)",
+    "per = sdiv(i8(cuda.blockDim.x), tile)", "first = i8(cuda.blockIdx.x) * per",
+    "while first < tiles:",
+    "    u = first + z", "    line = sdiv(u, groups)", "    c = (u - line * groups) * width + t - z * tile - y * width",
+    "    o = sdiv(line, pieces)", "    begin = (line - o * pieces) * chunk", "    stop = min(begin + chunk, n)",
+    "    here = u < tiles and c < inner"]
+_WORDS = ["tiles", "groups", "pieces", "n", "chunk", "inner", "width", "lanes", "start", "step", "kept"]
+
+
+@functools.lru_cache(maxsize=1024)
+def _walked(prim: Primitive, dtype: np.dtype[Any]) -> Kernel:
+    """Tiles whose first threads walk their lines through shared memory."""
+    scan = _Scan(prim, dtype)
+    pointers = [f"p{k}" for k in range(len(prim.operands))]
+    deep = "            "
+    lines = [
+        *(f"shared{k} = cuda.shared.array({_PLACES}, {WORDS[scan.wide.name]})" for k in range(len(pointers))),
+        *_TILES,
+        "    if not here:", "        stop = i8(0)",
+        f"    acc = {scan.init}", "    k = i8(0)",
+        "    while k < chunk:                             # as often in every tile: all threads meet",
+        "        e = begin + k + y", "        inside = e < stop",
+        "        at = (o * n + start + e * step) * inner + c",
+        "        if inside:",
+        *(f"{deep}shared{k}[t] = {scan.load(p, 'at', dtype)}" for k, p in enumerate(pointers)),
+        "        cuda.syncthreads()",
+        "        if y == 0:", f"{deep}count = min(stop - begin - k, lanes)", f"{deep}h = i8(0)",
+        f"{deep}while h < count:", f"{deep}    place = t + h * width",
+        *scan.body("new", ["acc", *(f"shared{k}[place]" for k in range(len(pointers)))], deep + "    "),
+        f"{deep}    shared0[place] = select(kept != 0, acc, new)", f"{deep}    acc = new", f"{deep}    h += 1",
+        "        cuda.syncthreads()",
+        "        if inside:", deep + scan.store("out", "at", "shared0[t]", dtype),
+        "        cuda.syncthreads()", "        k += lanes",
+        "    first += i8(cuda.gridDim.x) * per"]
+    return kernel(f"{prim.name}_{dtype.name}_walked", lines, (dtype,) * (1 + len(pointers)),
+                  ["out", *pointers, *_WORDS], scan.tables)
+
+
 @functools.lru_cache(maxsize=1024)
 def _tiles(prim: Primitive, dtype: np.dtype[Any], result: np.dtype[Any], totals: bool, carried: bool) -> Kernel:
     """``totals``: what pieces fold to is all that is written. ``carried``: pieces begin with what is before them."""
@@ -124,13 +167,7 @@ def _tiles(prim: Primitive, dtype: np.dtype[Any], result: np.dtype[Any], totals:
     total = ["    if here and y == 0:", "        " + scan.store("out", "line * inner + c", "carry", result)]
     lines = [
         *shared_arrays([wide]),
-        "t = i8(cuda.threadIdx.x)", "tile = width * lanes", "z = sdiv(t, tile)", "y = sdiv(t - z * tile, width)",
-        "per = sdiv(i8(cuda.blockDim.x), tile)", "first = i8(cuda.blockIdx.x) * per",
-        "while first < tiles:",
-        "    u = first + z", "    line = sdiv(u, groups)",
-        "    c = (u - line * groups) * width + t - z * tile - y * width",
-        "    o = sdiv(line, pieces)", "    begin = (line - o * pieces) * chunk", "    stop = min(begin + chunk, n)",
-        "    here = u < tiles and c < inner",
+        *_TILES,
         f"    carry = {scan.init}",
         "    if not here:", "        stop = i8(0)",
         *(["    else:", "        carry = carries[line * inner + c]"] if carried else []),
@@ -147,5 +184,4 @@ def _tiles(prim: Primitive, dtype: np.dtype[Any], result: np.dtype[Any], totals:
         "    first += i8(cuda.gridDim.x) * per"]
     stem = f"{prim.name}_{dtype.name}_{'totals' if totals else 'rest' if carried else 'tiles'}"
     pointers = [("out", result), ("x", dtype), *([("carries", wide)] if carried else [])]
-    words = ["tiles", "groups", "pieces", "n", "chunk", "inner", "width", "lanes", "start", "step", "kept"]
-    return kernel(stem, lines, [d for _, d in pointers], [*(name for name, _ in pointers), *words], scan.tables)
+    return kernel(stem, lines, [d for _, d in pointers], [*(name for name, _ in pointers), *_WORDS], scan.tables)
