@@ -15,7 +15,7 @@ import numpy as np
 from jitgrad.core.form import Form
 from jitgrad.core.primitive import Primitive
 from jitgrad.execute.cuda.kernel import THREADS, Kernel, Launch, Work, blocks_for, kernel
-from jitgrad.execute.cuda.trees import RUN, Tree, power, shared, shared_arrays
+from jitgrad.execute.cuda.trees import RUN, TILES, Tree, power, shared, shared_arrays
 from jitgrad.execute.source import loaded, stored
 
 COLUMNS = 32                   # of a tile at most: what a warp reads together
@@ -89,18 +89,12 @@ def _kernel(prim: Primitive, dtype: np.dtype[Any]) -> Kernel:
            *tree.fold("total", "a0", "")]
     lines = [
         *shared_arrays([dtype]),
-        "t = i8(cuda.threadIdx.x)", "tile = width * lanes", "z = sdiv(t, tile)", "y = sdiv(t - z * tile, width)",
-        "per = sdiv(i8(cuda.blockDim.x), tile)", "first = i8(cuda.blockIdx.x) * per",
-        "while first < tiles:",
-        "    u = first + z", "    line = sdiv(u, groups)",
-        "    c = (u - line * groups) * width + t - z * tile - y * width",
-        "    o = sdiv(line, pieces)", "    i = (line - o * pieces) * chunk", "    stop = min(i + chunk, red)",
-        "    here = u < tiles and c < inner",
+        *TILES,
         "    if not here:", "        stop = i8(0)",
-        "    i += y", "    base = o * red * inner + c", f"    total = {tree.init}",
+        "    i = begin + y", "    base = o * n * inner + c", f"    total = {tree.init}",
         "    while i < stop:", *(f"        {line}" for line in run),
         *tree.meet("total", shared(dtype), "y", "lanes", "width", "    "),
         "    if here and y == 0:", f"        out[line * inner + c] = {stored('total', dtype)}",
         "    first += i8(cuda.gridDim.x) * per"]
     return kernel(f"{prim.name}_{dtype.name}", lines, (dtype, dtype),
-                  ["out", "x", "tiles", "groups", "pieces", "red", "chunk", "inner", "width", "lanes"], tables)
+                  ["out", "x", "tiles", "groups", "pieces", "n", "chunk", "inner", "width", "lanes"], tables)

@@ -20,7 +20,7 @@ from jitgrad.execute.cpu.scans import widened
 from jitgrad.execute.cuda.kernel import THREADS, Kernel, Launch, Work, blocks_for, kernel
 from jitgrad.execute.cuda.names import CALLS
 from jitgrad.execute.cuda.reductions import pieces_of
-from jitgrad.execute.cuda.trees import power, shared, shared_arrays
+from jitgrad.execute.cuda.trees import TILES, power, shared, shared_arrays
 from jitgrad.execute.source import WORDS, lines_of, literal, loaded
 
 COLUMNS = 32                   # of a tile at most: what a warp reads together
@@ -112,13 +112,6 @@ def _sequential(prim: Primitive, dtype: np.dtype[Any]) -> Kernel:
                   ["out", *pointers, "lines", "n", "inner", "start", "step", "kept"], scan.tables)
 
 
-_TILES = [                     # the tile of a thread, the columns and the piece that it has
-    "t = i8(cuda.threadIdx.x)", "tile = width * lanes", "z = sdiv(t, tile)", "y = sdiv(t - z * tile, width)",
-    "per = sdiv(i8(cuda.blockDim.x), tile)", "first = i8(cuda.blockIdx.x) * per",
-    "while first < tiles:",
-    "    u = first + z", "    line = sdiv(u, groups)", "    c = (u - line * groups) * width + t - z * tile - y * width",
-    "    o = sdiv(line, pieces)", "    begin = (line - o * pieces) * chunk", "    stop = min(begin + chunk, n)",
-    "    here = u < tiles and c < inner"]
 _WORDS = ["tiles", "groups", "pieces", "n", "chunk", "inner", "width", "lanes", "start", "step", "kept"]
 
 
@@ -130,7 +123,7 @@ def _walked(prim: Primitive, dtype: np.dtype[Any]) -> Kernel:
     deep = "            "
     lines = [
         *(f"shared{k} = cuda.shared.array({_PLACES}, {WORDS[scan.wide.name]})" for k in range(len(pointers))),
-        *_TILES,
+        *TILES,
         "    if not here:", "        stop = i8(0)",
         f"    acc = {scan.init}", "    k = i8(0)",
         "    while k < chunk:                             # as often in every tile: all threads meet",
@@ -167,7 +160,7 @@ def _tiles(prim: Primitive, dtype: np.dtype[Any], result: np.dtype[Any], totals:
     total = ["    if here and y == 0:", "        " + scan.store("out", "line * inner + c", "carry", result)]
     lines = [
         *shared_arrays([wide]),
-        *_TILES,
+        *TILES,
         f"    carry = {scan.init}",
         "    if not here:", "        stop = i8(0)",
         *(["    else:", "        carry = carries[line * inner + c]"] if carried else []),

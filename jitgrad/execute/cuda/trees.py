@@ -23,6 +23,15 @@ def power(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
+# What tiles of `width` columns by `lanes` threads do first: the number y of a thread in its column c of an array
+# (outer, n, inner), and the piece of the column that it has.
+TILES = (
+    "t = i8(cuda.threadIdx.x)", "tile = width * lanes", "z = sdiv(t, tile)", "y = sdiv(t - z * tile, width)",
+    "per = sdiv(i8(cuda.blockDim.x), tile)", "first = i8(cuda.blockIdx.x) * per",
+    "while first < tiles:",
+    "    u = first + z", "    line = sdiv(u, groups)", "    c = (u - line * groups) * width + t - z * tile - y * width",
+    "    o = sdiv(line, pieces)", "    begin = (line - o * pieces) * chunk", "    stop = min(begin + chunk, n)",
+    "    here = u < tiles and c < inner")
 RUN = 64                       # elements of a thread that meet one after the other: rounding errors grow with them
 
 
