@@ -167,7 +167,7 @@ def targets(processes: list[Process]) -> list[Line]:
     for (row, library, label), ours in weighed.items():
         theirs = weighed.get((row, "jax", ""))
         if library == "jitgrad" and theirs is not None:
-            lines.append((f"memory: {row}, {label or 'recorded as it runs'}, not above JAX's",
+            lines.append((f"memory: {row}, {label or 'by default'}, not above JAX's",
                           f"{ours:.1f} MB against {theirs:.1f}", ours <= theirs))
     return lines
 

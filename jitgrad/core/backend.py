@@ -28,6 +28,9 @@ class Backend(Protocol):
     def dry(self, value: Aval, number: int, recorder: Any) -> Any:
         """A Tensor without elements: value ``number`` of a dry recording."""
 
+    def give(self, t: Any, value: Any) -> None:
+        """Let a Tensor without elements have those of another, whose aval is the same."""
+
     def run(self, form: Form, operands: Sequence[Any]) -> Any:
         """Compute (and record, where this thread records): a Tensor, or a tuple of them."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from jitgrad.core import backend
@@ -38,6 +39,21 @@ def active() -> Recording | None:
 def depth() -> int:
     """How many recordings this thread is in."""
     return len(_stack.items)
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """A block in which this thread is in no recording."""
+    items, _stack.items = _stack.items, []
+    try:
+        yield
+    finally:
+        _stack.items = items
+
+
+def has_numbers(t: Any) -> bool:
+    """Whether a Tensor has elements somewhere, after who records it was asked to compute them if it has none yet."""
+    return not is_dry(t) or bool(t._owner.compute(t))
 
 
 def no_number(message: str) -> Exception:
@@ -77,6 +93,17 @@ class Recording:
         if self.outer:
             self.outer.assign(variable, value)
         else:
+            backend.current().assign_now(variable, value)
+
+    def present(self, variable: Any) -> Any:
+        """What a Variable holds here; nobody takes note."""
+        return self.outer.present(variable) if self.outer else variable._value
+
+    def put_back(self, variable: Any, value: Any) -> None:
+        """A Variable holds again what it held before; nobody takes note."""
+        if self.outer:
+            self.outer.put_back(variable, value)
+        elif variable._value is not value:
             backend.current().assign_now(variable, value)
 
     def created(self, variable: Any) -> None:
@@ -183,6 +210,11 @@ class Recorder(Recording):
         if backend.current().tapes() > self._tapes:
             backend.current().noted(made, operands, outs)
         return outs[0] if len(outs) == 1 else outs
+
+    def compute(self, t: Any) -> bool:
+        """Give a dry Tensor of this recording its elements, if there are numbers to compute with; whether it has some.
+        """
+        return False
 
     def program(self, results: Sequence[Any]) -> Program:
         """The Program whose results are these Tensors (None stays None)."""

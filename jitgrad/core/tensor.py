@@ -11,7 +11,7 @@ from jitgrad.core import backend
 from jitgrad.core.aval import AVALS
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
-from jitgrad.core.recorder import NO_NUMBER, is_dry, no_number
+from jitgrad.core.recorder import NO_NUMBER, has_numbers, no_number
 
 
 class TensorMethods:
@@ -48,7 +48,7 @@ class TensorMethods:
         From another device they are copied. Raises TypeError in a dry recording, where there are no elements.
         """
         aval = AVALS[self._aval]  # type: ignore[attr-defined]
-        if is_dry(self):
+        if not has_numbers(self):
             raise no_number(NO_NUMBER)
         if self._data == 0:  # type: ignore[attr-defined]
             out: np.ndarray = backend.current().moved(self, "cpu").numpy()
@@ -91,7 +91,7 @@ class TensorMethods:
         return bool((self.numpy() == np.asarray(value)).any())
 
     def __repr__(self) -> str:
-        if is_dry(self):
+        if not has_numbers(self):
             return f"<jg.Tensor: shape={self.shape}, dtype={self.dtype}, dry>"
         where = f"device={self.device}, " if self._data == 0 else ""  # type: ignore[attr-defined]
         return f"<jg.Tensor: shape={self.shape}, dtype={self.dtype}, {where}numpy={self.numpy()[()]!r}>"

@@ -14,7 +14,7 @@ from jitgrad.core.device import beside, device_of, moved, placed
 from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import OPS
 from jitgrad.core.record import tensor
-from jitgrad.core.recorder import active, is_dry, no_number
+from jitgrad.core.recorder import active, has_numbers, is_dry, no_number
 from jitgrad.core.tensor import Reference
 
 TRAINABLE, WATCHED = 1, 2
@@ -48,7 +48,7 @@ class VariableMethods:
             value = placed(value, device)
         self = object.__new__(cls)
         self._value = copied(value) if active() is None and value._data else OPS["stop_gradient"](value)
-        if is_dry(self._value):
+        if not has_numbers(self._value):
             raise no_number("Variable: made of a Tensor of a dry recording, which has no numbers; make Variables "
                             "outside of cond, loops and vmap")
         self._flags = TRAINABLE if trainable else 0
@@ -173,7 +173,7 @@ class VariableMethods:
         return format(self._held(), spec) if spec else str(self)
 
     def __deepcopy__(self, memo: Any) -> Any:
-        return type(self)(self._value, self.trainable, self.name, device=device_of(self._value))
+        return type(self)(self._held(), self.trainable, self.name, device=device_of(self._value))
 
     def __reduce__(self) -> Any:
         return type(self), (np.array(self.numpy()), self.trainable, self.name)

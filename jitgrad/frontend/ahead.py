@@ -20,7 +20,7 @@ from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.frontend.tracing import Tracing
 
 
-class _Rows(Recorder):
+class DryRows(Recorder):
     """Takes the rows of dry Tensors, and shows all of them to the tape of the recording around it."""
 
     _tapes = -1                    # all of them
@@ -40,7 +40,7 @@ class Ahead(Tracing):
 
     def __init__(self) -> None:
         super().__init__()
-        self._rows = _Rows()
+        self._rows: DryRows = DryRows()
         self.input = self._rows.input
         self._held: dict[int, Any] = {}        # id of a Variable -> the Tensor that it would hold by now
         self.refused = False
@@ -55,25 +55,32 @@ class Ahead(Tracing):
         super().__exit__(*error)
 
     def read(self, variable: Any) -> Any:
-        if id(variable) not in self._first:
-            self._begin(variable)
-        elif id(variable) in self._assigned and variable._flags & (layout.V_TRAINABLE | layout.V_WATCHED):
+        if id(variable) in self._assigned and variable._flags & (layout.V_TRAINABLE | layout.V_WATCHED):
             self._again[id(variable)] = variable
-        return machine.read_note(variable, self._held[id(variable)])
+        return machine.read_note(variable, self.present(variable))
 
     def assign(self, variable: Any, value: Any) -> None:
-        if id(variable) not in self._first:
-            self._begin(variable)
+        self.present(variable)
         self._assigned[id(variable)] = variable
         self._held[id(variable)] = value
 
     def _begin(self, variable: Any) -> None:
-        dry = self.source(self.input(AVALS[variable._value._aval]), variable)
+        dry = self.source(self.twin(variable._value), variable)
         self._first[id(variable)] = (variable, dry)
         self._held[id(variable)] = dry
 
-    def _now(self, variable: Any) -> Any:
+    def twin(self, own: Any) -> Any:
+        """A dry Tensor in the place of one that the code was to get."""
+        return self.input(AVALS[own._aval])
+
+    def present(self, variable: Any) -> Any:
+        if id(variable) not in self._first:
+            self._begin(variable)
         return self._held[id(variable)]
+
+    def put_back(self, variable: Any, value: Any) -> None:
+        if id(variable) in self._first:
+            self._held[id(variable)] = value
 
     def no_number(self) -> None:
         self.refused = True

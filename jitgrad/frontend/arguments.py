@@ -60,12 +60,21 @@ def normal(x: Any) -> Any:
     return x
 
 
+def bytes_in(x: Any) -> int:
+    """How large the arrays, Tensors and Variables of a nest of tuples, lists and dicts are."""
+    if type(x) is tuple or type(x) is list:
+        return sum(map(bytes_in, x))
+    if type(x) is dict:
+        return sum(map(bytes_in, x.values()))
+    return x.size * x.dtype.itemsize if isinstance(x, Tensor | Variable | np.ndarray) else 0
+
+
 class Arguments:
     """Reads the arguments of one call. ``data(path, kind)`` says of a Python number whether it is data."""
 
     def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any], data: Callable[[Path, type], bool],
-                 dry: Callable[[Aval], Any] | None = None) -> None:
-        """With ``dry`` the function's code gets what that makes of avals."""
+                 dry: Callable[[Aval], Any] | None = None, twin: Callable[[Any], Any] | None = None) -> None:
+        """The function's code gets what ``dry`` makes of avals, or ``twin`` of the Tensors that it would get."""
         self.count = len(args)
         self.names = tuple(kwargs)
         self.instructions: list[Instruction] = []
@@ -78,7 +87,7 @@ class Arguments:
         self.shapes: dict[Path, int] = {}            # avals of Tensors and arrays
         self._nests: list[tuple[Any, Any, Any]] = []       # lists and dicts, what the function gets, and a copy of that
         self.is_data = data
-        self._dry = dry
+        self._dry, self._twin = dry, twin
         self._inputs_of: dict[int, int] = {}
         self.used = len(args) + len(kwargs)
         self.args = [self._take(i, x, (i,)) for i, x in enumerate(args)]
@@ -157,7 +166,8 @@ class Arguments:
         known = self._inputs_of.get(id(x))
         if known is None:
             known = self._inputs_of[id(x)] = len(self.inputs)
-            self._more_inputs(own(x) if self._dry is None else self._dry(aval(CODES[np.dtype(x.dtype)], x.shape)), path)
+            made = self._dry(aval(CODES[np.dtype(x.dtype)], x.shape)) if self._dry else own(x)
+            self._more_inputs(self._twin(made) if self._twin else made, path)
             if name != "array":
                 self.registers[id(self.inputs[known])] = at
         self.instructions.append((name, at, known))
@@ -181,7 +191,6 @@ class Arguments:
             self._more_inputs(made.tensor, path)
             return made
         return x
-
 
     def forget(self) -> None:
         """Keeps nothing of the call alive, but for what has no weak references."""

@@ -13,7 +13,7 @@ from jitgrad.core.aval import AVALS
 from jitgrad.core.number import Number
 from jitgrad.core.program import Program
 from jitgrad.core.record import bind, tensor
-from jitgrad.core.recorder import Recorder, active, is_dry
+from jitgrad.core.recorder import Recorder, active, has_numbers
 from jitgrad.execute.cpu import layout, library
 from jitgrad.execute.cpu import types as machine
 from jitgrad.frontend.bodies import Recorded, avals_of, hold
@@ -54,7 +54,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
                 filled[i] = t
             inner_args, inner_kwargs = nest.rebuild(structure, filled)
             return f(*inner_args, **inner_kwargs)
-        if isinstance(recording, Recorder) or any(map(is_dry, operands)):
+        if isinstance(recording, Recorder) or not all(map(has_numbers, operands)):
             return _dry(flat, operands)
         return _concrete(flat, operands)
     return checkpointed

@@ -17,7 +17,7 @@ from jitgrad.core.errors import user_error
 from jitgrad.core.form import Form, form
 from jitgrad.core.primitive import BY_NAME, Kind, define
 from jitgrad.core.record import dispatch, tensor
-from jitgrad.core.recorder import active, is_dry
+from jitgrad.core.recorder import active, has_numbers, is_dry
 from jitgrad.execute.cpu import layout, library
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.types import Tensor, Variable
@@ -125,12 +125,12 @@ def cut(operands: list[Any], count: int, rule: Callable[..., list[Any]]) -> list
 
 def _row(operands: list[Any], count: int, rule: Callable[..., list[Any]]) -> tuple[Form, list[Any]] | None:
     """The cut as a row, where something records that; its rule is recorded now, with what it takes from around."""
-    if any(map(is_dry, operands)):
-        return cut_row(operands, count, rule)
     recordings = list(tracings())
     try:
-        return cut_row(operands, count, rule) if recordings else None
+        return cut_row(operands, count, rule) if recordings or any(map(is_dry, operands)) else None
     except Exception as error:                       # of a rule that has to see numbers, or is never to be asked
+        if not all(map(has_numbers, operands)):
+            raise
         for recording in recordings:
             recording.not_replayable = f"the rule of a custom_gradient cannot be recorded ({error})"
         return None

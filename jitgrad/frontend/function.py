@@ -139,9 +139,12 @@ def function(f: Callable[..., Any] | None = None, *, on_branch_change: str = "re
     shapes and Python values replay it, without Python; where something has changed that the function went by, it is
     recorded again: numbers that Python read from Tensors (a branch taken), names and attributes that it used, the
     contents of NumPy arrays, layers and optimizers. Variables are read and assigned as in plain Python. What else
-    Python does (printing, clocks, its own random numbers, appending to lists) is done when recorded only. A Python
-    number is a key until a second value comes; then the function is recorded with the number as data, and once more
-    as plain Python if that does not give the same bits. Containers among the arguments are copied.
+    Python does (printing, clocks, its own random numbers, appending to lists) is done when recorded only. A call that
+    is recorded and given 32 MiB or more of arrays, Tensors and Variables computes as late as it can, without a tape
+    around it: up to a number when the code asks for that, the rest at the end, in machine code. So it has no need of
+    memory for all that it passes through. A Python number is a key until a second value comes; then the function is
+    recorded with the number as data, and once more as plain Python if that does not give the same bits. Containers
+    among the arguments are copied.
 
     ``on_branch_change``: "retrace", or "raise" for a RuntimeError where a branch would be taken that was not recorded.
     ``check_every``: compare every n-th replay with plain Python, RuntimeError where they differ; slow, for debugging.

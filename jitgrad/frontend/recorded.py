@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jitgrad.core import nest
+from jitgrad.core import backend, nest
 from jitgrad.core.errors import user_error
 from jitgrad.core.program import Program
 from jitgrad.core.recorder import active
@@ -22,9 +22,9 @@ from jitgrad.execute.cpu import layout
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.function_type import Function
 from jitgrad.execute.cpu.functions import install
-from jitgrad.frontend import nans
+from jitgrad.frontend import lazy, nans
 from jitgrad.frontend.ahead import Ahead, like_tensors
-from jitgrad.frontend.arguments import Arguments, Exotic, normal
+from jitgrad.frontend.arguments import Arguments, Exotic, bytes_in, normal
 from jitgrad.frontend.eagerly import functions_run_eagerly
 from jitgrad.frontend.lost import Lock
 from jitgrad.frontend.numbers import Numbers
@@ -200,24 +200,34 @@ class Recorded:
 
     def _called(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
         """The call, recorded; with Python numbers as data where that gives what Python gives."""
-        arguments = Arguments(args, kwargs, self.numbers.is_data)
+        tracing, twin = self._tracing(args, kwargs)
+        arguments = Arguments(args, kwargs, self.numbers.is_data, twin=twin)
         tried = self.numbers.met(arguments.numbers)
         olds = [e for e in self.entries if agrees(e.arguments, arguments, [path for path, _ in tried])] if tried else []
         trial = self._trial(args, kwargs, tried, olds) if olds else None
         if trial:
             return trial
         try:
-            return Call(self.f, arguments, Tracing())
+            return Call(self.f, arguments, tracing)
         except BaseException:
             arguments.hand_back()
             raise
 
+    def _tracing(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tracing, Any]:
+        """How the call is recorded, and what makes the Tensors of it that the code gets."""
+        if backend.current().tapes() or bytes_in((args, dict(kwargs))) < lazy.LARGE:       # open tapes want numbers
+            return Tracing(), None
+        made = lazy.Lazy()
+        return made, made.twin
+
     def _trial(self, args: Sequence[Any], kwargs: Mapping[str, Any], tried: list[tuple[Any, type]],
                olds: Sequence[Entry]) -> Call | None:
         """The call with more numbers as data, if its replay for the old numbers does what their own trace does."""
-        data = Arguments(args, kwargs, lambda path, kind: (path, kind) in tried or self.numbers.is_data(path, kind))
+        tracing, twin = self._tracing(args, kwargs)
+        data = Arguments(args, kwargs, lambda path, kind: (path, kind) in tried or self.numbers.is_data(path, kind),
+                         twin=twin)
         before = [(v, v._value) for e in olds for v in e.variables]
-        tracing, same = Tracing(), list[bool | None]()
+        same = list[bool | None]()
         try:
             call = Call(self.f, data, tracing)
             same = [same_for_old_numbers(call, old, before) for old in olds]

@@ -142,6 +142,7 @@ class Entry:
         self.traced = traced
         self.flat = simplified(traced.program)
         numbers = [row[2] for row in self.arguments.instructions if row[0] == "float"]
+        self._at_once = call.tracing.at_once
         self.placed = call.tracing.placed            # whether it runs on another device than the CPU
         self._views: Any = {}
         if self.placed:
@@ -187,7 +188,9 @@ class Entry:
 
     def results(self, inputs: Sequence[Any]) -> list[Any]:
         """What its rows make of these inputs, assigned to nothing."""
-        return replay(self.flat, inputs) if self.placed else _plan(self.program, self.flat).run(inputs)
+        if self.placed:
+            return replay(self.flat, inputs)
+        return _plan(self.program, self.flat, self._at_once).run(inputs)
 
     # ---- what it goes by ----
 

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jitgrad import ops
-from jitgrad.core import backend
 from jitgrad.core.aval import AVALS
 from jitgrad.core.dtypes import is_float
 from jitgrad.core.errors import in_package
@@ -109,8 +108,9 @@ class Tracing(Recording):
 
     def assign(self, variable: Any, value: Any) -> None:
         if id(variable) not in self._first:
-            self._first[id(variable)] = (variable, variable._value)
-            self.source(variable._value, variable)
+            value_before = super().present(variable)
+            self._first[id(variable)] = (variable, value_before)
+            self.source(value_before, variable)
         self._assigned[id(variable)] = variable
         super().assign(variable, value)
 
@@ -143,10 +143,6 @@ class Tracing(Recording):
                 variable._value, variable.name = t, "a Tensor from outside"
                 self._sources[id(t)] = (t, variable)
 
-    def _now(self, variable: Any) -> Any:
-        """What an assigned Variable holds."""
-        return variable._value
-
     def first(self) -> list[tuple[Any, Any]]:
         """The Variables that were read or assigned, and what they held before."""
         return list(self._first.values())
@@ -154,8 +150,7 @@ class Tracing(Recording):
     def roll_back(self) -> None:
         """Let the Variables hold what they held before."""
         for variable, value in self._first.values():
-            if variable._value is not value:
-                backend.current().assign_now(variable, value)
+            super().put_back(variable, value)
 
     # ---- afterwards ----
 
@@ -170,7 +165,7 @@ class Tracing(Recording):
         rows = machine.log_rows(self._tape)
         self.release()
         local = set() if for_once else {id(r()) for r in self._created}
-        held = [(v, self._now(v)) for v in self._assigned.values() if id(v) not in local]
+        held = [(v, self.present(v)) for v in self._assigned.values() if id(v) not in local]
         self._assigned.clear()
         self._first = {key: pair for key, pair in self._first.items() if key not in local}
         self._sources = {key: (t, what) for key, (t, what) in self._sources.items() if id(what) not in local}

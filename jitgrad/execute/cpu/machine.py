@@ -19,7 +19,7 @@ from jitgrad.core.form import FORMS, Form
 from jitgrad.core.lock import TABLES
 from jitgrad.core.primitive import KERNEL_RAISED, Kind, Primitive, contiguous_strides
 from jitgrad.core.program import programs_in
-from jitgrad.core.recorder import NO_NUMBER, active, is_dry, no_number
+from jitgrad.core.recorder import NO_NUMBER, active, has_numbers, is_dry, no_number
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.lifetime import immortal
 from jitgrad.execute.cpu.types import Tensor, Variable, peek, poke
@@ -123,6 +123,14 @@ class Machine:
     def taken(self, array: Any) -> Any:
         return importlib.import_module("jitgrad.execute.cuda.exchange").taken(array)
 
+    def give(self, t: Any, value: Any) -> None:
+        assert t._data == 0 and value._data and t._aval == value._aval
+        owner, before, at = value if value._owner is None else value._owner, t._owner, id(t)
+        C.pythonapi.Py_IncRef(C.py_object(owner))
+        poke(at + layout.T_OWNER, id(owner))
+        poke(at + layout.T_DATA, value._data)
+        C.pythonapi.Py_DecRef(C.py_object(before))
+
     def run(self, form: Form, operands: Sequence[Any]) -> Any:
         if form.params.get("device", "cpu") != "cpu":
             made = self.moved(operands[0], form.params["device"])
@@ -152,7 +160,7 @@ class Machine:
         return types.variable_read(variable)
 
     def assign_now(self, variable: Any, value: Any) -> None:
-        if is_dry(value):
+        if not has_numbers(value):
             raise no_number(f"assign: a Tensor of a dry recording has no numbers for {variable.name!r}")
         types.variable_hold(variable, value)
 
@@ -253,7 +261,9 @@ def _slow_read(t: Any, what: int) -> Any:
             return (float, int, bool, operator.index)[what](t)
     aval = AVALS[t._aval]
     if is_dry(t):
-        raise no_number(NO_NUMBER)
+        if not has_numbers(t):
+            raise no_number(NO_NUMBER)
+        return None if what == _BUFFER else (float, int, bool, operator.index)[what](t)
     if t._data == 0:
         if what == _BUFFER:
             raise user_error(BufferError, f"the numbers of a Tensor on {t._owner.device} are not in the memory of the "

@@ -76,6 +76,31 @@ def open_tapes(unused, args, count):
     return finished(out)
 
 
+def sharing_tapes(unused, args, count):
+    """sharing_tapes(tape): the users' tapes that have rows which this one has too, or later ones."""
+    out = list_new(0)
+    if out == 0:
+        return out
+    tape = load(args)
+    log = load(tape + lay.K_LOG)
+    other = load(log + lay.L_TAPES) if load(tape + lay.K_INTERVAL_COUNT) > 0 else 0
+    first = load(load(tape + lay.K_INTERVALS)) if other != 0 else 0
+    while other != 0:
+        if load(other + lay.K_FLAGS) & lay.K_WHOLE == 0 and last_row(other, log) > first:
+            list_append(out, other)
+        other = load(other + lay.K_NEXT)
+    return finished(out)
+
+
+def last_row(tape, log):
+    """One past the last row that a tape covers; 0 if none."""
+    last = 0
+    for i in range(load(tape + lay.K_INTERVAL_COUNT)):
+        if end_of(tape, i, log) > load(load(tape + lay.K_INTERVALS) + lay.K_INTERVAL * i):
+            last = max(last, end_of(tape, i, log))
+    return last
+
+
 def log_rows(unused, args, count):
     """log_rows(tape): (form number, operands, outputs[, rule]) of each of its rows, as a list of tuples.
 

@@ -155,7 +155,10 @@ def get_buffer(o, view, flags):
     note_number(o)
     data = load(o + lay.T_DATA)
     if data == 0:
-        slow_read(o, TO_BUFFER)
+        r = slow_read(o, TO_BUFFER)                  # Python may know how to compute the elements
+        data = load(o + lay.T_DATA) if r != 0 else 0
+        decref(r)
+    if data == 0:
         store(view + 8, 0)        # view->obj must be NULL on failure
         return -1
     nbytes = load(o + lay.T_SIZE) * item_bytes(load(o + lay.T_DTYPE))
