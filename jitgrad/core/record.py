@@ -284,8 +284,12 @@ def prepare(prim: Primitive, operands: Sequence[Any]) -> list[Any]:
             raise user_error(TypeError, f"{prim.name}: takes integers or booleans, got {dtypes.NAMES[code]}")
     for i, (x, domain) in enumerate(zip(out, domains, strict=True)):
         out[i] = _in_domain(prim, x, domain, code, machine)
-    if (recording := active()) and not any(type(x) in (machine.Tensor, machine.Variable) for x in operands):
-        out = [recording.place(x) for x in out]  # numbers alone
+    given = [type(x) in (machine.Tensor, machine.Variable) for x in operands]
+    for x, is_given in zip(out, given, strict=True):
+        if not is_given:
+            x._tracked |= LOOSE
+    if not any(given) and (recording := active()):
+        out = [recording.place(x) for x in out]
     return out
 
 
