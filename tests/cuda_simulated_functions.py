@@ -169,3 +169,19 @@ def test_what_the_plan_does_is_printed():
     f(there(np.ones((3, 3), np.float32)))
     assert "multiply" in f.show() and "what the GPU does" in f.show() and " blocks of " in f.show()
     assert "def rows" in f.ir() or "def nest" in f.ir()
+
+
+def test_functions_are_replayed_in_blocks_of_a_device():
+    @jg.function
+    def f(x):
+        return jg.sum(jg.asarray([1.0, 2.0, 3.0]) * x)
+    with jg.device("cuda"):
+        w = jg.Variable(X)
+        for _ in range(4):
+            got = f(w)
+            assert got.device == "cuda"
+            np.testing.assert_allclose(float(got), float((X * np.array([1, 2, 3])).sum()), rtol=1e-6)
+        with jg.device("cpu"):
+            assert [f(X).device for _ in range(3)] == ["cpu"] * 3
+    assert [f(X).device for _ in range(3)] == ["cpu"] * 3
+    assert f.cache_info()[:2] == (7, 3)

@@ -139,10 +139,32 @@ class Placement(Recording):
     """Lets new Tensors be made on a device."""
 
     def __init__(self, device: str) -> None:
-        self._device = device
+        self.device = device
 
     def place(self, made: Any) -> Any:
-        return carried(made, self._device)
+        return carried(made, self.device)
+
+
+def placed_on() -> str:
+    """The device on which new Tensors are made, where nothing but that is going on in this thread; or ''."""
+    found = [item.device if isinstance(item, Placement) else "" for item in _stack.items]
+    return found[-1] if all(found) and found else ""
+
+
+@contextmanager
+def unplaced() -> Iterator[None]:
+    """New Tensors are made on the CPU, as if no block of a device were around."""
+    items, machine = _stack.items, backend.current()
+    before = [*items]
+    items.clear()
+    for _ in before:
+        machine.recordings(-1)
+    try:
+        yield
+    finally:
+        items[:] = before
+        for _ in before:
+            machine.recordings(1)
 
 
 class Recorder(Recording):

@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jitgrad.core import backend, nest
+from jitgrad.core.device import Device
 from jitgrad.core.errors import user_error
 from jitgrad.core.program import Program
-from jitgrad.core.recorder import active
+from jitgrad.core.recorder import active, placed_on, unplaced
 from jitgrad.execute.cpu import layout
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.function_type import Function
@@ -76,6 +77,10 @@ class Recorded:
         """No trace answers this call."""
         if getattr(_trying, "of", None) is self:
             return _MISS
+        if (place := placed_on()) and not self.bound:
+            inner = self._placed(place)
+            with unplaced():
+                return inner(*args, **kwargs)
         if self.bound or active() is not None or nans.checking() or functions_run_eagerly():
             return self.f(*args, **kwargs)
         given, keywords = tuple(map(normal, args)), {k: normal(v) for k, v in kwargs.items()}
@@ -298,6 +303,17 @@ class Recorded:
             inner = self.by_structure[structure] = make(inner, "raise" if self.raises else "retrace", self.check_every,
                                                    self.eager_compile)
         return inner, leaves
+
+    def _placed(self, device: str) -> Any:
+        """The function in blocks of a device, where what it makes is made."""
+        inner = self.by_structure.get(device)
+        if inner is None:
+            def inner(*args: Any, **kwargs: Any) -> Any:
+                with Device(device):
+                    return self.f(*args, **kwargs)
+            inner = self.by_structure[device] = make(inner, "raise" if self.raises else "retrace", self.check_every,
+                                                     self.eager_compile)
+        return inner
 
     def _checked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Under ``check_every``: the machine has no traces at hand; every n-th replay is compared with plain Python."""
