@@ -185,3 +185,39 @@ def test_functions_are_replayed_in_blocks_of_a_device():
             assert [f(X).device for _ in range(3)] == ["cpu"] * 3
     assert [f(X).device for _ in range(3)] == ["cpu"] * 3
     assert f.cache_info()[:2] == (7, 3)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_scans_are_rounds_of_launches(reverse):
+    def f(w, x):
+        def body(c, row):
+            new = jg.tanh(c * w + row)
+            return new, (new * 2.0, jg.sum(new))
+        last, (rows, sums) = jg.scan(body, jg.zeros_like(w), x, reverse=reverse)
+        return jg.sum(last * w) + jg.sum(rows * rows) + jg.sum(sums)
+    w, x = X, np.random.default_rng(3).normal(size=(4, 3)).astype(np.float32)
+    g = jg.function(jg.value_and_grad(f, argnums=(0, 1)))
+    want = jg.value_and_grad(f, argnums=(0, 1))(jg.constant(w), jg.constant(x))
+    for _ in range(4):
+        value, (dw, dx) = g(there(w), there(x))
+        close(value, want[0])
+        close(dw, want[1][0])
+        close(dx, want[1][1])
+    assert g.cache_info()[:2] == (3, 1)
+    assert "rounds" in g.show()
+
+
+def test_a_scan_of_nothing_hands_on_what_it_got():
+    f = jg.function(lambda c, x: jg.scan(lambda c, row: (c + row, row), c, x)[0] * 2.0)
+    for _ in range(3):
+        np.testing.assert_array_equal(f(there(X), there(np.zeros((0, 3), np.float32))).numpy(), 2.0 * X)
+    assert f.cache_info().hits == 2
+
+
+def test_other_loops_are_led_by_the_host(caplog):
+    f = jg.function(lambda x: jg.cond(jg.sum(x) > 0.0, lambda: x * 2.0, lambda: -x))
+    with caplog.at_level(logging.WARNING, "jitgrad"):
+        for sign in (1.0, -1.0, 1.0):
+            x = X * np.float32(sign)
+            np.testing.assert_array_equal(f(there(x)).numpy(), x * 2.0 if x.sum() > 0 else -x)
+    assert "which the host leads" in caplog.text

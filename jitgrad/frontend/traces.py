@@ -333,9 +333,10 @@ def _plan(program: Program, flat: Program, at_once: bool = False) -> Plan:
 def _elsewhere(traced: Traced, flat: Program) -> Any:
     """The plan of a Program that ran on another device."""
     plans = importlib.import_module("jitgrad.execute.cuda.plans")          # not before there is a device
+    halves = importlib.import_module("jitgrad.execute.cuda.halves")
     try:
         return plans.OnDevice(traced.program, traced.placed, flat)
-    except plans.NotTwo as error:
+    except halves.NotTwo as error:
         raise NotPlaced(str(error)) from None
 
 

@@ -10,115 +10,21 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Container, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from jitgrad.core import backend
-from jitgrad.core.form import Form
-from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
 from jitgrad.execute.cpu import types
 from jitgrad.execute.cpu.plans import Plan, plan_of
-from jitgrad.execute.cuda import blas, library, memory, nests, straight, stream, tensors, toolkit
-from jitgrad.execute.cuda.halves import HOST, NotTwo, halves
-from jitgrad.execute.cuda.kernel import STATUS, Launch
-from jitgrad.plan import laid, merge
-from jitgrad.plan.fuse import Accumulate, Call, Copy, Nest, Step, Straight, read_later, steps_of
-from jitgrad.plan.memory import ALIGN, ENTRY
+from jitgrad.execute.cuda import memory, stream, tensors, toolkit
+from jitgrad.execute.cuda.actions import Actions, actions_of, ask, launches_of, said
+from jitgrad.execute.cuda.halves import HOST, halves
+from jitgrad.plan.memory import ALIGN
 
-GUARD = BY_NAME["guard"]
 MOST_GRAPHS = 16               # of one plan: the memory of its inputs and results, which a graph is made for, recurs
 _MET: Any = object()           # memory that was met once
-
-
-class Move(NamedTuple):
-    """So many bytes from the second slot to the first."""
-
-    nbytes: int
-
-
-Launches = tuple[Launch | blas.Gemm | Move, ...]
-
-
-class Action(NamedTuple):
-    """What a step does: launches on slots, each a place (see `plan.memory`) and bytes behind it. ``status`` is the
-    number of its word among those for error codes, or -1; ``guard`` the number of the guard that it is, or -1.
-    """
-
-    launches: Launches
-    slots: tuple[tuple[int, int], ...]
-    status: int
-    guard: int
-
-
-class Actions(NamedTuple):
-    """A Program as actions: bytes of the arena, how many words for error codes, copies (to, from, bytes) at the end."""
-
-    actions: list[Action]
-    arena: int
-    words: int
-    copies: list[tuple[int, int, int]]
-
-
-def actions_of(program: Program) -> Actions:
-    """The table of pointers is inputs, results, constants."""
-    found, lies = steps_of(program, _adds)
-    steps, results, sizes = laid.with_results(program, found, lies)
-    kept, free = {*results}, len(sizes)
-    steps = merge.merged(steps, kept, nests.structure)
-    works: list[tuple[Launches, list[tuple[int, int]]]] = []
-    written: list[list[int]] = []
-    for step, others in zip(steps, read_later(steps), strict=True):
-        outs = [v for m in step.members for v in m.outs if not isinstance(step, Nest | Straight) or v in others
-                or v in kept]
-        launches, scratch, slots = _work(step, outs)
-        for nbytes in scratch:
-            slots.append((free, 0))
-            outs.append(free)
-            sizes[free] = nbytes
-            free += 1
-        works.append((launches, slots))
-        written.append(outs)
-    reads = [laid.reads_of(step) for step in steps]
-    n_in, n_out = len(program.inputs), len(results)
-    found_places = laid.lay_out(program, written, reads, results, sizes, n_in, n_in + n_out)
-    actions, words, guards = [], 0, 0
-    for step, (launches, slots), places in zip(steps, works, found_places.places, strict=True):
-        checks = any(isinstance(launch, Launch) and STATUS in launch.slots for launch in launches)
-        guard = isinstance(step, Call) and step.form.prim is GUARD
-        actions.append(Action(launches, tuple((places[v], offset) for v, offset in slots),
-                              words if checks else -1, guards if guard else -1))
-        words += checks
-        guards += guard
-    return Actions(actions, found_places.arena, words, found_places.copies)
-
-
-def _adds(f: Form) -> bool:
-    """Whether a row's product can be added to what is there."""
-    return blas.gemm(f) is not None
-
-
-def _work(step: Step, written: Sequence[int]) -> tuple[Launches, tuple[int, ...], list[tuple[int, int]]]:
-    """Launches of a step, bytes of scratch, and its slots before those as (value, bytes behind it)."""
-    operands = [(o.value, o.offset) for m in step.members for o in m.operands]
-    if isinstance(step, Nest | Straight):
-        work, slots = nests.work(step, {*written}) if isinstance(step, Nest) else straight.work(step, {*written})
-        return work.launches, work.scratch, [(slot.value, slot.offset) for slot in slots]
-    if isinstance(step, Copy):
-        return (Move(step.operands[0].aval.nbytes),), (), [(step.outs[0], 0), *operands]
-    if isinstance(step, Accumulate):
-        made = blas.gemm(step.form)
-        assert made is not None
-        return (made._replace(add=True),), (), [operands[2], *operands[:2]]
-    assert isinstance(step, Call)
-    if step.form.prim.host or not library.has_kernel(step.form.prim):
-        raise NotTwo(f"it runs {step.form.prim.name}, {step.form.prim.host or 'which the host leads'}")
-    product = blas.gemm(step.form)
-    if product is not None:
-        return (product,), (), [*((v, 0) for v in step.outs), *operands]
-    work = library.work_of(step.form)
-    return work.launches, work.scratch, [*((v, 0) for v in step.outs), *operands]
 
 
 # ---- the plan --------------------------------------------------------------------------------------------
@@ -141,10 +47,8 @@ class OnDevice(Plan):
     def compile(self) -> None:
         """Have every kernel."""
         arch = stream.driver().facts().arch
-        for action in self._actions.actions if not toolkit.simulated() else ():
-            for launch in action.launches:
-                if isinstance(launch, Launch):
-                    launch.kernel.cubin(arch)
+        for launch in launches_of(self._actions) if not toolkit.simulated() else ():
+            launch.kernel.cubin(arch)
 
     def __call__(self, *given: Any) -> tuple[Any, ...] | int | None:
         """Results for inputs as the machine has them: Tensors, arrays, Python numbers. A number: of the guard that
@@ -163,9 +67,10 @@ class OnDevice(Plan):
             table += have.crossed([of_host[k] for k in both.crossing])
             self._start(gpu, have, [*table, *((out.base, 0) for out in outs), *have.constants])
             codes = have.codes.tolist() if self._actions.words else ()
-        failed = next((a for a in self._actions.actions if a.status >= 0 and codes[a.status]), None)
-        if failed is not None:
-            return next((n for n, (half, k, _) in enumerate(both.guards) if half != HOST and k == failed.guard), None)
+        failed = next((k for k, code in enumerate(codes) if code), -1)
+        if failed >= 0:
+            guard = next((a.guard for a in self._actions.actions if a.status == failed), -1)
+            return next((n for n, (half, k, _) in enumerate(both.guards) if half != HOST and k == guard), None)
         made = [tensors.tensor(program.aval(v), out) for v, out in zip(program.results.tolist(), outs, strict=True)]
         return tuple(None if half < 0 else of_host[k] if half == HOST else made[k] for half, k in both.result_of)
 
@@ -173,15 +78,14 @@ class OnDevice(Plan):
         """What is done, as a table: the CPU's half, then launches, products and copies on the GPU."""
         lines = [] if not len(self._halves.host) else [f"on the CPU, before: {len(self._halves.host)} rows"]
         for k, action in enumerate(self._actions.actions):
-            lines += [f"{k:>4}  {_said(launch)}" for launch in action.launches]
+            lines += [f"{k:>4}  {said(launch)}" for launch in action.launches]
         lines += [f"   -  copy, {nbytes} bytes" for _, _, nbytes in self._actions.copies]
         return "\n".join(["step  what the GPU does", *lines, f"{self._actions.arena} bytes of working memory, "
                           f"{self._actions.words} checked"])
 
     def ir(self) -> str:
         """The Python source of its kernels."""
-        found = {launch.kernel.name: launch.kernel.source for action in self._actions.actions
-                 for launch in action.launches if isinstance(launch, Launch)}
+        found = {launch.kernel.name: launch.kernel.source for launch in launches_of(self._actions)}
         return "\n".join(found.values())
 
     def _tensor(self, i: int, x: Any) -> Any:
@@ -213,34 +117,7 @@ class OnDevice(Plan):
     def _ask(self, gpu: stream.Driver, have: _Memory, table: Sequence[tuple[Any, int]]) -> None:
         if self._actions.words:
             gpu.fill(have.status.base, 0, have.status.nbytes)
-
-        def place(slot: int, more: int = 0) -> tuple[Any, int]:
-            if slot >= 0:
-                return have.arena.base, slot + more
-            entry, behind = (-1 - slot) & ((1 << ENTRY) - 1), (-1 - slot) >> ENTRY
-            base, offset = table[entry]
-            return base, offset + behind + more
-        for action in self._actions.actions:
-            slots = [place(slot, more) for slot, more in action.slots]
-            for launch in action.launches:
-                if isinstance(launch, Launch):
-                    pointers = [(have.status.base, 4 * action.status) if s == STATUS else slots[s]
-                                for s in launch.slots]
-                    gpu.launch(launch.kernel, pointers, launch.words, launch.blocks, launch.threads)
-                elif isinstance(launch, Move):
-                    gpu.copy(*slots[0], *slots[1], launch.nbytes)
-                else:
-                    gpu.multiply(launch, [slots[s] for s in launch.slots])
-        for to, source, nbytes in self._actions.copies:
-            gpu.copy(*place(to), *place(source), nbytes)
-
-
-def _said(launch: Launch | blas.Gemm | Move) -> str:
-    if isinstance(launch, Launch):
-        return f"{launch.kernel.name}, {launch.blocks} blocks of {launch.threads} threads"
-    if isinstance(launch, Move):
-        return f"copy, {launch.nbytes} bytes"
-    return f"cuBLAS, {launch.batch} x ({launch.m}, {launch.k}) @ ({launch.k}, {launch.n})"
+        ask(gpu, self._actions, table, (have.arena.base, 0), (have.status.base, 0))
 
 
 def _same_bits(x: Any, y: Any) -> bool:
