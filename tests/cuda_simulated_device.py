@@ -58,7 +58,10 @@ def both(f, *arrays, rtol=2e-6):
 
 # ---- operations ------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("prim", "dtype"), [c for c in cases(ENTRIES) if c[1] in (None, np.float32, np.int32)],
+FIRST = {(p.kind, p.cuda, p.host, len(p.domains)): p for p in reversed(ENTRIES)}     # cuda_simulated.py has all of them
+
+
+@pytest.mark.parametrize(("prim", "dtype"), [c for c in cases(FIRST.values()) if c[1] in (None, np.float32, np.int32)],
                          ids=ident)
 def test_entries_run_where_their_operands_are(prim, dtype, rng):
     arrays, params = next(samples(prim, dtype, rng))
@@ -258,25 +261,24 @@ def test_control_flow_is_led_by_the_host():
             tape.watch(x)
             y = jg.cond(jg.sum(x) > 0, lambda v: jg.sum(v * v), lambda v: jg.sum(-v), x)
             total, steps = jg.scan(lambda c, v: (c * v, c + v), x[0], x)
-            last = jg.while_loop(lambda v: v < 50.0, lambda v: v * x[1], x[0])
+            last = jg.while_loop(lambda v: v < 50.0, lambda v: v * x[2], x[1])
             z = y + total + jg.sum(steps) + last
         return [z, tape.gradient(z, x)]
     both(branches, [1.5, 2, 3], rtol=1e-5)
     both(branches, [-9, 2, 3], rtol=1e-5)
 
 
-def test_a_function_runs_as_plain_python():
+def test_functions_give_what_plain_python_gives():
     v = jg.Variable([1.0, 2.0], device="cuda")
     held = jg.function(lambda: v * 2.0)
     taken = jg.function(lambda x: x * 2.0)
+    moves = jg.function(lambda x: x.to_device("cuda"))
     for _ in range(3):
         assert held().tolist() == [2.0, 4.0] and held().device == "cuda"
         assert taken(on([1, 2])).device == "cuda" and taken(jg.constant([1.0, 2.0])).device == "cpu"
+        assert moves(jg.constant([1.0])).device == "cuda"
     v.assign([3.0, 4.0])
     assert held().tolist() == [6.0, 8.0]
-    moves = jg.function(lambda x: x.to_device("cuda"))
-    for _ in range(3):
-        assert moves(jg.constant([1.0])).device == "cuda"
 
 
 # ---- training --------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 from jitgrad.core.form import Form
 from jitgrad.execute.cpu import library
-from jitgrad.execute.cuda.kernel import Kernel, Launch, Work, blocks_for, kernel
+from jitgrad.execute.cuda.kernel import Kernel, Work, kernel, launch
 from jitgrad.execute.cuda.names import CALLS
 from jitgrad.execute.source import lines_of, loaded, stored
 from jitgrad.ops.scalar import Trace
@@ -26,7 +26,7 @@ def work(f: Form) -> Work:
     made = _kernel(f"{f.prim.name}_{'_'.join(a.dtype.name for a in f.avals)}_{''.join(walks)}{len(dims)}", trace,
                    len(dims), walks)
     words = [math.prod(dims), *dims[1:], *(n for s, walk in zip(strides, walks, strict=True) if walk == "s" for n in s)]
-    return Work((Launch(made, tuple(range(1 + len(f.avals))), tuple(words), blocks_for(out.size)),))
+    return Work((launch(made, range(1 + len(f.avals)), words, out.size),))
 
 
 def _kernel(name: str, trace: Trace, ndim: int, walks: Sequence[str]) -> Kernel:
