@@ -336,26 +336,67 @@ def replay(program: Program, inputs: Sequence[Any]) -> list[Any]:
     return [values[v] if v >= 0 else None for v in program.results.tolist()]
 
 
-def _replay_on(device: str, program: Program, values: dict[int, Any]) -> list[Any]:
-    """The results of a Program some of whose inputs are on a device, or are to be.
-
-    Its constants are not bound to a device: they go where the rows that read them are, and to the device where these
-    read nothing else. So a row of numbers that came from the CPU stays there.
-    """
-    free, moved = set(program.constants), backend.current().moved_constant
-    for made, operands, outs in program.rows():
-        loose = free.intersection(operands)
-        if loose and (len(loose) == len(set(operands)) or any(
-                is_elsewhere(values[v]) for v in operands if v not in loose)):
-            free -= loose
-            values.update((v, moved(values[v], device)) for v in loose)
-        answer = dispatch(made, [values[v] for v in operands])
-        values.update(zip(outs, answer if isinstance(answer, tuple) else (answer,), strict=bool(outs)))
-    return [None if v < 0 else moved(values[v], device) if v in free else values[v]
-            for v in program.results.tolist()]
-
-
 def replay_on(device: str, program: Program, inputs: Sequence[Any]) -> list[Any]:
     """What `replay` does where inputs are on the device, also if none is."""
     return _replay_on(device, program, {**dict(zip(program.inputs.tolist(), inputs, strict=True)),
                                         **program.constants})
+
+
+def _replay_on(device: str, program: Program, values: dict[int, Any]) -> list[Any]:
+    """The results of a Program some of whose inputs are on a device, or are to be.
+
+    A row of numbers that came from the CPU stays there. Constants are bound to no device, nor is what rows make of
+    them alone: they are made where rows want them that read something else, and on the device where they are results.
+    """
+    loose = _Loose(program)
+    for made, operands, outs in program.rows():
+        bound = [values[v] for v in operands if not loose.has(v)]
+        if not bound and outs:
+            loose.add(made, operands, outs)
+            continue
+        where = made.params.get("source") or (device if any(map(is_elsewhere, bound)) else "cpu")
+        answer = dispatch(made, [loose.at(v, where) if loose.has(v) else values[v] for v in operands])
+        values.update(zip(outs, answer if isinstance(answer, tuple) else (answer,), strict=bool(outs)))
+    return [None if v < 0 else loose.at(v, device) if loose.has(v) else values[v] for v in program.results.tolist()]
+
+
+class _Loose:
+    """Constants of a Program, and values that rows make of them alone, on whichever device."""
+
+    def __init__(self, program: Program) -> None:
+        self._constants = program.constants
+        self.rows: dict[int, tuple[Form, tuple[int, ...], int]] = {}     # value -> row that makes it, number there
+        self._rank: dict[int, int] = {}          # in the order of the rows
+        self._made: dict[tuple[int, str], Any] = {}
+
+    def has(self, v: int) -> bool:
+        return v in self._constants or v in self.rows
+
+    def add(self, made: Form, operands: tuple[int, ...], outs: tuple[int, ...]) -> None:
+        """A row that reads such values alone."""
+        for k, v in enumerate(outs):
+            self.rows[v], self._rank[v] = (made, operands, k), len(self._rank)
+
+    def at(self, v: int, device: str) -> Any:
+        """A value on a device."""
+        todo, wanted = [(v, device)], set[tuple[int, str]]()
+        while todo:                              # not by recursion: chains can be long
+            u, where = todo.pop()
+            if (u, where) not in wanted and (u, where) not in self._made:
+                wanted.add((u, where))
+                if u in self.rows:
+                    made, operands, _ = self.rows[u]
+                    todo += [(o, made.params.get("source", where)) for o in operands]
+        for u, where in sorted(wanted, key=lambda key: self._rank.get(key[0], -1)):
+            if (u, where) not in self._made:
+                self._make(u, where)
+        return self._made[v, device]
+
+    def _make(self, v: int, device: str) -> None:
+        if v in self._constants:
+            self._made[v, device] = backend.current().moved_constant(self._constants[v], device)
+            return
+        made, operands, k = self.rows[v]
+        answer = dispatch(made, [self._made[o, made.params.get("source", device)] for o in operands])
+        for j, t in enumerate(answer if isinstance(answer, tuple) else (answer,)):
+            self._made[v - k + j, device] = t
