@@ -107,12 +107,12 @@ def test_info_without_blas_packages_or_a_sound_cache(monkeypatch: Any, tmp_path:
     assert f"problem   {tmp_path / 'file'}: " in said
 
 
-GPU = "#!/bin/sh\necho 'NVIDIA Something'\necho 'NVIDIA Other'\n"
+GPU = "#!/bin/sh\necho 'NVIDIA Something, 80 MiB, 580.1'\necho 'NVIDIA Other'\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell script stands for the driver's tool")
 @pytest.mark.parametrize(("script", "devices"), [
-    (GPU, "NVIDIA Something, NVIDIA Other"), ("#!/bin/sh\nexit 9\n", None), ("#!/bin/sh\nexec sleep 60\n", None),
+    (GPU, "NVIDIA Something (80 MiB, driver 580.1), NVIDIA Other"), ("#!/bin/sh\nexit 9\n", None), ("#!/bin/sh\nexec sleep 60\n", None),
     ("not a program", None)])
 def test_info_asks_the_driver_and_never_waits_for_it(script: str, devices: str | None, tmp_path: Path,
                                                      monkeypatch: Any) -> None:

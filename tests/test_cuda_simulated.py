@@ -13,7 +13,7 @@ import pytest
 from jitgrad.execute.cuda import toolkit
 
 HERE = Path(__file__).parent
-FILES = sorted(HERE.glob("cuda_simulated*.py"))
+FILES = [*sorted(HERE.glob("cuda_simulated*.py")), HERE / "test_tape_devices.py"]
 
 pytestmark = pytest.mark.skipif(bool(toolkit.missing()), reason=toolkit.missing())
 

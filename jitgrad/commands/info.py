@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import glob
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
@@ -17,6 +16,7 @@ from jitgrad import config
 from jitgrad._version import __version__
 from jitgrad.commands.cache import described
 from jitgrad.execute.cpu import blas, llvm, threads
+from jitgrad.execute.cuda import toolkit
 
 PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "optree", "tqdm")
 VECTOR = ("sse", "avx", "fma", "f16c", "neon", "sve", "asimd", "vsx", "rvv")     # how names of vector features begin
@@ -94,27 +94,29 @@ def switches() -> Iterator[str]:
 
 
 def cuda() -> Iterator[str]:
-    """Whether numba-cuda is installed and a device is there. No driver is loaded: that can take seconds."""
-    try:
-        version = importlib.metadata.version("numba-cuda")
-    except importlib.metadata.PackageNotFoundError:
-        version = "not installed" if importlib.util.find_spec("numba_cuda") is None else "of unknown version"
-    yield f"numba-cuda {version}"
+    """Which of NVIDIA's packages are installed, and the devices. No driver is loaded: that can take seconds."""
+    found = [text for text in toolkit.versions().split(", ") if not text.endswith(" -")]
+    yield f"packages  {', '.join(found) if found else 'none of NVIDIA'}"
+    if toolkit.missing():
+        yield f"missing   {toolkit.missing()}"
     devices = list(_devices())
     yield f"devices   {', '.join(devices) if devices else 'none found'}"
 
 
 def _devices() -> Iterator[str]:
-    """Names of NVIDIA GPUs by the driver's own tool, else by the files it keeps."""
+    """NVIDIA's GPUs, with memory and driver, by the driver's own tool; else names by the files it keeps."""
     tool = shutil.which("nvidia-smi")
     if tool:
         try:
-            done = subprocess.run([tool, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True,
+            query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+            done = subprocess.run(query, capture_output=True, text=True,
                                   timeout=PATIENCE, check=True, stdin=subprocess.DEVNULL)
         except (OSError, subprocess.SubprocessError, UnicodeError):
             pass
         else:
-            yield from (line.strip() for line in done.stdout.splitlines() if line.strip())
+            for line in filter(str.strip, done.stdout.splitlines()):
+                name, *more = map(str.strip, line.split(","))
+                yield f"{name} ({more[0]}, driver {more[1]})" if len(more) == 2 else name
             return
     for path in sorted(glob.glob("/proc/driver/nvidia/gpus/*/information")):
         try:
