@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from jitgrad.core.primitive import Kind
+from jitgrad.execute.cpu import codegen, llvm, loops
 from jitgrad.execute.cpu.library import kernel_of, numba_kernel
+from jitgrad.ops import scalar
 from table import (
     ENTRIES,
     call,
@@ -56,6 +58,20 @@ def test_elementwise_builds_agree(prim, dtype, rng):
             assert_same_bits(vector, scalar)
             for got in (vector, scalar):
                 assert error(prim, got, arrays, params) <= prim.ulp
+
+
+@pytest.mark.parametrize("body", [lambda x: x + 1 > x, lambda x: x - 1 < x, lambda x: x * 2 // 2 == x], ids=["add", "sub", "mul"])
+def test_integers_wrap_in_both_builds(body):
+    """Nothing is concluded from sums, differences and products that would not overflow."""
+    dtype, ends = np.dtype(np.int64), np.iinfo(np.int64)
+    body, x = scalar.trace(body, [dtype]), np.array([ends.min, -1, 0, 1, ends.max])
+    by_numba, symbol = loops.elementwise_kernel("wraps", body), f"wraps_{abs(hash(body))}"
+    vector = llvm.link(llvm.emit(codegen.elementwise_ir(symbol, body), optimise="loops"), [symbol])[symbol]
+    one, other = (np.full(x.shape, 7, bool) for _ in range(2))
+    call(vector, [x.size, 1], one, x)
+    call(by_numba.address, [x.size, 1], other, x)
+    assert_same_bits(one, other)
+    assert not one.all()
 
 
 @pytest.mark.parametrize("prim, dtype", chosen((Kind.REDUCE,)), ids=ident)

@@ -29,6 +29,7 @@ from jitgrad.execute.source import WORDS, lines_of, literal, loaded, stored
 from jitgrad.ops.scalar import DTYPES, FLOAT32, FLOAT64, Trace
 
 _ACCUMULATORS = 32
+_WRAPPING = frozenset({"add64", "sub64", "mul64"})       # Numba's own operators on int64 promise not to overflow
 _SIGNATURE = types.int64(types.CPointer(types.int64), types.CPointer(types.intp))
 
 
@@ -115,6 +116,7 @@ def _names() -> dict[str, Any]:
         "from_bits": _cast({types.int32: types.float32, types.int64: types.float64}),
         "fmuladd": _llvm_call("fmuladd", 3), "copysign": _llvm_call("copysign", 2),
         "sdiv": _instruction("sdiv"), "ushr": _instruction("lshr"), "shl": _instruction("shl"),
+        **{f"{name}64": _instruction(name) for name in ("add", "sub", "mul")},
     }  # fmt: skip
     for name in ("rint", "floor", "ceil", "trunc", "sqrt", "fabs"):
         names[name] = _llvm_call(name, 1)
@@ -151,7 +153,7 @@ def elementwise_kernel(name: str, trace: Trace) -> Kernel:
     arguments = [f"x{k}" for k in range(len(trace.arguments))]
     for k, dtype in enumerate(trace.arguments):
         lines.append(f"        x{k} = {loaded(f'p{outputs + k}', f'i * step{k}', dtype)}")
-    body, results = lines_of(trace, arguments, "        ", tables)
+    body, results = lines_of(trace, arguments, "        ", tables, calls=_WRAPPING)
     lines += body
     lines += [f"        p{j}[i] = {stored(results[j], dtype)}" for j, dtype in enumerate(trace.dtypes)]
     lines += ["    return 0", ""]
@@ -219,7 +221,7 @@ def reduction_kernel(name: str, trace: Trace, init: float | Callable[[np.dtype[A
     tables: dict[str, Any] = {}
     source = ""
     for function, body in (("combine", trace), ("combine_wide", trace.at(wide, wide))):
-        lines, (result,) = lines_of(body, ["acc", "x"], "    ", tables)
+        lines, (result,) = lines_of(body, ["acc", "x"], "    ", tables, calls=_WRAPPING)
         source += "\n".join([f"def {function}(acc, x):", *lines, f"    return {result}", "", ""])
     start = literal(reduction_init(init, dtype), dtype)
     lane = loaded("lane", "j", dtype)
@@ -271,7 +273,7 @@ def scan_kernel(name: str, trace: Trace, init: float | Callable[[np.dtype[Any]],
     tables: dict[str, Any] = {}
     word, widened = WORDS[dtype.name], WORDS[wide.name]
     names = [f"x{k}" for k in range(len(trace.arguments) - 1)]
-    lines, (result,) = lines_of(trace, ["acc", *names], "    ", tables)
+    lines, (result,) = lines_of(trace, ["acc", *names], "    ", tables, calls=_WRAPPING)
     source = "\n".join([f"def combine(acc, {', '.join(names)}):", *lines, f"    return {result}", "", ""])
     source += _SCAN.format(
         name=name, word=word, init=literal(reduction_init(init, wide), wide),
