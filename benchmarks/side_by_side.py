@@ -81,6 +81,7 @@ class Row:
     worst: float                   # largest error, in units of what is allowed
     rounds: list[float]
     replayed: bool = False         # jitgrad: a function that was recorded before
+    nodes: int = 0                 # launches on a GPU that a turn is made of, where that is known
 
     @property
     def median(self) -> float:
@@ -141,7 +142,7 @@ def compare(workload: Workload, workers: list[Worker], rounds: int, seconds: flo
             worst = excess(told["result"], answers, workload) if told["result"] else 0.0
             if worst <= 1:
                 rows.append(Row(worker.library, worker.version, told["label"], told["recorded"], worst, [],
-                                told["replayed"]))
+                                told["replayed"], told["nodes"]))
                 turns.append((worker, mode, n))
             else:
                 failed.append(f"{worker.library} ({told['label']}): {worst:.3g} times further from NumPy's answer than "

@@ -29,6 +29,8 @@ class Mode:
     recorded: bool = True                     # operations are recorded at each call
     whole: int = 1                            # turns come in multiples of this
     replayed: bool = False                    # jitgrad: a function that was recorded before
+    clock: Callable[[int], float] | None = None     # seconds of so many turns, where they are not those of the loop
+    nodes: int = 0                            # launches on a GPU that a turn is made of, where that is known
 
 
 def repeated(call: Callable[[], Any]) -> Callable[[int], Any]:
@@ -102,6 +104,8 @@ def turns_in(mode: Mode, seconds: float, settle: Callable[[], Any]) -> int:
 
 
 def _timed(mode: Mode, n: int) -> float:
+    if mode.clock is not None:
+        return mode.clock(n)
     start = time.perf_counter()
     mode.loop(n)
     return time.perf_counter() - start
@@ -109,7 +113,7 @@ def _timed(mode: Mode, n: int) -> float:
 
 def described(mode: Mode) -> dict[str, Any]:
     """What the parent needs of a mode, its checked numbers included."""
-    return {"label": mode.label, "recorded": mode.recorded, "replayed": mode.replayed,
+    return {"label": mode.label, "recorded": mode.recorded, "replayed": mode.replayed, "nodes": mode.nodes,
             "result": [np.asarray(r, np.float64).tolist() for r in mode.result()]}
 
 

@@ -22,6 +22,7 @@ class Target:
     factor: float | None        # None: to be reported
     libraries: tuple[str, ...]
     among: str = ""             # in the labels of their modes
+    ours: str = ""              # in the labels of jitgrad's
 
     def sentence(self, theirs: Row) -> str:
         """In words."""
@@ -29,7 +30,7 @@ class Target:
         if self.factor is None:
             return f"{self.row}: against {whom}"
         if self.factor < 1:
-            return f"{self.row}: at most {1 / self.factor:g}x the time of {whom}"
+            return f"{self.row}: at most {1 / self.factor:.3g}x the time of {whom}"
         return f"{self.row}: at least {self.factor:g}x faster than {whom}"
 
 
@@ -59,7 +60,7 @@ def best(rows: list[Row], *libraries: str, among: str = "", besides: str = "") -
 def compared(tables: Tables, target: Target) -> Line | None:
     """One target's line."""
     rows = tables.get(target.row, [])
-    ours, theirs = best(rows, "jitgrad"), best(rows, *target.libraries, among=target.among)
+    ours, theirs = best(rows, "jitgrad", among=target.ours), best(rows, *target.libraries, among=target.among)
     if not ours or not theirs:
         return None
     times, least = theirs.median / ours.median, theirs.minimum / ours.minimum

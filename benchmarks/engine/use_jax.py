@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -64,27 +65,38 @@ def deep_step(state: tuple[Any, ...], x: Any, y: Any) -> tuple[Any, Any]:
     return (new, ms, vs, turn), loss
 
 
-def adam() -> Iterator[Mode]:
+def deep_training(wait: bool) -> Mode:
+    """Steps of the large network, each waited for or none."""
     batches = [(jnp.asarray(x), jnp.asarray(y)) for x, y in e.deep_batches()]
-    for how in (EACH, END):
-        parameters = [jnp.array(p) for p in e.deep_parameters()]
-        state = [(parameters, *([jnp.zeros_like(p) for p in parameters] for _ in range(2)), jnp.float32(0))]
-        step = jax.jit(deep_step, donate_argnums=0)
+    parameters = [jnp.array(p) for p in e.deep_parameters()]
+    state: Any = (parameters, *([jnp.zeros_like(p) for p in parameters] for _ in range(2)), jnp.float32(0))
+    step = jax.jit(deep_step, donate_argnums=0)
 
-        def one(x: Any, y: Any, state: Any = state, step: Any = step, wait: bool = how == EACH) -> Any:
-            state[0], loss = step(state[0], x, y)
-            if wait:
-                jax.block_until_ready(state[0])
-            return loss
-        turns = over(batches, one)
-        yield Mode(f"jit(step), donated, {how}", here.waited(turns),
-                   lambda one=one: [[float(one(*b)) for b in batches[:e.DEEP_STEPS]]], recorded=False)
+    def one(x: Any, y: Any) -> Any:
+        nonlocal state
+        state, loss = step(state, x, y)
+        if wait:
+            jax.block_until_ready(state)
+        return loss
+    return Mode("jit(step), donated", over(batches, one),
+                lambda: [[float(one(*b)) for b in batches[:e.DEEP_STEPS]]], recorded=False)
+
+
+def adam() -> Iterator[Mode]:
+    for how in (EACH, END):
+        made = deep_training(how == EACH)
+        yield replace(made, label=f"{made.label}, {how}", loop=here.waited(made.loop))
 
 
 # ---- values and gradients ------------------------------------------------------------------------
 
+def written(x: Any) -> Any:
+    """The expression."""
+    return jnp.sum(jnp.tanh(x) * jnp.exp(-x * x) + jnp.log1p(x * x))
+
+
 def expression(n: int) -> Iterator[Mode]:
-    f = jax.jit(jax.value_and_grad(lambda x: jnp.sum(jnp.tanh(x) * jnp.exp(-x * x) + jnp.log1p(x * x))))
+    f = jax.jit(jax.value_and_grad(written))
     yield from jitted("jit(value_and_grad)", f, jnp.asarray(e.points(n)),
                       numbers=lambda found: e.expression_numbers(*found))
 

@@ -50,7 +50,7 @@ def deep_training(compiled: bool, **options: Any) -> Callable[..., Any]:
     layers: list[Any] = []
     for m, n in itertools.pairwise(e.WIDTHS):
         layers += [torch.nn.Linear(m, n), torch.nn.ReLU()]
-    model = torch.nn.Sequential(*layers[:-1])
+    model = torch.nn.Sequential(*layers[:-1]).to(here.DEVICE)
     with torch.no_grad():
         for p, start in zip(model.parameters(), e.deep_parameters(), strict=True):
             p.copy_(torch.from_numpy(start).T if start.ndim == 2 else torch.from_numpy(start))
@@ -71,7 +71,7 @@ def deep_training(compiled: bool, **options: Any) -> Callable[..., Any]:
 
 
 def adam() -> Iterator[Mode]:
-    batches = [(torch.from_numpy(x), torch.from_numpy(y).long()) for x, y in e.deep_batches()]
+    batches = [(here.there(x), here.there(y).long()) for x, y in e.deep_batches()]
     for label, compiled, options in (("eager, nn and Adam(foreach=True)", False, {"foreach": True}),
                                      ("eager, nn and Adam(fused=True)", False, {"fused": True}),
                                      (f"{COMPILED}(loss), nn and Adam(fused=True)", True, {"fused": True})):
@@ -88,7 +88,7 @@ def written(x: Any) -> Any:
 
 
 def expression(n: int) -> Iterator[Mode]:
-    x = torch.from_numpy(e.points(n))
+    x = here.there(e.points(n))
     leaf = x.clone().requires_grad_()
 
     def eager() -> tuple[Any, Any]:
@@ -96,7 +96,7 @@ def expression(n: int) -> Iterator[Mode]:
         return value, torch.autograd.grad(value, leaf)[0]
 
     def numbers(found: Any) -> list[Any]:
-        return [torch.from_numpy(np.asarray(a)) for a in e.expression_numbers(*(t.detach().numpy() for t in found))]
+        return [torch.from_numpy(np.asarray(a)) for a in e.expression_numbers(*map(here.numbers, found))]
     yield called("eager, autograd.grad", eager, numbers=numbers)
     yield called(f"{COMPILED}(grad_and_value)", torch.compile(grad_and_value(written)), x,
                  numbers=lambda found: numbers(found[::-1]))

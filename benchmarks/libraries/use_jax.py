@@ -30,14 +30,14 @@ def op() -> list[Mode]:
 
 def chain() -> list[Mode]:
     x = jnp.asarray(w.chain_input())
-    gradient = jax.jit(jax.grad(_total))
+    gradient = jax.jit(jax.grad(total))
 
     def call() -> Any:
         return gradient(x).block_until_ready()
     return [Mode("jit(grad), compiled before", repeated(call), lambda: [call()], recorded=False)]
 
 
-def _total(y: Any) -> Any:
+def total(y: Any) -> Any:
     for _ in range(w.TURNS):
         y = jnp.sin(y) * 1.01 + 0.1
     return y.sum()
@@ -45,7 +45,7 @@ def _total(y: Any) -> Any:
 
 def chain_value() -> list[Mode]:
     x = jnp.asarray(w.chain_input())
-    both = jax.jit(jax.value_and_grad(_total))
+    both = jax.jit(jax.value_and_grad(total))
     return [Mode("jit(value_and_grad), waited for at each call",
                  repeated(lambda: jax.block_until_ready(both(x))), lambda: both(x), recorded=False),
             Mode("jit(value_and_grad), waited for at the end", waited(repeated(lambda: both(x))), lambda: both(x),
@@ -117,12 +117,12 @@ def mlp_loss(parameters: list[Any], x: Any, y: Any) -> Any:
     return jnp.mean(jax.nn.logsumexp(logits, axis=1) - picked)
 
 
-def _step(parameters: list[Any], x: Any, y: Any) -> tuple[list[Any], Any]:
+def step(parameters: list[Any], x: Any, y: Any) -> tuple[list[Any], Any]:
     loss, grads = jax.value_and_grad(mlp_loss)(parameters, x, y)
     return [p - w.RATE * g for p, g in zip(parameters, grads, strict=True)], loss
 
 
-class _Training:
+class Training:
     """Parameters that a jitted step replaces."""
 
     def __init__(self, jitted: Any, wait: bool) -> None:
@@ -130,7 +130,7 @@ class _Training:
         self.parameters = [jnp.array(p) for p in w.mlp_parameters()]
         self.jitted = jitted
         self.wait = wait
-        self._turns = over(self.batches, self.step)
+        self.turns = over(self.batches, self.step)
 
     def step(self, x: Any, y: Any) -> Any:
         self.parameters, loss = self.jitted(self.parameters, x, y)
@@ -139,7 +139,7 @@ class _Training:
         return loss
 
     def loop(self, n: int) -> None:
-        self._turns(n)
+        self.turns(n)
         jax.block_until_ready(self.parameters)
 
     def result(self) -> list[Any]:
@@ -149,7 +149,7 @@ class _Training:
 
 
 def _mode(label: str, wait: bool, **options: Any) -> Mode:
-    training = _Training(jax.jit(_step, **options), wait)
+    training = Training(jax.jit(step, **options), wait)
     return Mode(label, training.loop, training.result, recorded=False)
 
 
@@ -157,7 +157,7 @@ def scanned() -> Mode:
     """All batches in one compiled loop."""
     batches = w.mlp_batches()
     data = tuple(jnp.stack([jnp.asarray(b[i]) for b in batches]) for i in range(2))
-    epoch = jax.jit(lambda ps, data: jax.lax.scan(lambda p, b: _step(p, *b), ps, data))
+    epoch = jax.jit(lambda ps, data: jax.lax.scan(lambda p, b: step(p, *b), ps, data))
     state = [[jnp.asarray(p) for p in w.mlp_parameters()]]
 
     def loop(n: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -16,7 +17,19 @@ from benchmarks import workloads as w
 from benchmarks.worker import Mode, measured, over, repeated, with_four, with_pairs
 
 VERSION = torch.__version__
+DEVICE = os.environ.get("BENCHMARKS_DEVICE", "cpu")
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+torch.backends.cuda.matmul.allow_tf32 = os.environ.get("BENCHMARKS_TF32") == "1"
+
+
+def there(array: np.ndarray) -> Any:
+    """A tensor where the work is done."""
+    return torch.from_numpy(array).to(DEVICE)
+
+
+def numbers(t: Any) -> Any:
+    """A tensor's numbers, in memory that NumPy reads."""
+    return t.detach().cpu()
 
 
 def op() -> list[Mode]:
@@ -58,7 +71,7 @@ def chain() -> list[Mode]:
 
 
 def chain_value() -> list[Mode]:
-    x = torch.from_numpy(w.chain_input()).requires_grad_()
+    x = there(w.chain_input()).requires_grad_()
 
     def total(y: Any) -> Any:
         for _ in range(w.TURNS):
@@ -71,8 +84,7 @@ def chain_value() -> list[Mode]:
             return value, torch.autograd.grad(value, x)[0]
 
         def result() -> list[Any]:
-            value, g = call()
-            return [value.detach(), g]
+            return list(map(numbers, call()))
         return Mode(label, repeated(call), result)
     return [mode("eager, autograd.grad", total), mode("torch.compile, autograd.grad", torch.compile(total))]
 
@@ -128,7 +140,7 @@ def tutorial() -> list[Mode]:
 
 
 def batches() -> list[tuple[Any, Any]]:
-    return [(torch.from_numpy(x), torch.from_numpy(y).long()) for x, y in w.mlp_batches()]
+    return [(there(x), there(y).long()) for x, y in w.mlp_batches()]
 
 
 def stepped(label: str, make: Callable[[], tuple[Any, list[Any]]]) -> Mode:
@@ -138,12 +150,12 @@ def stepped(label: str, make: Callable[[], tuple[Any, list[Any]]]) -> Mode:
     def result() -> list[Any]:
         for batch in given[:w.CHECKED_STEPS]:
             step(*batch)
-        return [p.detach().numpy().copy() for p in parameters]
+        return [numbers(p).numpy().copy() for p in parameters]
     return Mode(label, over(given, step), result)
 
 
 def functional_training(update: Callable[[Any, list[Any]], None]) -> tuple[Any, list[Any]]:
-    parameters = [torch.from_numpy(p).requires_grad_() for p in w.mlp_parameters()]
+    parameters = [there(p).requires_grad_() for p in w.mlp_parameters()]
     w1, b1, w2, b2 = parameters
 
     def step(x: Any, y: Any) -> Any:
@@ -183,7 +195,7 @@ def mlp() -> list[Mode]:
 
 def _module(**options: Any) -> tuple[Any, list[Any]]:
     model = torch.nn.Sequential(torch.nn.Linear(w.INPUTS, w.HIDDEN), torch.nn.ReLU(),
-                                torch.nn.Linear(w.HIDDEN, w.CLASSES))
+                                torch.nn.Linear(w.HIDDEN, w.CLASSES)).to(DEVICE)
     criterion = torch.nn.CrossEntropyLoss()
     parameters = list(model.parameters())
     with torch.no_grad():

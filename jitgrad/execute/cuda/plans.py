@@ -74,6 +74,11 @@ class OnDevice(Plan):
         made = [tensors.tensor(program.aval(v), out) for v, out in zip(program.results.tolist(), outs, strict=True)]
         return tuple(None if half < 0 else of_host[k] if half == HOST else made[k] for half, k in both.result_of)
 
+    @property
+    def launches(self) -> int:
+        """How many kernels, products and copies a run asks for."""
+        return sum(len(action.launches) for action in self._actions.actions) + len(self._actions.copies)
+
     def show(self) -> str:
         """What is done, as a table: the CPU's half, then launches, products and copies on the GPU."""
         lines = [] if not len(self._halves.host) else [f"on the CPU, before: {len(self._halves.host)} rows"]
