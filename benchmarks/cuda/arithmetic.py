@@ -16,6 +16,7 @@ from jitgrad.execute.cuda.plans import actions_of
 _JUMP = re.compile(r"\bbra(?:\.uni)?\s+(\$\w+);")
 _INSTRUCTION = re.compile(r"(@!?%p\d+\s+)?[a-z][\w.]*(\s.*)?;")
 LANES = 128                     # instructions that a multiprocessor begins at each clock: 4 warps of 32 threads
+DIVISION = 10                   # that a division rounded to nearest is made of, about
 
 
 class Arithmetic(NamedTuple):
@@ -30,7 +31,7 @@ class Arithmetic(NamedTuple):
 
     def sentence(self) -> str:
         """What it is an estimate of."""
-        return f"{self.instructions} instructions an element (of branches the shorter way)"
+        return f"{self.instructions} instructions an element (of branches the shorter way; {DIVISION} for a division)"
 
 
 def instructions(text: str) -> int:
@@ -49,7 +50,7 @@ def _around(lines: list[str], jumps: dict[int, int], first: int, last: int) -> i
     for k in range(first, last):
         if k not in reached:
             continue
-        count = reached[k] + bool(_INSTRUCTION.match(lines[k]))
+        count = reached[k] + (DIVISION if "div.rn.f32" in lines[k] else bool(_INSTRUCTION.match(lines[k])))
         ways = [jumps[k]] if k in jumps else []
         if k not in jumps or lines[k].startswith("@"):
             ways.append(k + 1)
