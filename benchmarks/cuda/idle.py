@@ -87,8 +87,7 @@ class Idle:
 
 def install() -> None:
     """From here on this process has a GPU that does nothing."""
-    idle = Idle()
     trusted._of_files[__file__] = False          # as a driver of jitgrad's own: recordings do not watch it
-    for module, name, value in ((stream, "problem", lambda: ""), (stream, "_driver", lambda: idle),
-                                (blas, "available", lambda: True)):
+    stream._in_use[:] = [Idle()]
+    for module, name, value in ((stream, "problem", lambda: ""), (blas, "available", lambda: True)):
         setattr(module, name, value)

@@ -99,13 +99,7 @@ class Machine:
         return t
 
     def dry(self, value: Aval, number: int, recorder: Any) -> Any:
-        t = types.tensor_make(value.id, layout.WORD, value.size, value.code)
-        at = id(t)
-        C.pythonapi.Py_IncRef(C.py_object(recorder))
-        poke(at + layout.T_OWNER, id(recorder))
-        poke(at + layout.T_DATA, 0)
-        poke(at + layout.T_PAYLOAD, number)
-        return t
+        return types.tensor_placed(value.id, value.size, value.code, recorder, number)
 
     def moved(self, t: Any, device: str) -> Any:
         if t._owner.device == device if t._data == 0 else device == "cpu":

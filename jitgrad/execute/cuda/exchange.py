@@ -36,8 +36,7 @@ def interface(t: Any) -> dict[str, Any]:
 
 
 def _address(t: Any) -> int:
-    base = t._owner.base
-    return int(base.ctypes.data if isinstance(base, np.ndarray) else base) + int(t._number)
+    return int(t._owner.address + t._number)
 
 
 def taken(array: Any) -> Any:

@@ -8,22 +8,24 @@ the CPU when it was recorded is computed there again, before (see `halves`).
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
 
 from jitgrad.core import backend
+from jitgrad.core.aval import Aval
 from jitgrad.core.program import Program
 from jitgrad.execute.cpu import types
 from jitgrad.execute.cpu.plans import Plan, plan_of
 from jitgrad.execute.cuda import memory, stream, tensors, toolkit
-from jitgrad.execute.cuda.actions import Actions, actions_of, ask, launches_of, said
-from jitgrad.execute.cuda.halves import HOST, halves
+from jitgrad.execute.cuda.actions import Actions, Place, actions_of, ask, launches_of, said
+from jitgrad.execute.cuda.halves import DEVICE, HOST, halves
 from jitgrad.plan.memory import ALIGN
 
 MOST_GRAPHS = 16               # of one plan: the memory of its inputs and results, which a graph is made for, recurs
+MOST_PLACES = 4                # of an input or result in these graphs; it is copied where there are more
+MOST_COPIED = 64 << 20         # bytes of it
 _MET: Any = object()           # memory that was met once
 
 
@@ -37,8 +39,13 @@ class OnDevice(Plan):
         self._actions = actions_of(self._halves.device)
         self._lock = threading.Lock()
         self._memory: _Memory | None = None
-        self._graphs: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._graphs: dict[tuple[int, ...], Any] = {}
         self._host = plan_of(self._halves.host)
+        self._alone = not len(self._halves.host.results)
+        avals = _avals(self._halves.device, self._halves.device.results)
+        self._sizes = [(memory.room_of(a.nbytes), a.nbytes) for a in avals]
+        self._kinds = [(a.id, a.size, a.code) for a in avals]
+        self._in_order = self._halves.result_of == [(DEVICE, k) for k in range(len(avals))]
         super().__init__(program, range(len(program.inputs)), flat=flat)
 
     def prepare(self, at_once: bool) -> None:
@@ -54,24 +61,27 @@ class OnDevice(Plan):
         """Results for inputs as the machine has them: Tensors, arrays, Python numbers. A number: of the guard that
         failed. None where a kernel left an error code: nothing has changed, and plain Python will say what is wrong.
         """
-        both, program = self._halves, self._halves.device
-        of_host = self._host.run([self._tensor(i, given[i]) for i in both.host_inputs])
-        for number, (half, x, expected) in enumerate(both.guards):
-            if half == HOST and not _same_bits(of_host[x], of_host[expected]):
-                return number
-        gpu = stream.driver()
-        outs = [memory.empty(program.aval(v).nbytes) for v in program.results.tolist()]
+        both, of_host = self._halves, list[Any]()
+        if not self._alone:
+            of_host = self._host.run([self._tensor(i, given[i]) for i in both.host_inputs])
+            for number, (half, x, expected) in enumerate(both.guards):
+                if half == HOST and not _same_bits(of_host[x], of_host[expected]):
+                    return number
+        outs = [memory.block(room, nbytes) for room, nbytes in self._sizes]
         with self._lock:                             # the arena is one, and launches are in the order of calls
-            have = self._memory = self._memory or _Memory(self._actions, program, len(both.crossing))
-            table = [tensors.place(given[i]) for i in both.device_inputs]
-            table += have.crossed([of_host[k] for k in both.crossing])
-            self._start(gpu, have, [*table, *((out.base, 0) for out in outs), *have.constants])
+            have = self._memory = self._memory or _Memory(self._actions, both.device, len(both.crossing))
+            if both.crossing:
+                have.crossed([of_host[k] for k in both.crossing])
+            self._start(have, [given[i] for i in both.device_inputs], outs)
             codes = have.codes.tolist() if self._actions.words else ()
-        failed = next((k for k, code in enumerate(codes) if code), -1)
+        failed = next((k for k, code in enumerate(codes) if code), -1) if codes else -1
         if failed >= 0:
             guard = next((a.guard for a in self._actions.actions if a.status == failed), -1)
             return next((n for n, (half, k, _) in enumerate(both.guards) if half != HOST and k == guard), None)
-        made = [tensors.tensor(program.aval(v), out) for v, out in zip(program.results.tolist(), outs, strict=True)]
+        tensor = types.tensor_placed
+        made = [tensor(*kind, out, 0) for kind, out in zip(self._kinds, outs, strict=True)]
+        if self._in_order:
+            return tuple(made)
         return tuple(None if half < 0 else of_host[k] if half == HOST else made[k] for half, k in both.result_of)
 
     @property
@@ -102,27 +112,64 @@ class OnDevice(Plan):
 
     # ---- launches ----
 
-    def _start(self, gpu: stream.Driver, have: _Memory, table: Sequence[tuple[Any, int]]) -> None:
+    def _start(self, have: _Memory, inputs: list[Any], outs: list[memory.Buffer]) -> None:
         """Ask for all of it: by a graph, if this memory has been met before."""
-        key = tuple((id(base) if isinstance(base, np.ndarray) else base, offset) for base, offset in table)
-        graph = self._graphs.pop(key, None)
-        if graph is None:
-            self._ask(gpu, have, table)
-            graph = _MET
+        gpu = stream.driver()
+        places = [t._owner.address + t._number for t in inputs]
+        places += [out.address for out in outs]
+        for k, room in have.rooms.items():
+            places[k] = 0
+            if k < len(inputs):
+                gpu.copy(room.base, 0, *tensors.place(inputs[k]), room.nbytes)
+        key = tuple(places)
+        graph = self._graphs.get(key)
+        if graph is None or graph is _MET:
+            self._met(gpu, have, key, [*map(tensors.place, inputs), *((out.base, 0) for out in outs)])
         else:
-            if graph is _MET:
-                graph = gpu.record(lambda: self._ask(gpu, have, table))
             graph.launch()
-        self._graphs[key] = graph
-        if len(self._graphs) > MOST_GRAPHS:
-            self._graphs.popitem(last=False)
+        for k, room in have.rooms.items():
+            if k >= len(inputs):
+                gpu.copy(outs[k - len(inputs)].base, 0, room.base, 0, room.nbytes)
         if self._actions.words:
             gpu.download(have.status.base, 0, have.codes)
 
-    def _ask(self, gpu: stream.Driver, have: _Memory, table: Sequence[tuple[Any, int]]) -> None:
+    def _met(self, gpu: stream.Driver, have: _Memory, key: tuple[int, ...], own: list[Place]) -> None:
+        """The first and second time that memory is met: the second is recorded."""
+        for k, room in have.rooms.items():
+            own[k] = room.base, 0
+        n = len(self._halves.device_inputs)
+        table = [*own[:n], *have.crossing, *own[n:], *have.constants]
+        if key in self._graphs:
+            self._graphs[key] = graph = gpu.record(lambda: self._ask(gpu, have, table))
+            graph.launch()
+            return
+        self._ask(gpu, have, table)
+        if len(self._graphs) >= MOST_GRAPHS and not self._moved(have):
+            del self._graphs[next(iter(self._graphs))]
+        self._graphs[key] = _MET
+
+    def _moved(self, have: _Memory) -> bool:
+        """Whether there are inputs or results that are elsewhere all the time: batches out of many, say. From now on
+        they are copied from or to a place of their own, so that graphs do not go by them.
+        """
+        device = self._halves.device
+        n = len(self._halves.device_inputs)
+        sizes = [a.nbytes for a in (*_avals(device, device.inputs[:n]), *_avals(device, device.results))]
+        found = [k for k, places in enumerate(zip(*self._graphs, strict=True))
+                 if len({*places}) > MOST_PLACES and sizes[k] <= MOST_COPIED]
+        have.rooms |= {k: memory.empty(sizes[k]) for k in found}
+        if found:
+            self._graphs.clear()
+        return bool(found)
+
+    def _ask(self, gpu: stream.Driver, have: _Memory, table: Sequence[Place]) -> None:
         if self._actions.words:
             gpu.fill(have.status.base, 0, have.status.nbytes)
         ask(gpu, self._actions, table, (have.arena.base, 0), (have.status.base, 0))
+
+
+def _avals(program: Program, values: np.ndarray) -> list[Aval]:
+    return [program.aval(v) for v in values.tolist()]
 
 
 def _same_bits(x: Any, y: Any) -> bool:
@@ -130,24 +177,26 @@ def _same_bits(x: Any, y: Any) -> bool:
 
 
 class _Memory:
-    """What a plan keeps on the GPU: its arena, error codes, constants, and room for what comes from the CPU."""
+    """What a plan keeps on the GPU: its arena, error codes, constants, room for what comes from the CPU, and for those
+    inputs and results, by their places in the table, that are copied.
+    """
 
     def __init__(self, actions: Actions, program: Program, crossing: int) -> None:
+        self.rooms: dict[int, memory.Buffer] = {}
         self.arena = memory.empty(actions.arena)
         self.status, self.codes = memory.empty(4 * actions.words), np.zeros(actions.words, np.int32)
         self._held = [tensors.constant(t) if t._data else t for t in program.constants.values()]
         self.constants = [tensors.place(t) for t in self._held]
-        avals = [program.aval(v) for v in program.inputs.tolist()[len(program.inputs) - crossing:]]
-        self._ends = np.cumsum([-(-a.nbytes // ALIGN) * ALIGN for a in avals], dtype=np.int64).tolist()
-        self._room = memory.empty(self._ends[-1] if avals else 0)
+        avals = _avals(program, program.inputs[len(program.inputs) - crossing:])
+        ends = np.cumsum([-(-a.nbytes // ALIGN) * ALIGN for a in avals], dtype=np.int64).tolist()
+        self._starts = [0, *ends[:-1]] if ends else []
+        self._room = memory.empty(ends[-1] if ends else 0)
         self._staged = np.zeros(self._room.nbytes, np.uint8)
+        self.crossing: list[Place] = [(self._room.base, start) for start in self._starts]
 
-    def crossed(self, values: Sequence[Any]) -> list[tuple[Any, int]]:
-        """Copies of Tensors on the CPU, sent as one piece, and where they are then."""
-        starts = [0, *self._ends[:-1]]
-        for start, t in zip(starts, values, strict=False):
+    def crossed(self, values: Sequence[Any]) -> None:
+        """Send Tensors on the CPU there, as one piece."""
+        for start, t in zip(self._starts, values, strict=True):
             array = t.numpy()
             self._staged[start: start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        if values:
-            stream.driver().upload(self._room.base, 0, self._staged)
-        return [(self._room.base, start) for start in starts[: len(values)]]
+        stream.driver().upload(self._room.base, 0, self._staged)

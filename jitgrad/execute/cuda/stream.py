@@ -176,7 +176,7 @@ class Gpu:
             finally:
                 self._threads.recording = None
                 builder.end_building()
-            return _Recorded(builder.complete(), self.stream)
+            return _Recorded(builder.complete(), self.stream, self._ready)
 
     def sync(self) -> None:
         self._ready()
@@ -207,8 +207,10 @@ class _Recorded(NamedTuple):
 
     graph: Any
     stream: Any
+    ready: Callable[[], None]
 
     def launch(self) -> None:
+        self.ready()
         self.graph.launch(self.stream)
 
 
@@ -322,19 +324,21 @@ def problem() -> str:
 
 
 _made = threading.Lock()
+_in_use: list[Driver] = []     # the one, once it is made
 
 
 def driver() -> Driver:
     """The GPU's driver; RuntimeError where there is none, saying what is missing."""
+    return _in_use[0] if _in_use else _first()
+
+
+def _first() -> Driver:
     if problem():
         raise user_error(RuntimeError, f"there is no device cuda here: {problem()}")
     with _made:
-        return _driver()
-
-
-@functools.cache
-def _driver() -> Driver:
-    return Simulator() if toolkit.simulated() else Gpu()
+        if not _in_use:
+            _in_use.append(Simulator() if toolkit.simulated() else Gpu())
+    return _in_use[0]
 
 
 # ---- launches --------------------------------------------------------------------------------------------

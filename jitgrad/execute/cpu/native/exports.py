@@ -7,7 +7,7 @@ from __future__ import annotations
 
 BUILTINS = {                     # become builtins of Python, called as (self, args, count)
     "calls": ("run_form", "row_note", "read_note", "recording_enter", "recording_leave"),
-    "values": ("variable_read", "variable_hold", "variable_pin", "tensor_make"),
+    "values": ("variable_read", "variable_hold", "variable_pin", "tensor_make", "tensor_placed"),
     "tapes": ("tape_start", "tape_stop", "tape_release", "tape_watch", "thread_log", "note_frames", "append_cut"),
     "inside": ("tape_variables", "tape_reads", "tape_watches", "open_tapes", "sharing_tapes", "log_rows", "log_row"),
     "sweep": ("plan_run", "fill_rows"),

@@ -211,6 +211,17 @@ def tensor_make(unused, args, count):
                       long_value(load(args + 24)))
 
 
+def tensor_placed(unused, args, count):
+    """tensor_placed(aval, elements, dtype, owner, number): a Tensor whose elements are not here but with its owner."""
+    o = tensor_new(long_value(load(args)), lay.WORD, long_value(load(args + 8)), long_value(load(args + 16)))
+    if o != 0:
+        incref(load(args + 24))
+        store(o + lay.T_OWNER, load(args + 24))
+        store(o + lay.T_DATA, 0)
+        store(o + lay.T_PAYLOAD, long_value(load(args + 32)))
+    return o
+
+
 def variable_dealloc(o):
     if load(o + lay.V_WEAK) != 0:
         clear_weak(o)
