@@ -292,6 +292,20 @@ def test_functions_give_what_plain_python_gives():
     assert held().tolist() == [6.0, 8.0]
 
 
+def test_nans_are_found_where_they_begin():
+    with jg.debug_nans():
+        with pytest.raises(FloatingPointError, match=r"log: the result \(float32\[2\]\) has 1 NaN; x .* held numbers from"):
+            jg.log(on([1, -2]))
+        wrong = jg.custom_gradient(lambda x: (x * 2.0, lambda g: g * jg.log(x - 5.0)))
+        x = on([0, 4])
+        with jg.GradientTape() as tape:
+            tape.watch(x)
+            y = jg.sum(wrong(x))
+        with pytest.raises(FloatingPointError, match="log, in the backward pass of custom"):
+            tape.gradient(y, x)
+        close(jg.sqrt(x), jg.constant([0.0, 2.0]))
+
+
 # ---- training --------------------------------------------------------------------------------------------
 
 def trained(device, make):

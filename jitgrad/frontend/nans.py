@@ -18,9 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jitgrad import config
+from jitgrad.core import backend
 from jitgrad.core.aval import AVALS
 from jitgrad.core.errors import user_line
 from jitgrad.core.form import FORMS, Form
+from jitgrad.core.recorder import is_dry
 from jitgrad.execute.cpu import layout, library
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.plans import AT
@@ -117,15 +119,18 @@ def _made(form_id: int, *tensors: Any) -> None:
     fault = _Fault(made, operands, outs, user_line())
     if _block.faults is not None:
         _block.faults.update((id(t), fault) for t in outs)
-    elif not machine.peek(made.address + layout.F_FLAGS) & layout.VIEW:     # a view makes no numbers: assignment is one
-        raise _error(fault)
+    elif not machine.peek(library.noted(made) + layout.F_FLAGS) & layout.VIEW:
+        raise _error(fault)                      # a view makes no numbers: assignment is one
 
 
 def _elements(t: Any) -> np.ndarray:
     """Not by ``numpy()``, which would be noted as a read of the user's."""
     aval = AVALS[t._aval]
-    if not aval.size:
+    if not aval.size or is_dry(t):
         return np.zeros(aval.shape, aval.dtype)
+    if t._data == 0:
+        copied: np.ndarray = backend.current().moved(t, "cpu").numpy()
+        return copied
     memory = (ctypes.c_char * aval.nbytes).from_address(t._data)
     return np.frombuffer(memory, aval.dtype).reshape(aval.shape)
 

@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from jitgrad.core.errors import user_error
 from jitgrad.execute.cpu import compiling, layout
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.execute.cpu.types import later, peek, poke, variable_pin
@@ -34,6 +35,9 @@ class Compiled:
         self._struct = np.zeros(layout.Z_BYTES // 8, np.int64)
         self.address = int(self._struct.ctypes.data)
         count = len(made.inputs)
+        if any(v._value._data == 0 for v in made.variables):
+            raise user_error(TypeError, f"{name}: it reads a Variable on a GPU, which machine code of the CPU "
+                                        "cannot")
         fixed = [*map(variable_pin, made.variables), *(int(a.ctypes.data) for a in made.arrays)]
         plan = self._plan.address
         compiling.compiled(self._plan)               # else the instructions of the sweep, which are there for good
