@@ -164,6 +164,40 @@ def test_graphs_are_made_where_memory_recurs_and_memory_does_not_grow():
     assert 1 <= len(f._impl.entries[0].plan._graphs) <= 16
 
 
+def test_inputs_and_results_that_are_elsewhere_at_each_call_are_copied():
+    """Batches out of many, whose results are kept: a few graphs do for all."""
+    f = jg.function(lambda x, w: (x * w, jg.sum(x)))
+    w, batches = there(X), [there(X + k) for k in range(24)]
+    kept = [f(x, w) for x in batches * 2]
+    plan = f._impl.entries[0].plan
+    assert [room.nbytes for _, room in sorted(plan._memory.rooms.items())] == [12, 12, 4]        # x and both results
+    assert len(plan._graphs) == 1 and plan._halves.device_inputs == [0, 1]
+    for k, (product, total) in enumerate(kept):
+        np.testing.assert_allclose(product.numpy(), (X + k % 24) * X, rtol=1e-6)
+        np.testing.assert_allclose(total.numpy(), (X + k % 24).sum(), rtol=1e-6)
+
+
+def test_variables_keep_a_few_places_and_what_they_held_stays():
+    """The small ones lie together; a Tensor of before is no less what it was."""
+    with jg.device("cuda"):
+        held = [jg.Variable(np.full(n, 1.0, np.float32)) for n in (2, 3)]
+
+    @jg.function
+    def step(x):
+        for v in held:
+            v.assign_add(v * x)
+        return jg.sum(held[0])
+    before = []
+    for turn in range(12):
+        before.append([v + 0.0 if turn % 2 else v.read_value() for v in held])
+        got = step(there(np.float32(1.0)))
+        np.testing.assert_allclose(got.numpy(), 2.0 * 2.0 ** (turn + 1))
+    for turn, tensors in enumerate(before):
+        for t, n in zip(tensors, (2, 3), strict=True):
+            np.testing.assert_array_equal(t.numpy(), np.full(n, 2.0 ** turn))
+    assert len(step._impl.entries[0].plan._blocks) == 2
+
+
 def test_what_the_plan_does_is_printed():
     f = jg.function(lambda x: jg.softmax(x * 2.0) @ x)
     f(there(np.ones((3, 3), np.float32)))

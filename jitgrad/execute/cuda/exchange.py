@@ -77,7 +77,7 @@ def _foreign(address: int, nbytes: int, owner: Any) -> memory.Buffer:
     base: Any = address
     if toolkit.simulated():
         base = np.ctypeslib.as_array((C.c_uint8 * nbytes).from_address(address))
-    return memory.Buffer(base, owner, nbytes, others=True)
+    return memory.foreign(base, owner, nbytes)
 
 
 # ---- DLPack ----------------------------------------------------------------------------------------------

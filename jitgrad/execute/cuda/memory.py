@@ -6,6 +6,7 @@ writes there comes after all who read. It costs nothing, and addresses recur, wh
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 from collections.abc import Sequence
@@ -16,34 +17,22 @@ import numpy as np
 from jitgrad.core.form import Form
 from jitgrad.execute.cuda.stream import ALIGNED, driver
 
-MOST_KEPT = 256 << 20          # bytes that nobody uses
-
-
-class Use:
-    """What is held now, for whoever looks for leaks; and the bytes that are kept."""
-
-    buffers = 0
-    nbytes = 0
-    kept = 0
-
-
-_kept: dict[int, list[tuple[Any, Any]]] = {}     # bytes of a block -> base and keeper of those that are free
+MOST_KEPT = 256 << 20          # bytes that nobody uses, after an allocation
+LARGE = 16 << 20               # bytes of blocks that are not kept
+Spare = tuple[Any, int, Any, "list[Any] | None"]         # base, address, what keeps it, where it is once it is free
+_kept: dict[int, list[Spare]] = {}       # by bytes of a block
 
 
 class Buffer:
     """Bytes on the GPU, from ``base`` on. They are let go with the last reference, in the order of the stream."""
 
-    __slots__ = ("__weakref__", "_keeper", "_others", "_room", "address", "base", "nbytes")
+    __slots__ = ("__weakref__", "_others", "_spare", "address", "base", "nbytes")
     device = "cuda"
-
-    def __init__(self, base: Any, keeper: Any, nbytes: int, others: bool = False, room: int = 0) -> None:
-        """``keeper``: what keeps the memory; ``others``: libraries that have streams of their own use it too;
-        ``room``: bytes of the block, if it can be used again.
-        """
-        self.base, self._keeper, self.nbytes, self._others, self._room = base, keeper, nbytes, others, room
-        self.address: int = base if base.__class__ is int else base.ctypes.data
-        Use.buffers += 1
-        Use.nbytes += nbytes
+    base: Any
+    address: int
+    nbytes: int
+    _others: bool
+    _spare: Spare
 
     def share(self) -> None:
         """Others get to know the address: the memory is kept until their work is done as well."""
@@ -54,15 +43,44 @@ class Buffer:
         return importlib.import_module("jitgrad.execute.cuda.eager").run(made, operands)     # it makes Tensors of these
 
     def __del__(self) -> None:
-        Use.buffers -= 1
-        Use.nbytes -= self.nbytes
-        room = self._room
         if self._others:
             if not sys.is_finalizing():
                 driver().sync_all()
-        elif room and Use.kept + room <= MOST_KEPT:
-            Use.kept += room
-            _kept[room].append((self.base, self._keeper))
+        elif self._spare[3] is not None:
+            self._spare[3].append(self._spare)
+
+
+def _buffer(spare: Spare, nbytes: int, others: bool = False) -> Buffer:
+    """Of some block; this is the shortest way to make one."""
+    made = Buffer.__new__(Buffer)
+    made._others, made._spare, made.nbytes, made.base, made.address = others, spare, nbytes, spare[0], spare[1]
+    return made
+
+
+def foreign(base: Any, keeper: Any, nbytes: int) -> Buffer:
+    """Of others: ``keeper`` keeps it, and libraries that have streams of their own use it, too."""
+    return _buffer((base, _address(base), keeper, None), nbytes, True)
+
+
+def _address(base: Any) -> int:
+    return int(base.ctypes.data if isinstance(base, np.ndarray) else base)
+
+
+class _Use:
+    """What is held now, for whoever looks for leaks."""
+
+    @property
+    def buffers(self) -> int:
+        """How many there are."""
+        return sum(type(o) is Buffer for o in gc.get_objects())
+
+    @property
+    def nbytes(self) -> int:
+        """Their bytes."""
+        return sum(o.nbytes for o in gc.get_objects() if type(o) is Buffer)
+
+
+Use = _Use()
 
 
 def room_of(nbytes: int) -> int:
@@ -72,32 +90,36 @@ def room_of(nbytes: int) -> int:
 
 def empty(nbytes: int) -> Buffer:
     """So many bytes, whatever is in them."""
-    return block(room_of(nbytes), nbytes)
+    return blocks([(room_of(nbytes), nbytes)])[0]
 
 
-def block(room: int, nbytes: int) -> Buffer:
-    """The same, of a block of a size that `room_of` gives."""
+def blocks(sizes: Sequence[tuple[int, int]]) -> list[Buffer]:
+    """Several, each as the bytes of its block, which `room_of` gives, and of what will be in it."""
+    made = []
+    for room, nbytes in sizes:
+        try:
+            spare = _kept[room].pop()
+        except LookupError:                      # there is none, or never was
+            spare = _allocated(room)
+        made.append(_buffer(spare, nbytes))
+    return made
+
+
+def _allocated(room: int) -> Spare:
+    """A new block; if there is none, after all that is kept was given back."""
+    if sum(size * len(spares) for size, spares in _kept.copy().items()) > MOST_KEPT:
+        _give_back()
     try:
-        base, keeper = _kept[room].pop()
-    except LookupError:                          # there is none, or never was
-        _kept.setdefault(room, [])
-        base, keeper = _allocated(room)
-    else:
-        Use.kept -= room
-    return Buffer(base, keeper, nbytes, False, room)
-
-
-def _allocated(room: int) -> tuple[Any, Any]:
-    """New memory; if there is none, after all that is kept was given back."""
-    try:
-        return driver().allocate(room)
+        base, keeper = driver().allocate(room)
     except MemoryError:
-        if not Use.kept:
-            raise
-    for free in _kept.values():
-        free.clear()
-    Use.kept = 0
-    return driver().allocate(room)
+        _give_back()
+        base, keeper = driver().allocate(room)
+    return base, _address(base), keeper, _kept.setdefault(room, []) if room <= LARGE else None
+
+
+def _give_back() -> None:
+    for spares in _kept.copy().values():
+        spares.clear()
 
 
 def uploaded(array: np.ndarray) -> Buffer:

@@ -26,6 +26,7 @@ from jitgrad.plan.memory import ALIGN
 MOST_GRAPHS = 16               # of one plan: the memory of its inputs and results, which a graph is made for, recurs
 MOST_PLACES = 4                # of an input or result in these graphs; it is copied where there are more
 MOST_COPIED = 64 << 20         # bytes of it
+SMALL = 64 << 10               # bytes of results that lie together, if all of them are assigned to Variables
 _MET: Any = object()           # memory that was met once
 
 
@@ -34,7 +35,8 @@ _MET: Any = object()           # memory that was met once
 class OnDevice(Plan):
     """Runs where its inputs are: see the module. Raises `NotTwo` where it cannot."""
 
-    def __init__(self, program: Program, placed: Container[int], flat: Program) -> None:
+    def __init__(self, program: Program, placed: Container[int], flat: Program, assigned: Container[int] = ()) -> None:
+        """``placed``: inputs that are on the GPU; ``assigned``: results that Variables hold until the next call."""
         self._halves = halves(flat, placed)
         self._actions = actions_of(self._halves.device)
         self._lock = threading.Lock()
@@ -42,10 +44,9 @@ class OnDevice(Plan):
         self._graphs: dict[tuple[int, ...], Any] = {}
         self._host = plan_of(self._halves.host)
         self._alone = not len(self._halves.host.results)
-        avals = _avals(self._halves.device, self._halves.device.results)
-        self._sizes = [(memory.room_of(a.nbytes), a.nbytes) for a in avals]
-        self._kinds = [(a.id, a.size, a.code) for a in avals]
-        self._in_order = self._halves.result_of == [(DEVICE, k) for k in range(len(avals))]
+        held = {k for i, (half, k) in enumerate(self._halves.result_of) if half == DEVICE and i in assigned}
+        self._blocks, self._kinds = _blocks_of(_avals(self._halves.device, self._halves.device.results), held)
+        self._in_order = self._halves.result_of == [(DEVICE, k) for k in range(len(self._kinds))]
         super().__init__(program, range(len(program.inputs)), flat=flat)
 
     def prepare(self, at_once: bool) -> None:
@@ -67,19 +68,19 @@ class OnDevice(Plan):
             for number, (half, x, expected) in enumerate(both.guards):
                 if half == HOST and not _same_bits(of_host[x], of_host[expected]):
                     return number
-        outs = [memory.block(room, nbytes) for room, nbytes in self._sizes]
+        blocks = memory.blocks(self._blocks)
         with self._lock:                             # the arena is one, and launches are in the order of calls
             have = self._memory = self._memory or _Memory(self._actions, both.device, len(both.crossing))
             if both.crossing:
                 have.crossed([of_host[k] for k in both.crossing])
-            self._start(have, [given[i] for i in both.device_inputs], outs)
+            self._start(have, [given[i] for i in both.device_inputs], blocks)
             codes = have.codes.tolist() if self._actions.words else ()
         failed = next((k for k, code in enumerate(codes) if code), -1) if codes else -1
         if failed >= 0:
             guard = next((a.guard for a in self._actions.actions if a.status == failed), -1)
             return next((n for n, (half, k, _) in enumerate(both.guards) if half != HOST and k == guard), None)
         tensor = types.tensor_placed
-        made = [tensor(*kind, out, 0) for kind, out in zip(self._kinds, outs, strict=True)]
+        made = [tensor(aval, size, code, blocks[b], offset) for aval, size, code, b, offset in self._kinds]
         if self._in_order:
             return tuple(made)
         return tuple(None if half < 0 else of_host[k] if half == HOST else made[k] for half, k in both.result_of)
@@ -112,24 +113,24 @@ class OnDevice(Plan):
 
     # ---- launches ----
 
-    def _start(self, have: _Memory, inputs: list[Any], outs: list[memory.Buffer]) -> None:
+    def _start(self, have: _Memory, inputs: list[Any], blocks: list[memory.Buffer]) -> None:
         """Ask for all of it: by a graph, if this memory has been met before."""
-        gpu = stream.driver()
+        gpu, rooms = stream.driver(), have.rooms     # `_met` may give the next call others
         places = [t._owner.address + t._number for t in inputs]
-        places += [out.address for out in outs]
-        for k, room in have.rooms.items():
+        places += [block.address for block in blocks]
+        for k, room in rooms.items():
             places[k] = 0
             if k < len(inputs):
                 gpu.copy(room.base, 0, *tensors.place(inputs[k]), room.nbytes)
         key = tuple(places)
         graph = self._graphs.get(key)
         if graph is None or graph is _MET:
-            self._met(gpu, have, key, [*map(tensors.place, inputs), *((out.base, 0) for out in outs)])
+            self._met(gpu, have, key, [*map(tensors.place, inputs), *((block.base, 0) for block in blocks)])
         else:
             graph.launch()
-        for k, room in have.rooms.items():
+        for k, room in rooms.items():
             if k >= len(inputs):
-                gpu.copy(outs[k - len(inputs)].base, 0, room.base, 0, room.nbytes)
+                gpu.copy(blocks[k - len(inputs)].base, 0, room.base, 0, room.nbytes)
         if self._actions.words:
             gpu.download(have.status.base, 0, have.codes)
 
@@ -138,13 +139,16 @@ class OnDevice(Plan):
         for k, room in have.rooms.items():
             own[k] = room.base, 0
         n = len(self._halves.device_inputs)
-        table = [*own[:n], *have.crossing, *own[n:], *have.constants]
+        outs = [(own[n + b][0], offset) for *_, b, offset in self._kinds]
+        table = [*own[:n], *have.crossing, *outs, *have.constants]
         if key in self._graphs:
             self._graphs[key] = graph = gpu.record(lambda: self._ask(gpu, have, table))
             graph.launch()
             return
         self._ask(gpu, have, table)
-        if len(self._graphs) >= MOST_GRAPHS and not self._moved(have):
+        if len(self._graphs) >= MOST_GRAPHS:
+            if self._moved(have):
+                return                           # nobody will ask by this key
             del self._graphs[next(iter(self._graphs))]
         self._graphs[key] = _MET
 
@@ -152,12 +156,11 @@ class OnDevice(Plan):
         """Whether there are inputs or results that are elsewhere all the time: batches out of many, say. From now on
         they are copied from or to a place of their own, so that graphs do not go by them.
         """
-        device = self._halves.device
-        n = len(self._halves.device_inputs)
-        sizes = [a.nbytes for a in (*_avals(device, device.inputs[:n]), *_avals(device, device.results))]
+        inputs = self._halves.device.inputs[:len(self._halves.device_inputs)]
+        sizes = [*(a.nbytes for a in _avals(self._halves.device, inputs)), *(nbytes for _, nbytes in self._blocks)]
         found = [k for k, places in enumerate(zip(*self._graphs, strict=True))
                  if len({*places}) > MOST_PLACES and sizes[k] <= MOST_COPIED]
-        have.rooms |= {k: memory.empty(sizes[k]) for k in found}
+        have.rooms = have.rooms | {k: memory.empty(sizes[k]) for k in found}
         if found:
             self._graphs.clear()
         return bool(found)
@@ -170,6 +173,26 @@ class OnDevice(Plan):
 
 def _avals(program: Program, values: np.ndarray) -> list[Aval]:
     return [program.aval(v) for v in values.tolist()]
+
+
+def _blocks_of(results: Sequence[Aval], assigned: Container[int],
+               ) -> tuple[list[tuple[int, int]], list[tuple[int, int, int, int, int]]]:
+    """Blocks for results, as `memory.blocks` takes them; and aval, elements, dtype, block and place in it of each.
+
+    Small ones that Variables hold are in the first together: they are let go together, too.
+    """
+    sizes, kinds, end = [0], [], 0
+    for k, a in enumerate(results):
+        if k in assigned and a.nbytes <= SMALL:
+            kinds.append((a.id, a.size, a.code, 0, end))
+            end += memory.room_of(a.nbytes)
+        else:
+            kinds.append((a.id, a.size, a.code, len(sizes), 0))
+            sizes.append(a.nbytes)
+    sizes[0] = end
+    if not end:
+        sizes, kinds = sizes[1:], [(aval, size, code, b - 1, 0) for aval, size, code, b, _ in kinds]
+    return [(memory.room_of(nbytes), nbytes) for nbytes in sizes], kinds
 
 
 def _same_bits(x: Any, y: Any) -> bool:
