@@ -91,7 +91,7 @@ def main(given: list[str] | None = None) -> None:
         return host.main(args.rounds)
     sizes = Sizes(args.points, args.side, args.sums)
     if toolkit.simulated() and args.quick:
-        args.libraries, sizes = ["jitgrad"], TINY
+        args.libraries, args.rounds, sizes = ["jitgrad"], 1, TINY
         workloads.shrink()
     elif toolkit.simulated() or stream.problem():
         why = stream.problem() or "Numba's simulator takes its place, which runs --quick only"
