@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.cuda import arithmetic
 from jitgrad.execute.cuda import stream
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,3 +32,29 @@ def test_the_hosts_part_needs_no_gpu():
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"^\| [^|]+ \| \d+\.\d+ \| \d+\.\d+ \|$", done.stdout, re.MULTILINE)) == 4
     assert "recorded" not in done.stderr and "plain Python" not in done.stderr
+
+
+PTX = """
+.visible .entry f(
+$L__BB0_1:
+add.s64 %rd1, %rd1, 1;
+$L__BB0_2:
+ld.global.f32 %f1, [%rd1];
+mov.f32 %f2, 0f3F800000;
+@%p1 bra $L__BB0_4;
+
+mul.rn.f32 %f1, %f1, %f1;
+mul.rn.f32 %f1, %f1, %f1;
+$L__BB0_4:
+div.rn.f32 %f3, %f1, %f2;
+@%p2 bra $L__BB0_2;
+setp.lt.s64 %p3, %rd1, %rd2;
+@%p3 bra $L__BB0_1;
+ret;
+"""
+
+
+def test_instructions_are_counted_once_around_the_innermost_loop():
+    assert arithmetic.instructions(PTX) == 1 + 1 + arithmetic.DIVISION + 1        # load, branch, division, branch
+    assert arithmetic.instructions(PTX.replace("@%p1 bra $L__BB0_4;", "")) == 1 + 2 + arithmetic.DIVISION + 1
+    assert arithmetic.Arithmetic(100, 1e6).limit(10_000) == 1.0

@@ -31,7 +31,9 @@ class Arithmetic(NamedTuple):
 
     def sentence(self) -> str:
         """What it is an estimate of."""
-        return f"{self.instructions} instructions an element (of branches the shorter way; {DIVISION} for a division)"
+        return (f"{self.instructions} instructions an element (of branches the shorter way; {DIVISION} for a division, "
+                "none for constants)")
+
 
 
 def instructions(text: str) -> int:
@@ -50,7 +52,7 @@ def _around(lines: list[str], jumps: dict[int, int], first: int, last: int) -> i
     for k in range(first, last):
         if k not in reached:
             continue
-        count = reached[k] + (DIVISION if "div.rn.f32" in lines[k] else bool(_INSTRUCTION.match(lines[k])))
+        count = reached[k] + _cost(lines[k])
         ways = [jumps[k]] if k in jumps else []
         if k not in jumps or lines[k].startswith("@"):
             ways.append(k + 1)
@@ -58,6 +60,11 @@ def _around(lines: list[str], jumps: dict[int, int], first: int, last: int) -> i
             if k < to <= last:
                 reached[to] = min(count, reached.get(to, count))
     return reached[last] + 1
+
+
+def _cost(line: str) -> int:
+    """Constants and casts of bits are operands of others in machine code."""
+    return 0 if line.startswith("mov.") else DIVISION if line.startswith("div.rn") else bool(_INSTRUCTION.match(line))
 
 
 def kernels(points: int) -> list[Kernel]:
