@@ -10,7 +10,7 @@ import pytest
 
 import jitgrad as jg
 from jitgrad import nn
-from jitgrad.execute.cuda import memory, toolkit
+from jitgrad.execute.cuda import memory, stream, toolkit
 from tolerance import assert_close
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")      # integers wrap, floats overflow: NumPy says so
@@ -196,6 +196,24 @@ def test_variables_keep_a_few_places_and_what_they_held_stays():
         for t, n in zip(tensors, (2, 3), strict=True):
             np.testing.assert_array_equal(t.numpy(), np.full(n, 2.0 ** turn))
     assert len(step._impl.entries[0].plan._blocks) == 2
+
+
+def test_memory_that_is_let_go_is_taken_again_and_given_back_when_there_is_no_other(monkeypatch):
+    one, other = memory.empty(1000), memory.empty(1000)
+    addresses = one.address, other.address
+    del one, other
+    again = memory.empty(1020)                       # of the same block
+    assert again.address == addresses[1] and again.nbytes == 1020
+    allocated, calls = stream.driver().allocate, []
+
+    def full(nbytes):
+        calls.append(nbytes)
+        if any(memory._kept.values()):
+            raise MemoryError("no memory")
+        return allocated(nbytes)
+    monkeypatch.setattr(stream.driver(), "allocate", full)
+    memory.empty(5 << 20)
+    assert calls == [5 << 20] * 2 and memory._kept[1024] == []
 
 
 def test_what_the_plan_does_is_printed():
