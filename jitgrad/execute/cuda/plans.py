@@ -44,6 +44,7 @@ class OnDevice(Plan):
         self._graphs: dict[tuple[int, ...], Any] = {}
         self._host = plan_of(self._halves.host)
         self._alone = not len(self._halves.host.results)
+        self._whole = self._halves.device_inputs == [*range(len(program.inputs))]
         held = {k for i, (half, k) in enumerate(self._halves.result_of) if half == DEVICE and i in assigned}
         self._blocks, self._kinds = _blocks_of(_avals(self._halves.device, self._halves.device.results), held)
         self._in_order = self._halves.result_of == [(DEVICE, k) for k in range(len(self._kinds))]
@@ -73,10 +74,10 @@ class OnDevice(Plan):
             have = self._memory = self._memory or _Memory(self._actions, both.device, len(both.crossing))
             if both.crossing:
                 have.crossed([of_host[k] for k in both.crossing])
-            self._start(have, [given[i] for i in both.device_inputs], blocks)
+            self._start(have, given if self._whole else [given[i] for i in both.device_inputs], blocks)
             codes = have.codes.tolist() if self._actions.words else ()
-        failed = next((k for k, code in enumerate(codes) if code), -1) if codes else -1
-        if failed >= 0:
+        if any(codes):
+            failed = next(k for k, code in enumerate(codes) if code)
             guard = next((a.guard for a in self._actions.actions if a.status == failed), -1)
             return next((n for n, (half, k, _) in enumerate(both.guards) if half != HOST and k == guard), None)
         tensor = types.tensor_placed
@@ -113,7 +114,7 @@ class OnDevice(Plan):
 
     # ---- launches ----
 
-    def _start(self, have: _Memory, inputs: list[Any], blocks: list[memory.Buffer]) -> None:
+    def _start(self, have: _Memory, inputs: Sequence[Any], blocks: list[memory.Buffer]) -> None:
         """Ask for all of it: by a graph, if this memory has been met before."""
         gpu, rooms = stream.driver(), have.rooms     # `_met` may give the next call others
         places = [t._owner.address + t._number for t in inputs]
