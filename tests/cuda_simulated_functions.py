@@ -11,6 +11,10 @@ import pytest
 import jitgrad as jg
 from jitgrad import nn
 from jitgrad.execute.cuda import memory, stream, toolkit
+
+
+from jitgrad.execute.cuda import memory, toolkit
+from jitgrad.frontend import lazy
 from tolerance import assert_close
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")      # integers wrap, floats overflow: NumPy says so
@@ -273,3 +277,72 @@ def test_other_loops_are_led_by_the_host(caplog):
             x = X * np.float32(sign)
             np.testing.assert_array_equal(f(there(x)).numpy(), x * 2.0 if x.sum() > 0 else -x)
     assert "which the host leads" in caplog.text
+
+
+@pytest.mark.parametrize("make", [lambda f: jg.function(f, eager_compile=True), lambda f: _warm(jg.function(f))], ids=["eager", "warm"])
+def test_traces_made_ahead_are_for_the_cpu(make):
+    with jg.device("cuda"):
+        v = jg.Variable(X)
+    f = make(lambda x: jg.sum(x * x))
+    for k in range(3):
+        close(f(there(X + k)), jg.constant(((X + k) ** 2).sum()))
+    g = jg.function(lambda: v * 2.0, eager_compile=True)
+    for _ in range(3):
+        np.testing.assert_array_equal(g().numpy(), X * 2.0)
+    assert g.cache_info().hits == 2
+
+
+def _warm(f):
+    f.warmup(there(X))
+    return f
+
+
+def test_variables_are_handed_on_without_an_operation():
+    with jg.device("cuda"):
+        v, w = jg.Variable(X), jg.Variable(X)
+    f = jg.function(lambda: v.assign(w).size)
+    for k in range(3):
+        w.assign(there(X + k))
+        assert f() == 3
+        np.testing.assert_array_equal(v.numpy(), X + k)
+        assert v.device == "cuda"
+
+
+def test_variables_with_one_value_have_one_place():
+    with jg.device("cuda"):
+        v, w = jg.Variable(X), jg.Variable(X)
+
+    @jg.function
+    def f(x):
+        v.assign(x * 2.0)
+        w.assign(v)
+        return v * 1.0
+    for k in range(6):
+        x = there(X + k)
+        junk = [jg.constant(np.int64(123456789)) * 1 for _ in range(50)]      # their blocks are taken next
+        del junk
+        f(x)
+        assert v._value._number == w._value._number == 0
+        np.testing.assert_array_equal(w.numpy(), 2 * (X + k))
+
+
+def test_first_calls_with_much_data_that_wait(monkeypatch):
+    monkeypatch.setattr(lazy, "LARGE", 1)
+    with jg.device("cuda"):
+        v = jg.Variable(X)
+    total = jg.Variable(X)
+
+    def step(x):
+        total.assign_add(x)
+        v.assign(x * 2.0)                                            # goes where the Variable is
+        return (total * 2.0).to_device("cuda") + v, x.to_device("cuda") * v
+    f = jg.function(step)
+    for k in range(3):
+        with jg.device("cpu"):
+            x = jg.constant(X + k)
+        y, z = f(x)
+        assert (y.device, z.device, v.device, total.device) == ("cuda", "cuda", "cuda", "cpu")
+        np.testing.assert_array_equal(v.numpy(), 2 * (X + k))
+        np.testing.assert_array_equal(z.numpy(), 2 * (X + k) ** 2)
+        np.testing.assert_allclose(y.numpy(), 2 * total.numpy() + 2 * (X + k), 1e-6)
+    assert f.cache_info()[:2] == (2, 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 from jitgrad.core import backend
 from jitgrad.core.errors import user_error
-from jitgrad.core.recorder import Placement, active, carried, is_dry
+from jitgrad.core.recorder import Placement, active, carried, has_numbers, is_dry, is_elsewhere
 
 NAMES = ("cpu", "cuda")
 LOOSE = 4                      # mark of a Tensor that code of ours made of an array or list: it follows other operands
@@ -104,6 +104,9 @@ def placed(made: Any, name: Any = None) -> Any:
 
 def beside(made: Any, t: Any) -> Any:
     """A new Tensor where another one is."""
+    if is_elsewhere(made) or is_elsewhere(t):
+        has_numbers(made)          # what waits to be computed is on the CPU
+        has_numbers(t)
     if t._data != 0 and made._data != 0 or is_dry(t) or is_dry(made):
         return made
     return carried(made, device_of(t))

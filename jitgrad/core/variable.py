@@ -14,7 +14,7 @@ from jitgrad.core.device import beside, device_of, moved, placed
 from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import OPS
 from jitgrad.core.record import tensor
-from jitgrad.core.recorder import active, has_numbers, is_dry, no_number
+from jitgrad.core.recorder import active, has_numbers, is_dry, is_elsewhere, no_number
 from jitgrad.core.tensor import Reference
 
 TRAINABLE, WATCHED = 1, 2
@@ -106,6 +106,8 @@ class VariableMethods:
         Raises ValueError for another shape. What was recorded with the old value is unchanged.
         """
         value = tensor(value, what="assign")
+        if is_elsewhere(self._value):
+            has_numbers(value)     # what waits to be computed is on the CPU
         return self._set("assign", value if is_dry(value) else moved(value, device_of(self._value)))
 
     def _held(self) -> Any:

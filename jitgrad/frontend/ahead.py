@@ -13,7 +13,7 @@ import numpy as np
 from jitgrad.core.aval import AVALS, aval
 from jitgrad.core.dtypes import code_of
 from jitgrad.core.errors import user_error
-from jitgrad.core.recorder import Recorder, Recording
+from jitgrad.core.recorder import Recorder, Recording, is_elsewhere
 from jitgrad.execute.cpu import layout
 from jitgrad.execute.cpu import types as machine
 from jitgrad.execute.cpu.types import Tensor, Variable
@@ -71,7 +71,13 @@ class Ahead(Tracing):
 
     def twin(self, own: Any) -> Any:
         """A dry Tensor in the place of one that the code was to get."""
+        if is_elsewhere(own):
+            self.elsewhere()
         return self.input(AVALS[own._aval])
+
+    def elsewhere(self) -> None:
+        self.refused = True            # dry Tensors do not say where their numbers will be
+        super().elsewhere()
 
     def present(self, variable: Any) -> Any:
         if id(variable) not in self._first:

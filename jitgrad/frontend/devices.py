@@ -8,14 +8,14 @@ from typing import Any
 from jitgrad.core import backend
 from jitgrad.core.device import Device, device_of, moved
 from jitgrad.core.errors import user_error
-from jitgrad.core.recorder import is_dry
+from jitgrad.core.recorder import has_numbers, is_dry
 from jitgrad.execute.cpu.types import Variable
 
 
 def to_device(x: Any, name: Any) -> Any:
     """``x`` on a device; itself if it is there. Its gradient goes back to where it was."""
     t = backend.current().read(x) if type(x) is Variable else x
-    if is_dry(t):
+    if not has_numbers(t):
         raise user_error(TypeError, "to_device: inside of cond, loops and vmap values have no device yet; move them "
                                     "before, or after")
     return moved(t, name)

@@ -19,6 +19,7 @@ from typing import Any
 
 from jitgrad.core import backend
 from jitgrad.core.aval import AVALS
+from jitgrad.core.device import LOOSE
 from jitgrad.core.errors import user_error
 from jitgrad.core.form import COLUMNS, FORMS, Form
 from jitgrad.core.program import Program, programs_in
@@ -105,6 +106,7 @@ class Lazy(Ahead):
         if is_elsewhere(own):
             return own
         dry = self.input(AVALS[own._aval])
+        dry._tracked |= own._tracked & LOOSE
         self._real[id(dry)] = own
         if self.awake:
             backend.current().give(dry, own)

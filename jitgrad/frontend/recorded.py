@@ -254,6 +254,8 @@ class Recorded:
                 arguments = Arguments(args, kwargs, self.numbers.is_data, tracing.input)
                 if self.numbers.met(arguments.numbers) and self.entries:
                     return None                      # a second number in a place, to be tried as data
+                if any(row[0] == "placed" for row in arguments.instructions):
+                    return None                      # dry Tensors do not say where their numbers will be
                 call = Call(self.f, arguments, tracing)
                 entry = None if tracing.refused else call.entry
             except Exception:                        # with numbers, where it is recorded next, it may do without

@@ -143,7 +143,7 @@ class Entry:
         self.flat = simplified(traced.program)
         numbers = [row[2] for row in self.arguments.instructions if row[0] == "float"]
         self._at_once = call.tracing.at_once
-        self.placed = call.tracing.placed            # whether it runs on another device than the CPU
+        self.placed = call.tracing.placed or bool(traced.placed)         # whether another device takes part
         self._views: Any = {}
         if self.placed:
             self.plan = _elsewhere(traced, with_singles(self.flat, numbers))

@@ -80,7 +80,11 @@ def view_new(aval, size, dtype, operand, offset):
             owner = operand
         incref(owner)
         store(o + lay.T_OWNER, owner)
-        store(o + lay.T_DATA, load(operand + lay.T_DATA) + offset)
+        if load(operand + lay.T_DATA) == 0:          # elsewhere: the payload says where
+            store(o + lay.T_DATA, 0)
+            store(o + lay.T_PAYLOAD, load(operand + lay.T_PAYLOAD) + offset)
+        else:
+            store(o + lay.T_DATA, load(operand + lay.T_DATA) + offset)
     return o
 
 
