@@ -28,9 +28,10 @@ _CODES = {letter: code for code, letter in _LETTERS.items()}
 # ---- the CUDA array interface ----------------------------------------------------------------------------
 
 def interface(t: Any) -> dict[str, Any]:
-    """Version 3; whoever takes it waits for our stream."""
+    """Version 3; whoever takes it waits for our stream, but for those that never look whether there is one."""
     have = AVALS[t._aval]
     t._owner.share()
+    stream.driver().sync()
     return {"shape": have.shape, "typestr": have.dtype.str, "data": (_address(t) if have.size else 0, True),
             "strides": None, "version": 3, "stream": stream.driver().handle or None}
 
@@ -50,6 +51,8 @@ def taken(array: Any) -> Any:
         raise user_error(TypeError, "asarray: an array with a mask has no counterpart")
     if given.get("stream") is not None:
         stream.driver().wait_for(int(given["stream"]))
+    elif int(given.get("version", 0)) < 3:           # of which streams had no part: on any there may be work on it
+        stream.driver().sync_all()
     return _taken(int(given["data"][0]), shape, given.get("strides"), dtype, array)
 
 

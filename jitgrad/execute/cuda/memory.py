@@ -45,7 +45,7 @@ class Buffer:
     def __del__(self) -> None:
         if self._others:
             if not sys.is_finalizing():
-                driver().sync_all()
+                driver().let_go(self._spare[2])
         elif self._spare[3] is not None:
             self._spare[3].append(self._spare)
 

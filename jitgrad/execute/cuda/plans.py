@@ -7,6 +7,7 @@ the CPU when it was recorded is computed there again, before (see `halves`).
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Container, Sequence
 from typing import Any
@@ -22,11 +23,14 @@ from jitgrad.execute.cuda import memory, stream, tensors, toolkit
 from jitgrad.execute.cuda.actions import Actions, Place, actions_of, ask, launches_of, said
 from jitgrad.execute.cuda.halves import DEVICE, HOST, halves
 from jitgrad.plan.memory import ALIGN
+from jitgrad.transform.prune import pruned
+from jitgrad.transform.residuals import with_results
 
 MOST_GRAPHS = 16               # of one plan: the memory of its inputs and results, which a graph is made for, recurs
 MOST_PLACES = 4                # of an input or result in these graphs; it is copied where there are more
 MOST_COPIED = 64 << 20         # bytes of it
 SMALL = 64 << 10               # bytes of results that lie together, if all of them are assigned to Variables
+_logger = logging.getLogger("jitgrad")
 _MET: Any = object()           # memory that was met once
 
 
@@ -42,6 +46,8 @@ class OnDevice(Plan):
         self._lock = threading.Lock()
         self._memory: _Memory | None = None
         self._graphs: dict[tuple[int, ...], Any] = {}
+        self._records = True
+        self._checks: dict[int, Plan] = {}           # guards on the host, each by itself
         self._host = plan_of(self._halves.host)
         self._alone = not len(self._halves.host.results)
         self._whole = self._halves.device_inputs == [*range(len(program.inputs))]
@@ -61,11 +67,16 @@ class OnDevice(Plan):
 
     def __call__(self, *given: Any) -> tuple[Any, ...] | int | None:
         """Results for inputs as the machine has them: Tensors, arrays, Python numbers. A number: of the guard that
-        failed. None where a kernel left an error code: nothing has changed, and plain Python will say what is wrong.
+        failed. None where a kernel left an error code: nothing has changed, and plain Python will say what is wrong,
+        or take another way before.
         """
         both, of_host = self._halves, list[Any]()
         if not self._alone:
-            of_host = self._host.run([self._tensor(i, given[i]) for i in both.host_inputs])
+            on_host = [self._tensor(i, given[i]) for i in both.host_inputs]
+            try:
+                of_host = self._host.run(on_host)
+            except (IndexError, RuntimeError):
+                return self._stopped(on_host)
             for number, (half, x, expected) in enumerate(both.guards):
                 if half == HOST and not _same_bits(of_host[x], of_host[expected]):
                     return number
@@ -112,6 +123,22 @@ class OnDevice(Plan):
         a = self.flat.aval(int(self.flat.inputs[i]))
         return backend.current().tensor(np.ascontiguousarray(x, a.dtype), a)
 
+    def _stopped(self, on_host: Sequence[Any]) -> int | None:
+        """The guard on the host before an error there, if one fails: the error is none of the way that Python takes."""
+        values, host = self._halves.host.results.tolist(), self._halves.host
+        for number, (half, *pair) in enumerate(self._halves.guards):
+            if half == HOST:
+                if number not in self._checks:
+                    self._checks[number] = Plan(pruned(with_results(host, [values[k] for k in pair]), keep_inputs=True),
+                                                range(len(host.inputs)))
+                try:
+                    x, expected = self._checks[number].run(on_host)
+                except (IndexError, RuntimeError):
+                    return None
+                if not _same_bits(x, expected):
+                    return number
+        return None
+
     # ---- launches ----
 
     def _start(self, have: _Memory, inputs: Sequence[Any], blocks: list[memory.Buffer]) -> None:
@@ -143,8 +170,12 @@ class OnDevice(Plan):
         outs = [(own[n + b][0], offset) for *_, b, offset in self._kinds]
         table = [*own[:n], *have.crossing, *outs, *have.constants]
         if key in self._graphs:
-            self._graphs[key] = graph = gpu.record(lambda: self._ask(gpu, have, table))
-            graph.launch()
+            graph = self._recorded(gpu, have, table) if self._records else None
+            if graph is None:
+                self._ask(gpu, have, table)
+            else:
+                self._graphs[key] = graph
+                graph.launch()
             return
         self._ask(gpu, have, table)
         if len(self._graphs) >= MOST_GRAPHS:
@@ -152,6 +183,15 @@ class OnDevice(Plan):
                 return                           # nobody will ask by this key
             del self._graphs[next(iter(self._graphs))]
         self._graphs[key] = _MET
+
+    def _recorded(self, gpu: stream.Driver, have: _Memory, table: Sequence[Place]) -> Any:
+        """A graph; None where the driver makes none, and will not be asked again: all goes on without."""
+        try:
+            return gpu.record(lambda: self._ask(gpu, have, table))
+        except RuntimeError as error:
+            self._records = False
+            _logger.warning("a recorded function is launched kernel by kernel: %s", error)
+            return None
 
     def _moved(self, have: _Memory) -> bool:
         """Whether there are inputs or results that are elsewhere all the time: batches out of many, say. From now on

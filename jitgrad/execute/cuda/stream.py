@@ -7,6 +7,7 @@ NumPy arrays. Memory is (base, offset): a base is an address of the GPU's, or fo
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -73,6 +74,10 @@ class Driver(Protocol):
     def sync_all(self) -> None:
         """The same for the streams of others in this process."""
 
+    def let_go(self, keeper: Any) -> None:
+        """Wait like `sync_all` before the caller frees what this keeps; where that cannot be now, keep it for a while.
+        """
+
     def wait_for(self, handle: int) -> None:
         """What is asked from here on comes after what another stream was asked until now."""
 
@@ -88,6 +93,8 @@ class Gpu:
         self._pid = os.getpid()
         self._blas: tuple[blas.Handle, int] | None = None
         self._multiplying = threading.Lock()
+        self._recording = threading.Lock()           # nobody may wait for all streams while one records
+        self._late: list[Any] = []                   # what was let go meanwhile
         with told("the GPU cannot be used"):
             self._device = self._core.Device(0)
             self._device.set_current()
@@ -118,20 +125,24 @@ class Gpu:
 
     def upload(self, base: int, offset: int, array: np.ndarray) -> None:
         self._ready()
-        self._checked(self._calls.cuMemcpyHtoDAsync(base + offset, array.ctypes.data, array.nbytes, self.handle))
+        if array.nbytes:
+            self._checked(self._calls.cuMemcpyHtoDAsync(base + offset, array.ctypes.data, array.nbytes, self.handle))
 
     def download(self, base: int, offset: int, array: np.ndarray) -> None:
         self._ready()
-        self._checked(self._calls.cuMemcpyDtoHAsync(array.ctypes.data, base + offset, array.nbytes, self.handle))
+        if array.nbytes:
+            self._checked(self._calls.cuMemcpyDtoHAsync(array.ctypes.data, base + offset, array.nbytes, self.handle))
         self.sync()
 
     def copy(self, to: int, to_offset: int, base: int, offset: int, nbytes: int) -> None:
         self._ready()
-        self._checked(self._calls.cuMemcpyDtoDAsync(to + to_offset, base + offset, nbytes, self._now()[1]))
+        if nbytes:                                   # a graph has no node for nothing
+            self._checked(self._calls.cuMemcpyDtoDAsync(to + to_offset, base + offset, nbytes, self._now()[1]))
 
     def fill(self, base: int, offset: int, nbytes: int) -> None:
         self._ready()
-        self._checked(self._calls.cuMemsetD8Async(base + offset, 0, nbytes, self._now()[1]))
+        if nbytes:
+            self._checked(self._calls.cuMemsetD8Async(base + offset, 0, nbytes, self._now()[1]))
 
     def launch(self, kernel: Kernel, pointers: Sequence[tuple[int, int]], words: Sequence[int], blocks: int,
                threads: int) -> None:
@@ -167,16 +178,23 @@ class Gpu:
 
     def record(self, ask: Callable[[], None]) -> Graph:
         self._ready()
-        with told("work on the GPU cannot be recorded"):
-            builder = self._device.create_graph_builder()
-            builder.begin_building("thread_local")
-            self._threads.recording = builder, int(builder.stream.handle)
-            try:
-                ask()
-            finally:
-                self._threads.recording = None
-                builder.end_building()
-            return _Recorded(builder.complete(), self.stream, self._ready)
+        try:
+            with self._recording, _no_collection(), told("work on the GPU cannot be recorded"):
+                return self._recorded(ask)
+        finally:
+            if self._late:
+                self.let_go(None)
+
+    def _recorded(self, ask: Callable[[], None]) -> Graph:
+        builder = self._device.create_graph_builder()
+        builder.begin_building("thread_local")
+        self._threads.recording = builder, int(builder.stream.handle)
+        try:
+            ask()
+        finally:
+            self._threads.recording = None
+            builder.end_building()
+        return _Recorded(builder.complete(), self.stream, self._ready)
 
     def sync(self) -> None:
         self._ready()
@@ -185,8 +203,21 @@ class Gpu:
 
     def sync_all(self) -> None:
         self._ready()
-        with told("work on the GPU failed"):
+        with self._recording, told("work on the GPU failed"):
             self._device.sync()
+
+    def let_go(self, keeper: Any) -> None:
+        if os.getpid() != self._pid:
+            return
+        if not self._recording.acquire(blocking=False):      # by this thread or another, which may wait for this one
+            self._late.append(keeper)
+            return
+        try:
+            self._ready()
+            self._device.sync()
+            self._late.clear()
+        finally:
+            self._recording.release()
 
     def wait_for(self, handle: int) -> None:
         self._ready()
@@ -212,6 +243,18 @@ class _Recorded(NamedTuple):
     def launch(self) -> None:
         self.ready()
         self.graph.launch(self.stream)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python's garbage collector rests: what it frees would call the driver in the midst of a recording."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 @contextmanager
@@ -286,6 +329,9 @@ class Simulator:
         """All is done at once."""
 
     sync_all = sync
+
+    def let_go(self, keeper: Any) -> None:
+        """Nobody else works here."""
 
     def wait_for(self, handle: int) -> None:
         """Nobody else has a stream here."""

@@ -1,0 +1,67 @@
+"""What the driver of a GPU does when, with a stand-in for the GPU."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import types
+
+import pytest
+
+from jitgrad.execute.cuda import stream
+
+
+class Device:
+    """Counts what it is asked for."""
+
+    def __init__(self):
+        self.synced, self.ended = 0, 0
+
+    def set_current(self):
+        pass
+
+    def sync(self):
+        self.synced += 1
+
+    def create_graph_builder(self):
+        def end():
+            self.ended += 1
+        return types.SimpleNamespace(begin_building=lambda mode: None, end_building=end, complete=lambda: "a graph",
+                                     stream=types.SimpleNamespace(handle=5))
+
+
+@pytest.fixture
+def gpu():
+    made = object.__new__(stream.Gpu)
+    made._device, made._threads, made._pid = Device(), threading.local(), os.getpid()
+    made._recording, made._late, made.stream, made.handle = threading.Lock(), [], "the stream", 3
+    return made
+
+
+def test_nobody_waits_for_all_streams_while_one_records(gpu):
+    seen = []
+
+    def ask():
+        assert gpu._now()[1] == 5 and not gc.isenabled()
+        gpu.let_go("by this thread")
+        other = threading.Thread(target=gpu.let_go, args=("by another",))
+        other.start()
+        other.join()
+        seen.extend(gpu._late)
+        assert gpu._device.synced == 0
+    assert gpu.record(ask)[:2] == ("a graph", "the stream")
+    assert seen == ["by this thread", "by another"]
+    assert gpu._device.synced == 1 and not gpu._late and gc.isenabled()
+    assert gpu._now() == ("the stream", 3)
+    gpu.let_go("later")
+    assert gpu._device.synced == 2 and not gpu._late
+
+
+def test_a_recording_that_fails_ends(gpu):
+    def ask():
+        raise ValueError("no such kernel")
+    with pytest.raises(RuntimeError, match=r"cannot be recorded: no such kernel"):
+        gpu.record(ask)
+    assert gpu._device.ended == 1 and gc.isenabled() and not gpu._recording.locked()
+    assert gpu._now() == ("the stream", 3)
