@@ -30,6 +30,7 @@ MOST_GRAPHS = 16               # of one plan: the memory of its inputs and resul
 MOST_PLACES = 4                # of an input or result in these graphs; it is copied where there are more
 MOST_COPIED = 64 << 20         # bytes of it
 SMALL = 64 << 10               # bytes of results that lie together, if all of them are assigned to Variables
+TRIES = 3                      # to make a graph, of a plan
 _logger = logging.getLogger("jitgrad")
 _MET: Any = object()           # memory that was met once
 
@@ -46,7 +47,7 @@ class OnDevice(Plan):
         self._lock = threading.Lock()
         self._memory: _Memory | None = None
         self._graphs: dict[tuple[int, ...], Any] = {}
-        self._records = True
+        self._tries = TRIES
         self._checks: dict[int, Plan] = {}           # guards on the host, each by itself
         self._host = plan_of(self._halves.host)
         self._alone = not len(self._halves.host.results)
@@ -170,7 +171,7 @@ class OnDevice(Plan):
         outs = [(own[n + b][0], offset) for *_, b, offset in self._kinds]
         table = [*own[:n], *have.crossing, *outs, *have.constants]
         if key in self._graphs:
-            graph = self._recorded(gpu, have, table) if self._records else None
+            graph = self._recorded(gpu, have, table) if self._tries else None
             if graph is None:
                 self._ask(gpu, have, table)
             else:
@@ -185,12 +186,14 @@ class OnDevice(Plan):
         self._graphs[key] = _MET
 
     def _recorded(self, gpu: stream.Driver, have: _Memory, table: Sequence[Place]) -> Any:
-        """A graph; None where the driver makes none, and will not be asked again: all goes on without."""
+        """A graph; None where the driver makes none. It is asked a few times: another library may have waited for the
+        whole GPU meanwhile, which ends every recording."""
         try:
             return gpu.record(lambda: self._ask(gpu, have, table))
         except RuntimeError as error:
-            self._records = False
-            _logger.warning("a recorded function is launched kernel by kernel: %s", error)
+            self._tries -= 1
+            if not self._tries:
+                _logger.warning("a recorded function is launched kernel by kernel: %s", error)
             return None
 
     def _moved(self, have: _Memory) -> bool:
