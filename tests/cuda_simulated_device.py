@@ -421,3 +421,11 @@ def test_dlpack():
             exchange.unpacked(given)
     with pytest.raises(TypeError, match="no counterpart"):
         exchange.unpacked(np.zeros(2, np.int8).__dlpack__())
+
+
+def test_what_is_added_comes_to_the_variable():
+    here, there = jg.Variable(1.0), jg.Variable(1.0, device="cuda")
+    for _ in range(3):
+        here.assign_add(jg.constant(2.0, device="cuda"))
+        there.assign_sub(jg.constant(2.0))
+    assert (here.device, float(here), there.device, float(there)) == ("cpu", 7.0, "cuda", -5.0)
