@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import inspect
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jitgrad.core import nest
 from jitgrad.core.aval import AVALS
+from jitgrad.core.collector import no_collection
 from jitgrad.core.dtypes import BOOL, FLOAT32, is_float
 from jitgrad.core.form import FORMS, Form, form
 from jitgrad.core.number import number
@@ -86,7 +85,7 @@ class Call:
     def entry(self) -> Entry | None:
         """The trace, made once; None where only this first call could do what it did: it made Variables that stay."""
         if not self._made:       # a cached_property of Python 3.11 has a lock for all, which a fork may leave behind
-            with _no_collection():
+            with no_collection():
                 self._made.append(self._entry())
         return self._made[0]
 
@@ -114,18 +113,6 @@ class Call:
             return Entry(self, answer, traced)
         except NotPlaced as error:
             raise NotReplayable(str(error), self) from None
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Python's garbage collector rests: a long recording makes many objects, and no cycles."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 class Entry:

@@ -10,9 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
-from jitgrad.core import backend
 from jitgrad.core.form import Form
 from jitgrad.core.primitive import BY_NAME, Kind
 from jitgrad.core.program import Program
@@ -26,16 +23,14 @@ from jitgrad.execute.cpu.shared import write_shared
 from jitgrad.execute.cpu.straight import StraightWriter
 from jitgrad.execute.cpu.types import NATIVE, peek
 from jitgrad.execute.cpu.walks import Walk, walk_of
-from jitgrad.plan import memory
+from jitgrad.plan import laid as placing
 from jitgrad.plan.fuse import Accumulate, Call, Copy, Followed, Nest, Operand, Step, Straight, read_later, steps_of
 
 SYMBOL = "plan"
 ARGUMENTS = "ptr %table, ptr %arena"
 STEPS = 100                    # of one function of a longer plan: LLVM's time for loops grows with the square
-_COPY = -1
 _DECLARED = {"kernel": "declare i64 @{}(ptr, ptr)", "params": "@{} = external global i8",
              "parallel": "declare i64 @{}(i64, i64, i64)"}
-_int = np.int64
 
 
 class Machine(NamedTuple):
@@ -77,17 +72,10 @@ def lay_out(program: Program, first_result: int, first_const: int) -> Laid:
     """The steps, and where their values lie."""
     found, lies = steps_of(program, _adds)
     steps = followed(found, lambda f: blas.divided(f) if _adds(f) else None)
-    results, free = [], len(program.avals)
-    sizes = {v: program.aval(v).nbytes for v in range(free)}
-    for v in program.results.tolist():
-        value, offset = lies.get(v, (v, 0))
-        if v >= 0 and (offset or sizes[value] != sizes[v]):
-            steps.append(Copy((Operand(value, offset, program.aval(v)),), (free,)))
-            sizes[free], value = sizes[v], free
-            free += 1
-        results.append(value)
+    steps, results, sizes = placing.with_results(program, steps, lies)
+    free = len(sizes)
     kept = {*results}
-    written, walks, reads, over = [], {}, [], dict[int, int]()
+    written, walks, over = [], {}, dict[int, int]()
     for k, (step, others) in enumerate(zip(steps, read_later(steps), strict=True)):
         outs = [v for m in step.members for v in m.outs]
         if isinstance(step, Nest | Straight):
@@ -104,12 +92,12 @@ def lay_out(program: Program, first_result: int, first_const: int) -> Laid:
                 sizes[v] = nbytes
                 free = max(free, v + 1)
         written.append(outs)
-        inside = {v for m in step.members for v in m.outs}
-        reads.append(list(dict.fromkeys(o.value for m in step.members for o in m.operands if o.value not in inside)))
-    laid = _laid(program, steps, walks, written, reads, results, sizes, first_result, first_const)
+    reads = [placing.reads_of(step) for step in steps]
+    places, copies, arena = placing.lay_out(program, written, reads, results, sizes, first_result, first_const)
     for k, v in over.items():
-        laid.places[k][steps[k].members[0].outs[0]] = laid.places[k][v]
-    return laid
+        places[k][steps[k].members[0].outs[0]] = places[k][v]
+    return Laid(steps, walks, written, places, copies, arena,
+                over_inputs(steps, walks, program.inputs.tolist(), results))
 
 
 def _adds(f: Form) -> bool:
@@ -128,44 +116,6 @@ def _room(walk: Walk, free: int) -> Iterator[tuple[int, int]]:
                 walk.partial[m.outs[0]] = free
                 yield free, m.form.outs[0].dtype.itemsize * walk.share.extent
                 free += 1
-
-
-def _laid(program: Program, steps: list[Step], walks: dict[int, Walk], written: list[list[int]],
-          reads: list[list[int]], results: list[int], sizes: dict[int, int], first_result: int,
-          first_const: int) -> Laid:
-    inputs, constants = program.inputs.tolist(), list(program.constants)
-    order = [*inputs, *constants, *(v for outs in written for v in outs)]
-    at = {v: i for i, v in enumerate(order)}
-    n = len(steps)
-    slot = np.full(len(order) + 1, memory.NOWHERE, _int)
-    slot[: len(inputs)] = -1 - np.arange(len(inputs))
-    slot[len(inputs): len(inputs) + len(constants)] = -1 - (first_const + np.arange(len(constants)))
-    pairs = np.array([word for i, v in enumerate(results) for word in (
-        at[v] if v >= 0 else -1, -1 - (first_result + i))] + [0], _int)
-    nbytes = np.array([*(sizes[v] for v in order), 0], _int)
-    counts, made_counts = ([len(x) for x in lists] for lists in (reads, written))
-    operands = np.array([at[v] for ids in reads for v in ids] + [0], _int)
-    code = np.zeros(3 * n + sum(counts) + sum(made_counts) + 5 * len(results) + 1, _int)
-    ordinals, made, numbers = np.zeros(n + 1, _int), np.zeros(3, _int), np.arange(n + 1, dtype=_int)
-    room = (np.zeros(len(order) + 2, _int) for _ in range(5))
-    status = backend.current().compiled(memory.lay_out)(
-        np.array([n, len(order), len(results)], _int), numbers, np.array([0, *np.cumsum(counts)], _int), operands,
-        len(inputs) + len(constants) + np.array([0, *np.cumsum(made_counts)], _int), pairs, slot, nbytes, numbers,
-        np.zeros(n + 1, _int), np.zeros(n + 1, _int), np.array([*counts, 0], _int), np.array([*made_counts, 0], _int),
-        np.array([_COPY], _int), nbytes, *room, code, ordinals, made)
-    assert status == memory.DONE
-    places: list[dict[int, int]] = [{} for _ in steps]
-    copies, k = [], 0
-    for _ in range(int(made[memory.M_COUNT])):
-        step, params, count = code[k: k + 3].tolist()
-        where = code[k + 3: k + 3 + count].tolist()
-        if step == _COPY:
-            copies.append((where[0], where[1], params))
-        else:
-            places[step] = dict(zip([*written[step], *reads[step]], where, strict=True))
-        k += 3 + count
-    return Laid(steps, walks, written, places, copies, int(made[memory.M_ARENA]),
-                over_inputs(steps, walks, inputs, results))
 
 
 # ---- text ------------------------------------------------------------------------------------------

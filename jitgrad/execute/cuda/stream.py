@@ -7,7 +7,6 @@ NumPy arrays. Memory is (base, offset): a base is an address of the GPU's, or fo
 from __future__ import annotations
 
 import functools
-import gc
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from jitgrad.core.collector import no_collection
 from jitgrad.core.errors import user_error
 from jitgrad.execute.cuda import blas, toolkit
 from jitgrad.execute.cuda.kernel import STATUS, Kernel, Launch
@@ -179,7 +179,7 @@ class Gpu:
     def record(self, ask: Callable[[], None]) -> Graph:
         self._ready()
         try:
-            with self._recording, _no_collection(), told("work on the GPU cannot be recorded"):
+            with self._recording, no_collection(), told("work on the GPU cannot be recorded"):
                 return self._recorded(ask)
         finally:
             if self._late:
@@ -243,18 +243,6 @@ class _Recorded(NamedTuple):
     def launch(self) -> None:
         self.ready()
         self.graph.launch(self.stream)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Python's garbage collector rests: what it frees would call the driver in the midst of a recording."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 @contextmanager
