@@ -130,6 +130,22 @@ def test_numbers_that_come_back_are_pythons_business(caplog):
     assert "moved from the GPU to the CPU" in caplog.text
 
 
+def test_results_may_come_back():
+    f = jg.function(lambda x: (jg.sum(x).to_device("cpu"), x * 2.0, jg.sum(x)))
+    for k in range(4):
+        a, b, c = f(there(X + k))
+        assert (a.device, b.device, c.device) == ("cpu", "cuda", "cuda")
+        np.testing.assert_allclose([float(a), float(c)], [(X + k).sum()] * 2, rtol=1e-6)
+    assert f.cache_info()[:2] == (3, 1)
+
+
+@pytest.mark.parametrize("read", [float, int, lambda t: t.item(), lambda t: float(t.numpy()), lambda t: t.tolist(), np.float32, lambda t: float(np.asarray(t)), lambda t: float(repr(t).split("(")[-1].rstrip(")>")), lambda t: float(f"{t}".split("(")[-1].rstrip(")>"))])
+def test_numbers_that_python_reads_are_guarded(read):
+    f = jg.function(lambda x: x * read(jg.sum(x)))
+    for k in (0, 0, 1, 1, 2, 0):
+        np.testing.assert_allclose(f(there(X + k)).numpy(), (X + k) * (X + k).sum(), rtol=1e-6)
+
+
 def test_an_index_out_of_range_changes_nothing():
     w = jg.Variable(X, device="cuda")
 

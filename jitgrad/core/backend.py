@@ -64,6 +64,12 @@ class Backend(Protocol):
     def moved(self, t: Any, device: str) -> Any:
         """A Tensor with the same numbers on a device; itself if it is there. No tape sees it."""
 
+    def was_read(self, t: Any) -> None:
+        """Somebody outside gets to know the numbers of a Tensor on another device: recordings want to know."""
+
+    def numbers(self, t: Any) -> Any:
+        """A Tensor on the CPU with the numbers of one on another device, for Python, which goes by them from now on."""
+
     def moved_constant(self, t: Any, device: str) -> Any:
         """The same for a Tensor that is moved again and again."""
 

@@ -51,7 +51,7 @@ class TensorMethods:
         if not has_numbers(self):
             raise no_number(NO_NUMBER)
         if self._data == 0:  # type: ignore[attr-defined]
-            out: np.ndarray = backend.current().moved(self, "cpu").numpy()
+            out: np.ndarray = backend.current().numbers(self).numpy()
             return out
         if aval.size == 0:
             out = np.empty(aval.shape, aval.dtype)

@@ -108,6 +108,17 @@ class Machine:
             recording.elsewhere()
         return _gpu().to_host(t) if device == "cpu" else _gpu().from_host(t)
 
+    def numbers(self, t: Any) -> Any:
+        self.was_read(t)
+        return self.moved(t, "cpu")
+
+    @staticmethod
+    def was_read(t: Any) -> None:
+        """Somebody outside gets to know the numbers of a Tensor on another device: recordings want to know."""
+        note = types.get_state(layout.S_WAS_READ)
+        if note and t._tracked:
+            C.cast(note, C.py_object).value(t)
+
     def moved_constant(self, t: Any, device: str) -> Any:
         return self.moved(t, device) if device == "cpu" or t._data == 0 else _gpu().constant(t)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jitgrad.core import backend
 from jitgrad.core.aval import AVALS, aval
 from jitgrad.core.dtypes import CODES, DTYPES, NAMES
 from jitgrad.core.errors import user_error
@@ -30,6 +31,7 @@ _CODES = {letter: code for code, letter in _LETTERS.items()}
 def interface(t: Any) -> dict[str, Any]:
     """Version 3; whoever takes it waits for our stream, but for those that never look whether there is one."""
     have = AVALS[t._aval]
+    backend.current().was_read(t)
     t._owner.share()
     stream.driver().sync()
     return {"shape": have.shape, "typestr": have.dtype.str, "data": (_address(t) if have.size else 0, True),
@@ -163,6 +165,7 @@ def exported(t: Any, wanted: Any, max_version: Any, dl_device: Any, copy: bool |
     have = AVALS[t._aval]
     if copy:
         t = tensor(have, memory.copied(t._owner, t._number, have.nbytes))
+    backend.current().was_read(t)
     t._owner.share()
     if wanted != -1:                             # -1: the taker orders the work
         stream.driver().sync()

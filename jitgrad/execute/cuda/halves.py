@@ -2,6 +2,7 @@
 
 Rows run where their operands are; a row of constants alone belongs to whoever reads it. The first half reads nothing of
 the second, or it is not two halves: numbers that go from the GPU back to the CPU, to be computed with, are for Python.
+Those that are results are copied at the end.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jitgrad.transform.prune import pruned
 from jitgrad.transform.residuals import with_results
 
 GUARD = BY_NAME["guard"]
-HOST, DEVICE, FREE = range(3)
+HOST, DEVICE, FREE, BACK = range(4)         # BACK: results that are made on the GPU and copied to the CPU
 
 
 class NotTwo(Exception):
@@ -32,7 +33,8 @@ class Halves(NamedTuple):
     device: Program
     host_inputs: list[int]         # of the whole, by position
     device_inputs: list[int]
-    result_of: list[tuple[int, int]]       # for each result: which half, which result of that; (-1, -1) for none
+    result_of: list[tuple[int, int]]       # for each result: which half (BACK: the device's, copied), which of its own;
+    #                                (-1, -1) for none
     guards: list[tuple[int, int, int]]     # half; on the host the results that are compared, else the device's number
     crossing: list[int]            # results of ``host`` that ``device`` reads
 
@@ -42,7 +44,8 @@ def halves(program: Program, placed: Container[int]) -> Halves:
     at = _where(program, placed)
     rows = program.rows()
     on_device = [r for r, (_, operands, outs) in enumerate(rows)
-                 if (at[outs[0]] != HOST if outs else any(at[v] == DEVICE for v in operands))]
+                 if (at[outs[0]] in (DEVICE, FREE) if outs else any(at[v] == DEVICE for v in operands))]
+    source = {outs[0]: operands[0] for _, operands, outs in rows if outs and at[outs[0]] == BACK}
     crossing = sorted({v for r in on_device for v in rows[r][1] if at[v] == HOST})
     results = program.results.tolist()
     wanted: list[int] = []         # of the host
@@ -56,9 +59,9 @@ def halves(program: Program, placed: Container[int]) -> Halves:
     for v in results:
         if v < 0:
             result_of.append((-1, -1))
-        elif at[v] == DEVICE:
-            result_of.append((DEVICE, len(device_results)))
-            device_results.append(v)
+        elif at[v] in (DEVICE, BACK):
+            result_of.append((at[v], len(device_results)))
+            device_results.append(source.get(v, v))
         else:
             result_of.append((HOST, of_host(v)))
     count = 0
@@ -84,10 +87,10 @@ def _where(program: Program, placed: Container[int]) -> list[int]:
         at[v] = FREE if t._data else DEVICE
     for made, operands, outs in program.rows():
         kinds = {at[v] for v in operands}
+        if BACK in kinds:
+            raise NotTwo("it computes with numbers that it has moved from the GPU to the CPU")
         if made.prim.kind is Kind.MOVE and "device" in made.params:
-            if made.params["device"] == "cpu" and DEVICE in kinds:
-                raise NotTwo("it computes with numbers that it has moved from the GPU to the CPU")
-            here = HOST if made.params["device"] == "cpu" else DEVICE
+            here = DEVICE if made.params["device"] != "cpu" else BACK if DEVICE in kinds else HOST
         else:
             here = DEVICE if DEVICE in kinds else FREE if kinds <= {FREE} else HOST
         for v in outs:

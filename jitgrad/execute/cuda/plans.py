@@ -21,7 +21,7 @@ from jitgrad.execute.cpu import types
 from jitgrad.execute.cpu.plans import Plan, plan_of
 from jitgrad.execute.cuda import memory, stream, tensors, toolkit
 from jitgrad.execute.cuda.actions import Actions, Place, actions_of, ask, launches_of, said
-from jitgrad.execute.cuda.halves import DEVICE, HOST, halves
+from jitgrad.execute.cuda.halves import BACK, DEVICE, HOST, halves
 from jitgrad.plan.memory import ALIGN
 from jitgrad.transform.prune import pruned
 from jitgrad.transform.residuals import with_results
@@ -96,7 +96,8 @@ class OnDevice(Plan):
         made = [tensor(aval, size, code, blocks[b], offset) for aval, size, code, b, offset in self._kinds]
         if self._in_order:
             return tuple(made)
-        return tuple(None if half < 0 else of_host[k] if half == HOST else made[k] for half, k in both.result_of)
+        return tuple(None if half < 0 else of_host[k] if half == HOST else tensors.to_host(made[k]) if half == BACK
+                     else made[k] for half, k in both.result_of)
 
     @property
     def launches(self) -> int:
