@@ -128,7 +128,7 @@ class VariableMethods:
         if kind is int or kind is float:
             return delta
         if kind is backend.Current.Tensor and delta._aval == self._value._aval:
-            return beside(delta, self._value)
+            return delta if AVALS[delta._aval].ndim else beside(delta, self._value)      # a single number comes along
         made = tensor(delta, AVALS[self._value._aval].code, what)
         return made if made is delta else beside(made, self._value)
 
