@@ -416,3 +416,11 @@ def test_products_that_are_added_to_others(monkeypatch):
         for a, b in zip((got, *more), (value, *grads), strict=True):
             assert_close(a.numpy(), b.numpy(), 1e-4)
     assert f.cache_info().hits == 3 and True in asked and False in asked
+
+
+def test_layers_make_their_weights_where_their_first_input_is():
+    model = nn.Sequential([nn.layers.Dense(3, "tanh"), nn.layers.Dense(1)])
+    f = jg.function(lambda x: model(x))
+    for k in range(3):
+        assert f(there(np.full((2, 2), k, np.float32))).device == "cuda"
+    assert {v.device for v in model.trainable_variables} == {"cuda"} and f.cache_info().hits == 1

@@ -5,18 +5,26 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
 from jitgrad.core import backend
+from jitgrad.core.device import Device, device_of
 from jitgrad.core.dtypes import DTYPES, code_of, default_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
+from jitgrad.core.recorder import is_elsewhere
 from jitgrad.execute.cpu.types import Tensor, Variable
 from jitgrad.nn import initializers
 from jitgrad.nn.names import fresh, snake
 from jitgrad.nn.tracking import Structure, Versioned, members, tracked
+
+
+def _beside(given: Any) -> AbstractContextManager[Any]:
+    """Where the weights are made: with the first input, if that is a Tensor on a GPU."""
+    return Device(device_of(given)) if type(given) is Tensor and is_elsewhere(given) else nullcontext()
 
 
 class _Call(threading.local):
@@ -102,7 +110,8 @@ class Layer(Versioned):
 
     def _first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Build, call, and keep the shape that came out for `Model.summary`."""
-        self._build(shape_of(args[0]) if args else None)
+        with _beside(args[0] if args else None):
+            self._build(shape_of(args[0]) if args else None)
         out: Any = self.call(*args, **kwargs)
         if type(out) is Tensor:
             self.output_shape = (None, *out.shape[1:]) if out.ndim else ()
@@ -278,7 +287,8 @@ class Unary(Layer):
             inputs = tensor(inputs, self._code)
         first = not self.built
         if first:
-            self._build(inputs.shape)
+            with _beside(inputs):
+                self._build(inputs.shape)
         good: Any = self.checked(inputs)
         if good is given:
             self.__dict__["_aval"] = good._aval
