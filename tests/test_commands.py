@@ -217,7 +217,7 @@ def test_what_is_there_is_left_alone(warm: Any) -> None:
 
 def test_a_program_after_it_builds_nothing(warm: Any) -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True,
-                          env={**os.environ, "JITGRAD_CACHE_DIR": str(warm[0])})
+                          env={**os.environ, "JITGRAD_CACHE_DIR": str(warm[0]), "JITGRAD_MACHINE_CODE": "hot"})
     assert done.stdout.split() == ["0", "5"] and done.stderr == ""
 
 
