@@ -1,1 +1,0 @@
-"""Programs on a GPU, replayed by jitgrad and run by its peers: ``python -m benchmarks.cuda``."""

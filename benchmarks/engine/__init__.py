@@ -1,1 +1,0 @@
-"""Gradient programs of every size, replayed by jitgrad and run by its peers: ``python -m benchmarks.engine``."""
