@@ -336,6 +336,24 @@ def test_no_memory_for_the_results_changes_nothing(monkeypatch):
     assert_same_bits(w.numpy(), X * 2)
 
 
+def test_an_exception_of_the_users_tells_what_could_not_be_computed(monkeypatch):
+    w = jg.Variable(X)
+
+    @jg.function
+    def f(x):
+        w.assign_add(x)
+        raise KeyError("mine")
+
+    def full(program):
+        raise MemoryError("none left")
+    monkeypatch.setattr(lazy, "simplified", full)
+    with pytest.raises(KeyError, match="mine") as caught:
+        f(X)
+    assert any("hold what they held" in note and "none left" in note for note in caught.value.__notes__)
+    assert_same_bits(w.numpy(), X)
+    monkeypatch.undo()
+
+
 def test_other_threads_get_numbers():
     @jg.function
     def f(x):

@@ -92,11 +92,14 @@ class Lazy(Ahead):
         return Tracing.__enter__(self)
 
     def __exit__(self, *error: object) -> None:
+        raised = error[1]
         try:
             self._finish()
-        except Exception:
-            if error[0] is None:
+        except Exception as failed:              # of memory or a kernel: whichever it is, the user's own comes first
+            if not isinstance(raised, BaseException):
                 raise
+            raised.add_note(f"jitgrad: the Variables that this call assigned before hold what they held, for their "
+                            f"values could not be computed: {failed}")
         finally:
             self.done = True
             Tracing.__exit__(self, *error)
