@@ -11,7 +11,6 @@ import json
 import platform
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from benchmarks import kernels, own, processes, replays, side_by_side
@@ -27,18 +26,8 @@ Target = tuple[str, str, bool]
 def arguments(given: list[str] | None) -> argparse.Namespace:
     """The command line."""
     names = [*(w.name for w in WORKLOADS), *OWN]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES, metavar="NAME",
-                        help=", ".join(LIBRARIES))
-    parser.add_argument("--rounds", type=int, default=25, help="rounds of every library (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=0.02, help="length of a round (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 2 ms: does everything run?")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write every round's figures there")
-    out = parser.parse_args(given)
-    if out.quick:
-        out.rounds, out.seconds = 3, 0.002
-    return out
+    parser = side_by_side.options("benchmarks.peers", __doc__, names, LIBRARIES, 0.02)
+    return side_by_side.parsed(parser, given)
 
 
 # ---- printing ------------------------------------------------------------------------------------

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,27 @@ def compare(workload: Workload, workers: list[Worker], rounds: int, seconds: flo
             time.sleep(pause)
             row.rounds.append(1e6 * worker.ask(do="round", mode=mode, turns=n) / n)
     return rows, failed
+
+
+# ---- the command line ------------------------------------------------------------------------------
+
+def options(command: str, says: str, names: Sequence[str], libraries: Sequence[str], seconds: float,
+            ) -> argparse.ArgumentParser:
+    """What every comparison can be told; ``names`` are its rows."""
+    parser = argparse.ArgumentParser(prog=f"python -m {command}", description=says.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--libraries", nargs="+", choices=libraries, default=libraries, metavar="NAME",
+                        help=", ".join(libraries))
+    parser.add_argument("--rounds", type=int, default=25, help="rounds of every mode (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=seconds, help="length of a round (default %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 2 ms: does everything run?")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write every round's figures there")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser, given: list[str] | None) -> argparse.Namespace:
+    """The options, where a quick run has its own."""
+    out = parser.parse_args(given)
+    if out.quick:
+        out.rounds, out.seconds = 3, 0.002
+    return out

@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import sys
-from pathlib import Path
 
 from benchmarks import peers, side_by_side
 from benchmarks.cuda import workloads
@@ -31,22 +30,12 @@ THREADS = 4                     # of every library on the CPU
 def arguments(given: list[str] | None) -> argparse.Namespace:
     """The command line."""
     names = [row.name for row in workloads.rows(Sizes())]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cuda", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES, metavar="NAME",
-                        help=", ".join(LIBRARIES))
+    parser = side_by_side.options("benchmarks.cuda", __doc__, names, LIBRARIES, 0.03)
     parser.add_argument("--points", type=int, default=Sizes().points, help="of the expression (default %(default)s)")
     parser.add_argument("--side", type=int, default=Sizes().side, help="of the product (default %(default)s)")
     parser.add_argument("--sums", type=int, default=Sizes().sums, help="in a row (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=25, help="rounds of every mode (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=0.03, help="length of a round (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 2 ms: does everything run?")
     parser.add_argument("--host", action="store_true", help="time the host of replays alone; it needs no GPU")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write every round's figures there")
-    out = parser.parse_args(given)
-    if out.quick:
-        out.rounds, out.seconds = 3, 0.002
-    return out
+    return side_by_side.parsed(parser, given)
 
 
 def environment(sizes: Sizes) -> dict[str, str]:

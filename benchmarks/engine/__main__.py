@@ -11,7 +11,6 @@ import json
 import os
 import platform
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from benchmarks import peers, side_by_side
@@ -28,19 +27,9 @@ DOUBLE = {"jax": {"JAX_ENABLE_X64": "1"}}
 def arguments(given: list[str] | None) -> argparse.Namespace:
     """The command line."""
     names = [*(row.name for row in ROWS), *fresh.NAMES]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES, metavar="NAME",
-                        help=", ".join(LIBRARIES))
+    parser = side_by_side.options("benchmarks.engine", __doc__, names, LIBRARIES, 0.03)
     parser.add_argument("--threads", type=int, default=2, help="of every library (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=25, help="rounds of every mode (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=0.03, help="length of a round (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 2 ms: does everything run?")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write every round's figures there")
-    out = parser.parse_args(given)
-    if out.quick:
-        out.rounds, out.seconds = 3, 0.002
-    return out
+    return side_by_side.parsed(parser, given)
 
 
 class Workers:
