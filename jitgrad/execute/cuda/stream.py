@@ -250,7 +250,7 @@ def told(what: str) -> Iterator[None]:
     """Errors of NVIDIA's packages in the block as sentences."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:                       # of their many classes; it stays as the cause
         kind = MemoryError if "OUT_OF_MEMORY" in str(error) else RuntimeError
         raise user_error(kind, f"{what}: {error or type(error).__name__}") from error
 
