@@ -21,8 +21,9 @@ class Device:
     def set_current(self):
         pass
 
-    def sync(self):
+    def cuCtxSynchronize(self):
         self.synced += 1
+        return (0,)
 
     def create_graph_builder(self):
         def end():
@@ -35,6 +36,7 @@ class Device:
 def gpu():
     made = object.__new__(stream.Gpu)
     made._device, made._threads, made._pid = Device(), threading.local(), os.getpid()
+    made._calls = made._device
     made._recording, made._late, made.stream, made.handle = threading.Lock(), [], "the stream", 3
     return made
 
@@ -65,3 +67,9 @@ def test_a_recording_that_fails_ends(gpu):
         gpu.record(ask)
     assert gpu._device.ended == 1 and gc.isenabled() and not gpu._recording.locked()
     assert gpu._now() == ("the stream", 3)
+
+
+def test_errors_end_with_the_users_line():
+    with pytest.raises(RuntimeError, match=r"no such thing: 'it is not there' \(at .*test_cuda_stream\.py:\d+\)"):
+        with stream.told("no such thing"):
+            raise KeyError("it is not there")

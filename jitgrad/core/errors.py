@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TypeVar
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+_NOT_USERS = (PACKAGE, contextlib.__file__)
 
 E = TypeVar("E", bound=BaseException)
 
@@ -17,9 +20,12 @@ def in_package(filename: str) -> bool:
 
 
 def user_line() -> str:
-    """FILE:LINE of the innermost frame outside this package, or '' at the interactive prompt's edge."""
+    """FILE:LINE of the innermost frame outside this package, or '' at the interactive prompt's edge.
+
+    contextlib calls what is behind a ``with`` block, so its frames are nobody's own.
+    """
     frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_USERS):
         frame = frame.f_back  # type: ignore[assignment]
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
 

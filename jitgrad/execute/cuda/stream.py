@@ -203,8 +203,8 @@ class Gpu:
 
     def sync_all(self) -> None:
         self._ready()
-        with self._recording, told("work on the GPU failed"):
-            self._device.sync()
+        with self._recording:
+            self._checked(self._calls.cuCtxSynchronize())
 
     def let_go(self, keeper: Any) -> None:
         if os.getpid() != self._pid:
@@ -214,7 +214,7 @@ class Gpu:
             return
         try:
             self._ready()
-            self._device.sync()
+            self._checked(self._calls.cuCtxSynchronize())
             self._late.clear()
         finally:
             self._recording.release()
