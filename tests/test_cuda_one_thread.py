@@ -110,7 +110,7 @@ def test_many_indices(rng, kind):
     along = rng.integers(-40, 40, g.shape).astype(kind)
     same_as_on_cpu("take_along_axis", x, along, axis=1)
     same_as_on_cpu("add_along_axis", g, along, axis=1, n=40)
-    picked = rng.integers(-6, 6, (5, 40)).astype(kind)
+    picked = rng.integers(0, 6, (5, 40)).astype(kind)
     same_as_on_cpu("pick", x, picked)
     same_as_on_cpu("unpick", x[..., 0].copy(), picked, n=6)
     same_as_on_cpu("searchsorted", np.sort(x, axis=-1), rng.integers(-99, 99, (5, 40, 3)).astype(np.float32),

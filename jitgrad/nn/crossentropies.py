@@ -106,7 +106,6 @@ def _rows(aval_id: int) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
 def _picked(labels: Any, y_pred: Any, from_logits: bool) -> Any:
     """``-log(p)`` at the labels."""
     classes, last, shape = _rows(y_pred._aval)
-    labels = ops.where(labels < 0, classes, labels)         # no class either way: indices would count from the end
     if from_logits:
         scores = y_pred - ops.reduce_max(ops.stop_gradient(y_pred), last)       # the axis stays, of length 1
         total = ops.reshape(ops.reduce_sum(ops.exp(scores), last), shape)

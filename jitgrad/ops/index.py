@@ -192,14 +192,11 @@ def _pick_aval(x: Aval, i: Aval) -> Aval:
 
 
 def _pick_batch(batched: Sequence[bool], size: int, x: Any, i: Any) -> Batch:
-    if batched[0]:
-        return (ops.pick(*spread(batched, size, x, i)),), (True,)
-    last = len(x.shape) - 1                  # all examples from the same rows: so many elements of each
-    return (moved(ops.take_along_axis(x, moved(i, 0, last), last), last, 0),), (True,)
+    return (ops.pick(*spread(batched, size, x, i)),), (True,)
 
 
 def _pick_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-    return [((rng.normal(size=(3, 2, 5)), np.array([[4, 0], [-1, 2], [2, 2]])), {})]
+    return [((rng.normal(size=(3, 2, 5)), np.array([[4, 0], [1, 2], [2, 2]])), {})]
 
 
 @kernel(Kind.INDEX, samples=_pick_samples, operands=("x", "indices"), domain=("any", "index"), linear=Linear.EACH,
@@ -207,12 +204,12 @@ def _pick_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[
         words=lambda x, i: (i.size, x.shape[-1]), errors=_OUT_OF_RANGE, cuda="indexing", batch=_pick_batch,
         vjp=lambda g, ans, x, i: (ops.unpick(g, i, n=x.shape[-1]), None))
 def pick(out, x, indices, rows, n):
-    """One element of each row of the last axis, at an index of its own."""
+    """One element of each row of the last axis, at an index of its own: a label, which never counts from the end."""
     for r in range(rows):
         at = indices[r]
-        if at < -n or at >= n:
+        if at < 0 or at >= n:
             return 1
-        out[r] = x[r * n + (at if at >= 0 else at + n)]
+        out[r] = x[r * n + at]
     return 0
 
 
@@ -223,7 +220,7 @@ def _unpick_ref(g: Any, i: Any, *, n: int) -> Any:
 
 
 def _unpick_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-    return [((rng.normal(size=(3, 2)), np.array([[4, 0], [-1, 2], [2, 2]])), {"n": 5})]
+    return [((rng.normal(size=(3, 2)), np.array([[4, 0], [1, 2], [2, 2]])), {"n": 5})]
 
 
 def _unpick_aval(g: Aval, i: Aval, *, n: int) -> Aval:
@@ -243,9 +240,9 @@ def unpick(out, g, indices, rows, n):
         out[k] = 0
     for r in range(rows):
         at = indices[r]
-        if at < -n or at >= n:
+        if at < 0 or at >= n:
             return 1
-        out[r * n + (at if at >= 0 else at + n)] = g[r]
+        out[r * n + at] = g[r]
     return 0
 
 

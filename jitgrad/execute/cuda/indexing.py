@@ -57,7 +57,7 @@ def scatter_add(f: Form, rows: int, outer: int, n: int, count: int, inner: int) 
 
 def pick(f: Form, rows: int, n: int) -> tuple[Launch, ...]:
     """Each row's element."""
-    return _launched(f, rows, _found("i", "out[i] = x[i * length + at]"), length=n)
+    return _launched(f, rows, _found("i", "out[i] = x[i * length + at]", first="0"), length=n)
 
 
 def unpick(f: Form, rows: int, n: int) -> tuple[Launch, ...]:
@@ -65,7 +65,7 @@ def unpick(f: Form, rows: int, n: int) -> tuple[Launch, ...]:
     if not n:
         return _check(f, n)
     lines = [*digits("i", ("k", "length"), ("row", "")),
-             *_found("row", "if at == k:", "    out[i] = x[row]", "else:", "    out[i] = 0")]
+             *_found("row", "if at == k:", "    out[i] = x[row]", "else:", "    out[i] = 0", first="0")]
     return _launched(f, f.outs[0].size, lines, length=n)
 
 
@@ -88,9 +88,9 @@ def _check(f: Form, n: int) -> tuple[Launch, ...]:
     return _launched(f, f.avals[1].size, _found("i", "pass"), name="check", length=n)
 
 
-def _found(index: str, *lines: str) -> list[str]:
-    """Lines with ``at``, the place that an index means; none of them where it is out of range."""
-    return [f"at = i8(indices[{index}])", "if at < -length or at >= length:", f"    status[0] = {OUT_OF_RANGE}",
+def _found(index: str, *lines: str, first: str = "-length") -> list[str]:
+    """Lines with ``at``, the place that an index from ``first`` on means; none of them where it is out of range."""
+    return [f"at = i8(indices[{index}])", f"if at < {first} or at >= length:", f"    status[0] = {OUT_OF_RANGE}",
             "else:", "    if at < 0:", "        at += length", *(f"    {line}" for line in lines)]
 
 
