@@ -81,6 +81,9 @@ class Primitive:
     #                                      batch axes stand in front. By default what the kind says
     draws: Callable[..., bool] | None = None  # params -> whether a row draws random numbers, which differ from example
     #                                      to example though no operand does; its rule is asked with nothing batched
+    indexes: Callable[..., tuple[int, tuple[int, ...]]] | None = None     # (avals, params) -> (n, positions): integers
+    #                                      of the result are indices of n elements or elements of these operands;
+    #                                      (0, ()) if neither. By default what the kind says
     exact: tuple[Callable[..., Any], ...] = ()     # rewrites that keep every bit: see core/exact.py
     linear: Linear = Linear.NO
     init: Any = None                     # of a reduction or scan: number, or dtype -> number

@@ -189,14 +189,16 @@ def xdivy(x, y):
 
 
 @elementwise(ref=np.maximum, samples=uniform((3, 4), (4,)), at=EDGES,
-             vjp=lambda g, ans, x, y: (ops.where(x >= y, g, 0), ops.where(x >= y, 0, g)), exact=(same,))
+             vjp=lambda g, ans, x, y: (ops.where(x >= y, g, 0), ops.where(x >= y, 0, g)), exact=(same,),
+             indexes=lambda x, y: (0, (0, 1)))
 def maximum(x, y):
     """The greater of two; NaN if either is. A tie's gradient goes wholly to the first."""
     return scalar.where((x >= y) | (x != x), x, y) if x.dtype.kind == "f" else scalar.where(x >= y, x, y)
 
 
 @elementwise(ref=np.minimum, samples=uniform((3, 4), (4,)), at=EDGES,
-             vjp=lambda g, ans, x, y: (ops.where(x <= y, g, 0), ops.where(x <= y, 0, g)), exact=(same,))
+             vjp=lambda g, ans, x, y: (ops.where(x <= y, g, 0), ops.where(x <= y, 0, g)), exact=(same,),
+             indexes=lambda x, y: (0, (0, 1)))
 def minimum(x, y):
     """The lesser of two; NaN if either is. A tie's gradient goes wholly to the first."""
     return scalar.where((x <= y) | (x != x), x, y) if x.dtype.kind == "f" else scalar.where(x <= y, x, y)
@@ -242,7 +244,7 @@ def _cast_ref(x: Any, *, dtype: str) -> Any:
 
 
 @elementwise(domain="any", aval=_cast_aval, ref=_cast_ref, samples=uniform((3, 4), dtype="float64"),
-             linear=Linear.EACH,
+             linear=Linear.EACH, indexes=lambda x, dtype: (2, ()) if x.dtype.kind == "b" else (0, (0,)),
              vjp=lambda g, ans, x, *, dtype: (
                  ops.cast(g, dtype=x.dtype.name) if x.dtype.kind == "f" and ans.dtype.kind == "f" else None,),
              exact=(itself(lambda x, dtype: x.dtype == dtype),

@@ -63,6 +63,7 @@ def _samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, 
 @kernel(Kind.INDEX, ref=_gather_ref, samples=_samples, operands=("x", "indices"), params=("axis", "rows"),
         defaults={"rows": 0}, domain=("any", "index"), linear=Linear.EACH, ulp=0.0, aval=_gather_aval,
         words=_gather_words, errors=_OUT_OF_RANGE, cuda="indexing", batch=_gather_batch,
+        indexes=lambda x, i, axis, rows: (0, (0,)),
         vjp=lambda g, ans, x, i, *, axis, rows: (ops.scatter_add(g, i, axis, x.shape[axis], rows), None))
 def gather(out, x, indices, rows, outer, n, count, inner):
     """Elements of ``x`` along an axis at integer indices; negative ones count from the end.
@@ -202,6 +203,7 @@ def _pick_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[
 @kernel(Kind.INDEX, samples=_pick_samples, operands=("x", "indices"), domain=("any", "index"), linear=Linear.EACH,
         ref=lambda x, i: np.take_along_axis(x, np.expand_dims(i, -1), -1)[..., 0], ulp=0.0, aval=_pick_aval,
         words=lambda x, i: (i.size, x.shape[-1]), errors=_OUT_OF_RANGE, cuda="indexing", batch=_pick_batch,
+        indexes=lambda x, i: (0, (0,)),
         vjp=lambda g, ans, x, i: (ops.unpick(g, i, n=x.shape[-1]), None))
 def pick(out, x, indices, rows, n):
     """One element of each row of the last axis, at an index of its own: a label, which never counts from the end."""
@@ -280,6 +282,7 @@ def _along_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict
 @kernel(Kind.INDEX, ref=lambda x, i, *, axis: np.take_along_axis(x, i, axis), samples=_along_samples,
         operands=("x", "indices"), params=("axis",), domain=("any", "index"), linear=Linear.EACH, ulp=0.0,
         aval=_along_aval, words=_along_words, errors=_OUT_OF_RANGE, cuda="indexing", batch=_along_batch,
+        indexes=lambda x, i, axis: (0, (0,)),
         vjp=lambda g, ans, x, i, *, axis: (ops.add_along_axis(g, i, axis=axis, n=x.shape[axis]), None))
 def take_along_axis(out, x, indices, outer, n, count, inner):
     """Elements of ``x`` along an axis, each at an index of its own; negative ones count from the end."""

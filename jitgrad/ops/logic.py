@@ -67,7 +67,7 @@ def _choices(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, 
 @elementwise(domain=("bool", "any", "any"), ref=np.where, samples=_choices,
              vjp=lambda g, ans, c, x, y: (None, ops.where(c, g, 0), ops.where(c, 0, g)),
              jvp=lambda ts, ans, c, x, y: ops.where(c, *(0 if t is None else t for t in ts[1:])),
-             exact=(chosen,))
+             exact=(chosen,), indexes=lambda c, x, y: (0, (1, 2)))
 def where(condition, x, y):
     """``x`` where the condition holds, else ``y``. The gradient of what was not chosen is 0, never NaN."""
     return scalar.where(condition, x, y)

@@ -172,7 +172,7 @@ def _two(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], dict[str, Any]
 
 @kernel(Kind.INDEX, vjp=_concat_vjp, ref=lambda *xs, axis: np.concatenate(xs, axis), samples=_two,
         operands=("x", "y"), params=("axis",), domain="any", linear=Linear.EACH, ulp=0.0, aval=_concat_aval,
-        words=_concat_words, cuda="indexing",
+        words=_concat_words, cuda="indexing", indexes=lambda x, y, axis: (0, (0, 1)),
         batch=lambda batched, size, *xs, axis: ((ops.concat(*spread(batched, size, *xs), axis=axis + 1),), (True,)))
 def concat(out, x, y, outer, m, n):
     """Two arrays one after the other along an axis."""

@@ -287,7 +287,8 @@ def _integer_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], di
     return [*wide, ((bits, np.int64(0), np.array([[1], [2], [7], [2 ** 15 - 1]])), {"wide": False})]
 
 
-@elementwise(domain="integer", vjp=None, ref=_integer_ref, samples=_integer_samples)
+@elementwise(domain="integer", vjp=None, ref=_integer_ref, samples=_integer_samples,
+             indexes=lambda bits, more, span, wide: (0, ()) if wide else (1, (2,)))
 def random_integer(bits, more, span, *, wide):
     """The integer part of ``span`` times the fraction that ``bits`` are read as: each value likely to one part in 2^32.
 
@@ -333,7 +334,8 @@ def _permutation_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...]
 
 @kernel(Kind.OPAQUE, vjp=None, ref=_permutation_ref, samples=_permutation_samples, operands=("bits",), domain="index",
         aval=_permutation_aval, words=lambda bits: (math.prod(bits.shape[:-1]), bits.shape[-1]), ulp=0.0,
-        cuda="draws", batch=lambda batched, size, bits: ((ops.random_permutation(bits),), (True,)))
+        cuda="draws", batch=lambda batched, size, bits: ((ops.random_permutation(bits),), (True,)),
+        indexes=lambda bits: (bits.shape[-1], ()))
 def random_permutation(out, bits, rows, n):
     """The numbers 0 to n - 1 in an order that n int64 random bits choose (Fisher and Yates, inside out), by rows."""
     mask = np.uint64(0xFFFFFFFF)

@@ -105,7 +105,8 @@ _along = several(uniform((3, 4), axis=1), uniform((3, 4, 2), axis=0))
 
 @kernel(Kind.OPAQUE, vjp=None, ref=lambda x, *, axis: np.argmax(x, axis), samples=_along, operands=("x",),
         params=("axis",), domain="any", aval=_position_aval, words=_position_words, cuda="searching",
-        batch=lambda batched, size, x, *, axis: ((ops.argmax(x, axis + 1),), (True,)))
+        batch=lambda batched, size, x, *, axis: ((ops.argmax(x, axis + 1),), (True,)),
+        indexes=lambda x, axis: (x.shape[axis], ()))
 def argmax(out, x, outer, n, inner):
     """Index of the first greatest element along an axis; of the first NaN if there is one."""
     for o in range(outer):
@@ -121,7 +122,8 @@ def argmax(out, x, outer, n, inner):
 
 @kernel(Kind.OPAQUE, vjp=None, ref=lambda x, *, axis: np.argmin(x, axis), samples=_along, operands=("x",),
         params=("axis",), domain="any", aval=_position_aval, words=_position_words, cuda="searching",
-        batch=lambda batched, size, x, *, axis: ((ops.argmin(x, axis + 1),), (True,)))
+        batch=lambda batched, size, x, *, axis: ((ops.argmin(x, axis + 1),), (True,)),
+        indexes=lambda x, axis: (x.shape[axis], ()))
 def argmin(out, x, outer, n, inner):
     """Index of the first least element along an axis; of the first NaN if there is one."""
     for o in range(outer):

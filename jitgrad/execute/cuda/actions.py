@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from jitgrad.core.form import Form
 from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
-from jitgrad.execute.cuda import blas, library, nests, straight, stream, tensors
+from jitgrad.execute.cuda import blas, library, nests, ranges, straight, stream, tensors
 from jitgrad.execute.cuda.halves import NotTwo
 from jitgrad.execute.cuda.kernel import STATUS, Launch
+from jitgrad.execute.cuda.memory import Span
 from jitgrad.plan import laid, merge
 from jitgrad.plan.fuse import Accumulate, Call, Copy, Nest, Step, Straight, read_later, steps_of
 from jitgrad.plan.memory import ALIGN, ENTRY
@@ -43,12 +44,16 @@ class Action(NamedTuple):
 
 
 class Actions(NamedTuple):
-    """A Program as actions: bytes of the arena, how many words for error codes, copies (to, from, bytes) at the end."""
+    """A Program as actions: bytes of the arena, how many words for error codes, copies (to, from, bytes) at the end.
+
+    If the integers of the inputs in ``needs``, by position, lie in these spans, all words stay 0; None: they may not.
+    """
 
     actions: list[Action]
     arena: int
     words: int
     copies: list[tuple[int, int, int]]
+    needs: dict[int, Span] | None
 
 
 def actions_of(program: Program) -> Actions:
@@ -74,6 +79,8 @@ def actions_of(program: Program) -> Actions:
     n_in, n_out = len(program.inputs), len(results)
     found_places = laid.lay_out(program, written, reads, results, sizes, n_in, n_in + n_out)
     actions, words, guards = [], 0, 0
+    known = ranges.of_program(program)
+    pairs: list[tuple[ranges.Known | None, Span]] = []
     for step, (launches, slots), places in zip(steps, works, found_places.places, strict=True):
         checks = sum(launch.part.words if isinstance(launch, Loop) else 1 for launch in launches if isinstance(
             launch, Loop) or isinstance(launch, Launch) and STATUS in launch.slots)
@@ -82,7 +89,17 @@ def actions_of(program: Program) -> Actions:
                               words if checks else -1, guards if guard else -1))
         words += checks
         guards += guard
-    return Actions(actions, found_places.arena, words, found_places.copies)
+        if checks:
+            pairs += _indices(launches, [known.get(v) for v, _ in slots])
+    return Actions(actions, found_places.arena, words, found_places.copies, ranges.needs(pairs))
+
+
+def _indices(launches: Launches, slots: Sequence[ranges.Known | None]) -> Iterator[tuple[ranges.Known | None, Span]]:
+    """In which spans values in slots have to be, lest an error code is left."""
+    yield from ranges.indices([launch for launch in launches if isinstance(launch, Launch)], slots)
+    for launch in launches:
+        if isinstance(launch, Loop):
+            yield from launch.indices(slots)
 
 
 def _adds(f: Form) -> bool:
@@ -140,6 +157,14 @@ class Loop:
         body = inlined(f.params["body"])
         return cls(body, actions_of(body), f.params["consts"], f.params["carry"], f.params["length"],
                    f.params["reverse"])
+
+    def indices(self, slots: Sequence[ranges.Known | None]) -> Iterator[tuple[ranges.Known | None, Span]]:
+        """In which spans its operands have to be; of what is carried nothing is known."""
+        if self.part.words and self.part.needs is None:
+            yield None, (0, 0)
+        for i, span in (self.part.needs or {}).items():
+            carried = self.consts <= i < self.consts + self.carry
+            yield None if carried else slots[len(self.body.results) + i], span
 
     def scratch(self) -> tuple[int, ...]:
         """Bytes of the arena, and of each carried value twice."""

@@ -18,7 +18,7 @@ from jitgrad.core.record import dispatch
 from jitgrad.core.recorder import active, carried, is_elsewhere
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.machine import _kernel_failed
-from jitgrad.execute.cuda import blas, memory, rows, stream
+from jitgrad.execute.cuda import blas, memory, ranges, rows, stream
 from jitgrad.execute.cuda.library import has_kernel, work_of
 from jitgrad.execute.cuda.tensors import alias, place, tensor, to_host
 
@@ -95,9 +95,14 @@ def _launched(made: Form, operands: Sequence[Any]) -> tuple[Any, ...]:
     work = work_of(made)
     outs = tuple(tensor(a, memory.empty(a.nbytes)) for a in made.outs)
     scratch = [memory.empty(n) for n in work.scratch]
-    code = stream.run(work.launches, [*map(place, outs), *map(place, operands), *((s.base, 0) for s in scratch)])
+    known = [*map(ranges.of_tensor, operands)]
+    asked = ranges.needs(ranges.indices(work.launches, [*[None] * len(outs), *known]))
+    code = stream.run(work.launches, [*map(place, outs), *map(place, operands), *((s.base, 0) for s in scratch)],
+                      asked is None)
     if code:
         _kernel_failed(made.id, code)
+    if found := ranges.of_result(made, known):
+        outs[0]._owner.span = found.span
     return outs
 
 

@@ -57,7 +57,7 @@ def scatter_add(f: Form, rows: int, outer: int, n: int, count: int, inner: int) 
 
 def pick(f: Form, rows: int, n: int) -> tuple[Launch, ...]:
     """Each row's element."""
-    return _launched(f, rows, _found("i", "out[i] = x[i * length + at]", first="0"), length=n)
+    return _launched(f, rows, _found("i", "out[i] = x[i * length + at]", first="0"), span=(0, n), length=n)
 
 
 def unpick(f: Form, rows: int, n: int) -> tuple[Launch, ...]:
@@ -66,7 +66,7 @@ def unpick(f: Form, rows: int, n: int) -> tuple[Launch, ...]:
         return _check(f, n)
     lines = [*digits("i", ("k", "length"), ("row", "")),
              *_found("row", "if at == k:", "    out[i] = x[row]", "else:", "    out[i] = 0", first="0")]
-    return _launched(f, f.outs[0].size, lines, length=n)
+    return _launched(f, f.outs[0].size, lines, span=(0, n), length=n)
 
 
 def take_along_axis(f: Form, outer: int, n: int, count: int, inner: int) -> tuple[Launch, ...]:
@@ -95,12 +95,15 @@ def _found(index: str, *lines: str, first: str = "-length") -> list[str]:
 
 
 def _launched(f: Form, size: int, lines: Sequence[str], adds: bool = False, name: str = "",
-              **words: int) -> tuple[Launch, ...]:
-    """A thread for each of so many elements; sums want their dtype, what is moved only its width."""
+              span: tuple[int, int] | None = None, **words: int) -> tuple[Launch, ...]:
+    """A thread for each of so many elements; sums want their dtype, what is moved only its width. ``span``: in which
+    the indices have to lie, if they do not count from the end as well.
+    """
     if not size:
         return ()
     dtype: np.dtype[Any] = f.outs[0].dtype if adds else width_of(f.outs[0].dtype)
     indices = f.avals[1].dtype
     made = kernel(f"{name or f.prim.name}_{dtype.name}_{indices.name}", turns(lines),
                   (dtype, dtype, indices, np.dtype(np.int32)), ("out", "x", "indices", "status", "n", *words))
-    return (launch(made, (0, 1, 2, STATUS), (size, *words.values()), size),)
+    asked = launch(made, (0, 1, 2, STATUS), (size, *words.values()), size)
+    return (asked._replace(indices=(2, span or (-words["length"], words["length"]))),)

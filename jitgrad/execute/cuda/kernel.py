@@ -62,13 +62,16 @@ def _key(kernel: Kernel) -> str:
 
 
 class Launch(NamedTuple):
-    """A kernel on slots of a row (outputs, operands, scratch, `STATUS`) and words."""
+    """A kernel on slots of a row (outputs, operands, scratch, `STATUS`) and words. ``indices`` are a slot and a span:
+    if the slot's integers lie in it, nothing is left at `STATUS`.
+    """
 
     kernel: Kernel
     slots: tuple[int, ...]
     words: tuple[int, ...]
     blocks: int
     threads: int = THREADS
+    indices: tuple[int, tuple[int, int]] | None = None
 
 
 class Work(NamedTuple):

@@ -19,6 +19,8 @@ from jitgrad.execute.cuda.stream import ALIGNED, driver
 
 MOST_KEPT = 256 << 20          # bytes that nobody uses, after an allocation
 LARGE = 16 << 20               # bytes of blocks that are not kept
+MOST_READ = 1 << 20            # integers of an array that are looked at on their way to the GPU
+Span = tuple[int, int]         # the least integer, and one more than the greatest
 Spare = tuple[Any, int, Any, "list[Any] | None"]         # base, address, what keeps it, where it is once it is free
 _kept: dict[int, list[Spare]] = {}       # by bytes of a block
 
@@ -26,11 +28,12 @@ _kept: dict[int, list[Spare]] = {}       # by bytes of a block
 class Buffer:
     """Bytes on the GPU, from ``base`` on. They are let go with the last reference, in the order of the stream."""
 
-    __slots__ = ("__weakref__", "_others", "_spare", "address", "base", "nbytes")
+    __slots__ = ("__weakref__", "_others", "_spare", "address", "base", "nbytes", "span")
     device = "cuda"
     base: Any
     address: int
     nbytes: int
+    span: Span | None              # of the bytes as integers, if it is known
     _others: bool
     _spare: Spare
 
@@ -54,6 +57,7 @@ def _buffer(spare: Spare, nbytes: int, others: bool = False) -> Buffer:
     """Of some block; this is the shortest way to make one."""
     made = Buffer.__new__(Buffer)
     made._others, made._spare, made.nbytes, made.base, made.address = others, spare, nbytes, spare[0], spare[1]
+    made.span = None
     return made
 
 
@@ -127,7 +131,15 @@ def uploaded(array: np.ndarray) -> Buffer:
     made = empty(array.nbytes)
     if array.nbytes:
         driver().upload(made.base, 0, array)
+        made.span = span_of(array)
     return made
+
+
+def span_of(array: np.ndarray) -> Span | None:
+    """Of an array's integers; None if they are not looked at."""
+    if array.dtype.kind != "i" or not 0 < array.size <= MOST_READ:
+        return None
+    return int(array.min()), int(array.max()) + 1
 
 
 def downloaded(buffer: Buffer, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Container, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from jitgrad.core.aval import Aval
 from jitgrad.core.program import Program
 from jitgrad.execute.cpu import types
 from jitgrad.execute.cpu.plans import Plan, plan_of
-from jitgrad.execute.cuda import memory, stream, tensors, toolkit
+from jitgrad.execute.cuda import memory, ranges, stream, tensors, toolkit
 from jitgrad.execute.cuda.actions import Actions, Place, actions_of, ask, launches_of, said
 from jitgrad.execute.cuda.halves import BACK, DEVICE, HOST, halves
 from jitgrad.plan.memory import ALIGN
@@ -55,7 +56,14 @@ class OnDevice(Plan):
         held = {k for i, (half, k) in enumerate(self._halves.result_of) if half == DEVICE and i in assigned}
         self._blocks, self._kinds = _blocks_of(_avals(self._halves.device, self._halves.device.results), held)
         self._in_order = self._halves.result_of == [(DEVICE, k) for k in range(len(self._kinds))]
+        self._spans = self._known()
         super().__init__(program, range(len(program.inputs)), flat=flat)
+
+    def _known(self) -> list[tuple[int, ranges.Known]]:
+        """What is known of results that are integers and have a block of their own, by its number."""
+        known, alone = ranges.of_program(self._halves.device), Counter(b for *_, b, _ in self._kinds)
+        return [(b, known[v]) for v, (*_, b, _) in zip(self._halves.device.results.tolist(), self._kinds, strict=True)
+                if alone[b] == 1 and v in known and self._halves.device.aval(v).dtype.kind == "i"]
 
     def prepare(self, at_once: bool) -> None:
         """There is nothing of it for the CPU's machine."""
@@ -84,10 +92,14 @@ class OnDevice(Plan):
         blocks = memory.blocks(self._blocks)
         with self._lock:                             # the arena is one, and launches are in the order of calls
             have = self._memory = self._memory or _Memory(self._actions, both.device, len(both.crossing))
-            if both.crossing:
-                have.crossed([of_host[k] for k in both.crossing])
-            self._start(have, given if self._whole else [given[i] for i in both.device_inputs], blocks)
-            codes = have.codes.tolist() if self._actions.words else ()
+            crossing = [of_host[k] for k in both.crossing]
+            if crossing:
+                have.crossed(crossing)
+            inputs = given if self._whole else [given[i] for i in both.device_inputs]
+            self._start(have, inputs, blocks)
+            codes = self._codes(have, [*inputs, *crossing])
+            for b, known in self._spans:
+                blocks[b].span = ranges.at(known, [*inputs, *crossing])
         if any(codes):
             failed = next(k for k, code in enumerate(codes) if code)
             guard = next((a.guard for a in self._actions.actions if a.status == failed), -1)
@@ -161,8 +173,15 @@ class OnDevice(Plan):
         for k, room in rooms.items():
             if k >= len(inputs):
                 gpu.copy(blocks[k - len(inputs)].base, 0, room.base, 0, room.nbytes)
-        if self._actions.words:
-            gpu.download(have.status.base, 0, have.codes)
+
+    def _codes(self, have: _Memory, inputs: Sequence[Any]) -> list[int]:
+        """The error codes that were left. They are waited for, but where all indices are known to be in range."""
+        if not self._actions.words or self._actions.needs is not None and all(
+                ranges.inside(ranges.span_of(inputs[i]), span) for i, span in self._actions.needs.items()):
+            return []
+        stream.driver().download(have.status.base, 0, have.codes)
+        codes: list[int] = have.codes.tolist()
+        return codes
 
     def _met(self, gpu: stream.Driver, have: _Memory, key: tuple[int, ...], own: list[Place]) -> None:
         """The first and second time that memory is met: the second is recorded."""

@@ -10,7 +10,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -380,22 +380,21 @@ def _first() -> Driver:
 _checking = threading.Lock()
 
 
-def run(launches: Sequence[Launch], slots: Sequence[tuple[Any, int]]) -> int:
+def run(launches: Sequence[Launch], slots: Sequence[tuple[Any, int]], wait: bool = True) -> int:
     """Launch kernels on (base, offset) of outputs, operands and scratch; the error code that they leave, or 0.
 
-    It waits for that code only where a kernel may leave one.
+    Where one may be left, it waits for that, unless told that none will be.
     """
-    gpu = driver()
-    if not any(STATUS in launch.slots for launch in launches):
-        for launch in launches:
-            gpu.launch(launch.kernel, [slots[s] for s in launch.slots], launch.words, launch.blocks, launch.threads)
-        return 0
-    with _checking:
+    gpu, wait = driver(), wait and any(STATUS in launch.slots for launch in launches)
+    with _checking if wait else nullcontext():
         flag, _ = _status()
-        gpu.fill(flag, 0, 4)
+        if wait:
+            gpu.fill(flag, 0, 4)
         for launch in launches:
             pointers = [(flag, 0) if s == STATUS else slots[s] for s in launch.slots]
             gpu.launch(launch.kernel, pointers, launch.words, launch.blocks, launch.threads)
+        if not wait:
+            return 0
         code = np.zeros(1, np.int32)
         gpu.download(flag, 0, code)
     return int(code[0])

@@ -46,8 +46,8 @@ def to_host(t: Any) -> Any:
 def from_host(t: Any) -> Any:
     """A Tensor on the GPU with the elements of one on the CPU."""
     have = AVALS[t._aval]
-    array = np.frombuffer((ctypes.c_char * max(have.nbytes, 1)).from_address(t._data), np.uint8)[:have.nbytes]
-    return tensor(have, memory.uploaded(array))
+    elements = (ctypes.c_char * max(have.nbytes, have.dtype.itemsize)).from_address(t._data)
+    return tensor(have, memory.uploaded(np.frombuffer(elements, have.dtype)[:have.size]))
 
 
 _constants: dict[int, tuple[Any, Any]] = {}      # id of a Tensor -> weak reference to it, the same on the GPU
