@@ -113,6 +113,17 @@ def test_large_tensors_and_many_launches():
     assert abs(float(jg.sum(x))) < 5.0 and float(jg.max(y)) == pytest.approx(2.0)
 
 
+def test_what_goes_there_may_change_at_once(rng):
+    kept, wants = [], []
+    for size in [5_000_000, 3, *rng.integers(1, 900_000, 40).tolist()]:
+        array = rng.normal(size=size).astype(np.float32)
+        wants.append(array.copy())
+        kept.append(there(array))
+        array[:] = np.nan
+    for got, want in zip(kept, wants, strict=True):
+        np.testing.assert_array_equal(got.numpy(), want)
+
+
 @pytest.mark.parametrize("name", ["torch", "cupy"])
 def test_arrays_are_shared_with(name):
     other = pytest.importorskip(name)

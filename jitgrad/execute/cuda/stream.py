@@ -17,7 +17,7 @@ import numpy as np
 
 from jitgrad.core.collector import no_collection
 from jitgrad.core.errors import user_error
-from jitgrad.execute.cuda import blas, toolkit
+from jitgrad.execute.cuda import blas, staging, toolkit
 from jitgrad.execute.cuda.kernel import STATUS, Kernel, Launch
 
 ALIGNED = 256                  # bytes of which allocations are multiples
@@ -92,7 +92,7 @@ class Gpu:
         self._threads = threading.local()
         self._pid = os.getpid()
         self._blas: tuple[blas.Handle, int] | None = None
-        self._multiplying = threading.Lock()
+        self._multiplying, self._uploading = threading.Lock(), threading.Lock()
         self._recording = threading.Lock()           # nobody may wait for all streams while one records
         self._late: list[Any] = []                   # what was let go meanwhile
         with told("the GPU cannot be used"):
@@ -101,6 +101,8 @@ class Gpu:
             self.stream = self._device.create_stream()
             self.handle = int(self.stream.handle)
             self._arch = f"sm_{self._device.arch}"
+            pinned, = self._checked(self._calls.cuMemHostAlloc(2 * staging.HALF, 0))
+            self._staging = staging.Staging(int(pinned), lambda: self.stream.record().sync)
 
     def _ready(self) -> None:
         """This thread may call the driver."""
@@ -125,8 +127,15 @@ class Gpu:
 
     def upload(self, base: int, offset: int, array: np.ndarray) -> None:
         self._ready()
-        if array.nbytes:
-            self._checked(self._calls.cuMemcpyHtoDAsync(base + offset, array.ctypes.data, array.nbytes, self.handle))
+        if array.nbytes > staging.HALF:
+            self._copy_up(base + offset, array.ctypes.data, array.nbytes)
+            self.sync()
+        elif array.nbytes:
+            with self._uploading:
+                self._copy_up(base + offset, self._staging.copied(array), array.nbytes)
+
+    def _copy_up(self, to: int, source: int, nbytes: int) -> None:
+        self._checked(self._calls.cuMemcpyHtoDAsync(to, source, nbytes, self.handle))
 
     def download(self, base: int, offset: int, array: np.ndarray) -> None:
         self._ready()
