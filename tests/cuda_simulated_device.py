@@ -390,12 +390,15 @@ def test_foreign_arrays_of_other_layouts_and_types():
         return Like({"shape": a.shape, "typestr": a.dtype.str, "data": (a.ctypes.data, False), "strides": a.strides,
                      "version": 3, "stream": None, **more}, a)
     assert jg.asarray(like(array)).tolist() == array.tolist()
-    assert jg.asarray(like(array.T)).tolist() == array.T.tolist()
+    whole = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    for strided in (array.T, array[::-1], whole[::-2, 1:, ::3], whole.transpose(2, 0, 1)[1:], whole[:, :1, :1] > 7,
+                    np.broadcast_to(array[0], (4, 3)), np.frombuffer(bytes(range(17)), np.float32, offset=1)):
+        assert jg.asarray(like(strided)).tolist() == strided.tolist()
     assert jg.asarray(like(array), dtype="int32").dtype == np.int32
     with pytest.raises(TypeError, match="complex64 on a GPU has no counterpart"):
         jg.asarray(like(array.astype(np.complex64)))
     with pytest.raises(TypeError, match="cannot be taken"):
-        jg.asarray(like(array[::-1]))
+        jg.asarray(like(np.zeros(3, "f4, u1")["f0"]))
 
 
 def test_dlpack():

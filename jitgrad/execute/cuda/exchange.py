@@ -15,10 +15,10 @@ from jitgrad.core import backend
 from jitgrad.core.aval import AVALS, aval
 from jitgrad.core.dtypes import CODES, DTYPES, NAMES
 from jitgrad.core.errors import user_error
-from jitgrad.core.primitive import contiguous_strides
+from jitgrad.core.primitive import Index, contiguous_strides
 from jitgrad.core.record import tensor as made_of
 from jitgrad.core.recorder import NO_NUMBER, is_dry, no_number
-from jitgrad.execute.cuda import memory, stream, toolkit
+from jitgrad.execute.cuda import memory, movement, stream, toolkit
 from jitgrad.execute.cuda.tensors import alias, array_of, tensor
 
 CPU, CUDA, MANAGED = 1, 2, 13              # device types of DLPack
@@ -45,7 +45,7 @@ def _address(t: Any) -> int:
 def taken(array: Any) -> Any:
     """A Tensor that shares the memory of an object with the interface, which must not change while it is in use.
 
-    Elements that do not lie one behind the other are copied, through the host.
+    Elements that do not lie one behind the other are copied.
     """
     given = array.__cuda_array_interface__
     shape, dtype = tuple(map(int, given["shape"])), np.dtype(given["typestr"])
@@ -67,13 +67,21 @@ def _taken(address: int, shape: tuple[int, ...], strides: Any, dtype: np.dtype[A
     whole = tuple(n * dtype.itemsize for n in contiguous_strides(shape))
     if strides is None or have.size == 0 or all(
             n == 1 or s == w for n, s, w in zip(shape, strides, whole, strict=True)):
-        return tensor(have, _foreign(address, have.nbytes, owner))
-    if any(s < 0 for s in strides):
-        raise user_error(TypeError, f"an array with strides {tuple(strides)} on a GPU cannot be taken; copy it first")
-    reach = sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) + dtype.itemsize
-    block = memory.downloaded(_foreign(address, reach, owner), 0, (reach,), np.dtype(np.uint8))
-    array = np.ascontiguousarray(np.ndarray(shape, dtype, block.data, 0, tuple(strides)))
-    return tensor(have, memory.uploaded(array))
+        return tensor(have, _aligned(_foreign(address, have.nbytes, owner), dtype))
+    if any(s % dtype.itemsize for s in strides):
+        raise user_error(TypeError, f"an array of {dtype} with strides of {tuple(strides)} bytes on a GPU cannot be "
+                                    "taken; copy it first")
+    ends = [(n - 1) * s for n, s in zip(shape, strides, strict=True)]
+    first, reach = sum(min(e, 0) for e in ends), sum(map(abs, ends)) + dtype.itemsize
+    index = Index(shape, tuple(s // dtype.itemsize for s in strides), -first // dtype.itemsize)
+    made, given = memory.empty(have.nbytes), _aligned(_foreign(address + first, reach, owner), dtype)
+    stream.run(movement.walked("move", index, dtype), [(made.base, 0), (given.base, 0)])
+    return tensor(have, made)
+
+
+def _aligned(found: memory.Buffer, dtype: np.dtype[Any]) -> memory.Buffer:
+    """The bytes at an address where kernels can read elements."""
+    return memory.copied(found, 0, found.nbytes) if found.address % dtype.itemsize else found
 
 
 def _foreign(address: int, nbytes: int, owner: Any) -> memory.Buffer:

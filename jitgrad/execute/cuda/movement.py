@@ -25,8 +25,8 @@ def work(f: Form) -> Work:
     """A MOVE reads by strides; a PLACE writes by them, into zeros."""
     index: Index = f.prim.body(*f.avals, **f.params)
     if f.prim.kind is Kind.PLACE:
-        return Work((*zeroed(f.outs[0]), *_walk("place", index, f.outs[0].dtype)))
-    return Work(_walk("move", index, f.outs[0].dtype))
+        return Work((*zeroed(f.outs[0]), *walked("place", index, f.outs[0].dtype)))
+    return Work(walked("move", index, f.outs[0].dtype))
 
 
 def zeroed(out: Aval) -> tuple[Launch, ...]:
@@ -36,7 +36,8 @@ def zeroed(out: Aval) -> tuple[Launch, ...]:
     return (launch(made, (0,), (out.size,), out.size),) if out.size else ()
 
 
-def _walk(name: str, index: Index, dtype: np.dtype[Any]) -> tuple[Launch, ...]:
+def walked(name: str, index: Index, dtype: np.dtype[Any]) -> tuple[Launch, ...]:
+    """A thread for each element of an index map, which it reads (a "move") or writes (a "place")."""
     dims, strides = merged(index)
     count = math.prod(dims)
     if not count:
