@@ -19,6 +19,7 @@ from jitgrad.core.recorder import active, carried, is_elsewhere
 from jitgrad.execute.cpu import layout, library, types
 from jitgrad.execute.cpu.machine import _kernel_failed
 from jitgrad.execute.cuda import blas, memory, ranges, rows, stream
+from jitgrad.execute.cuda.kernel import STATUS
 from jitgrad.execute.cuda.library import has_kernel, work_of
 from jitgrad.execute.cuda.tensors import alias, place, tensor, to_host
 
@@ -93,17 +94,23 @@ def _launched(made: Form, operands: Sequence[Any]) -> tuple[Any, ...]:
         stream.driver().multiply(product, [*map(place, (out, *operands))])
         return (out,)
     work = work_of(made)
-    outs = tuple(tensor(a, memory.empty(a.nbytes)) for a in made.outs)
+    outs = tuple([tensor(a, memory.empty(a.nbytes)) for a in made.outs])
     scratch = [memory.empty(n) for n in work.scratch]
-    known = [*map(ranges.of_tensor, operands)]
-    asked = ranges.needs(ranges.indices(work.launches, [*[None] * len(outs), *known]))
-    code = stream.run(work.launches, [*map(place, outs), *map(place, operands), *((s.base, 0) for s in scratch)],
-                      asked is None)
-    if code:
+    slots = [*map(place, outs), *map(place, operands), *((s.base, 0) for s in scratch)]
+    known = [*map(ranges.of_tensor, operands)] if _has_to_know(made) else []
+    wait = bool(known) and ranges.needs(ranges.indices(work.launches, [*[None] * len(outs), *known])) is None
+    if code := stream.run(work.launches, slots, wait):
         _kernel_failed(made.id, code)
-    if found := ranges.of_result(made, known):
+    if known and (found := ranges.of_result(made, known)):
         outs[0]._owner.span = found.span
     return outs
+
+
+@functools.lru_cache(maxsize=4096)
+def _has_to_know(made: Form) -> bool:
+    """Whether it matters what is known of a row's operands."""
+    return any(STATUS in launch.slots for launch in work_of(made).launches) or any(
+        a.dtype.kind == "i" for a in made.outs)
 
 
 @functools.lru_cache(maxsize=4096)

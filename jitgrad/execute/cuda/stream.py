@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -157,9 +157,12 @@ class Gpu:
                threads: int) -> None:
         self._ready()
         with told(f"the kernel {kernel.name} cannot be started"):
-            config, (there, _) = self._core.LaunchConfig(grid=blocks, block=threads), self._now()
-            self._core.launch(there, config, self._loaded(kernel), *(base + offset for base, offset in pointers),
-                              *map(int, words))
+            self._core.launch(self._now()[0], self._shape(blocks, threads), self._loaded(kernel),
+                              *[base + offset for base, offset in pointers], *words)
+
+    @functools.lru_cache(maxsize=8192)  # noqa: B019  (there is one, for the life of the process)
+    def _shape(self, blocks: int, threads: int) -> Any:
+        return self._core.LaunchConfig(grid=blocks, block=threads)
 
     @functools.lru_cache(maxsize=8192)  # noqa: B019  (there is one, for the life of the process)
     def _loaded(self, kernel: Kernel) -> Any:
@@ -254,14 +257,21 @@ class _Recorded(NamedTuple):
         self.graph.launch(self.stream)
 
 
-@contextmanager
-def told(what: str) -> Iterator[None]:
+class told:
     """Errors of NVIDIA's packages in the block as sentences."""
-    try:
-        yield
-    except Exception as error:                       # of their many classes; it stays as the cause
-        kind = MemoryError if "OUT_OF_MEMORY" in str(error) else RuntimeError
-        raise user_error(kind, f"{what}: {error or type(error).__name__}") from error
+
+    __slots__ = ("what",)
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        """Nothing is to be prepared."""
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception):             # of their many classes; it stays as the cause
+            raised = MemoryError if "OUT_OF_MEMORY" in str(error) else RuntimeError
+            raise user_error(raised, f"{self.what}: {error or type(error).__name__}") from error
 
 
 # ---- the simulator ---------------------------------------------------------------------------------------
