@@ -157,7 +157,10 @@ class Gpu:
                threads: int) -> None:
         self._ready()
         with told(f"the kernel {kernel.name} cannot be started"):
-            self._core.launch(self._now()[0], self._shape(blocks, threads), self._loaded(kernel),
+            loaded = self._loaded(kernel)
+            if (kernels := getattr(self._threads, "kernels", None)) is not None:
+                kernels.append(loaded)
+            self._core.launch(self._now()[0], self._shape(blocks, threads), loaded,
                               *[base + offset for base, offset in pointers], *words)
 
     @functools.lru_cache(maxsize=8192)  # noqa: B019  (there is one, for the life of the process)
@@ -200,13 +203,14 @@ class Gpu:
     def _recorded(self, ask: Callable[[], None]) -> Graph:
         builder = self._device.create_graph_builder()
         builder.begin_building("thread_local")
-        self._threads.recording = builder, int(builder.stream.handle)
+        self._threads.recording, self._threads.kernels = (builder, int(builder.stream.handle)), []
         try:
             ask()
         finally:
-            self._threads.recording = None
+            kernels = self._threads.kernels
+            self._threads.recording = self._threads.kernels = None
             builder.end_building()
-        return _Recorded(builder.complete(), self.stream, self._ready)
+        return _Recorded(builder.complete(), self.stream, self._ready, kernels)
 
     def sync(self) -> None:
         self._ready()
@@ -246,11 +250,12 @@ class Gpu:
 
 
 class _Recorded(NamedTuple):
-    """A graph of `cuda.core`."""
+    """A graph of `cuda.core`, and the kernels in it, which have to stay loaded."""
 
     graph: Any
     stream: Any
     ready: Callable[[], None]
+    kernels: list[Any]
 
     def launch(self) -> None:
         self.ready()
