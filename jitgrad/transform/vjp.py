@@ -30,7 +30,7 @@ def _paste() -> Any:
 @cache
 def one(code: int) -> Any:
     """The scalar 1 of a dtype, as a constant of Programs."""
-    return ones((), AVALS[code].dtype)
+    return ones((), AVALS[code].dtype, "cpu")    # wherever new Tensors are made: it is kept for all
 
 
 def pullback(program: Program, targets: Sequence[int], seeds: Sequence[int], sources: Sequence[int],
