@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as C
+import functools
 import inspect
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from jitgrad.execute.cpu import cache, fingerprint, llvm
 _CALL = C.CFUNCTYPE(C.c_int64, C.c_void_p)
 
 
+@functools.cache
 def compiled(function: Callable[..., int]) -> Callable[..., int]:
     """``function(*int64 arrays) -> int`` compiled; it may call functions of its own module.
 
