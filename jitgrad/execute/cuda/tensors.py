@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import ctypes as C
 import weakref
 from typing import Any
 
@@ -15,6 +15,8 @@ from jitgrad.execute.cuda import memory
 from jitgrad.execute.cuda.memory import Buffer
 
 types.set_state(layout.S_ELSEWHERE, id(Buffer))
+_READ = 0x100                  # PyBUF_READ
+_bytes_at = C.PYFUNCTYPE(C.py_object, C.c_void_p, C.c_ssize_t, C.c_int)(("PyMemoryView_FromMemory", C.pythonapi))
 
 
 def tensor(value: Aval, buffer: Buffer, offset: int = 0) -> Any:
@@ -46,8 +48,7 @@ def to_host(t: Any) -> Any:
 def from_host(t: Any) -> Any:
     """A Tensor on the GPU with the elements of one on the CPU."""
     have = AVALS[t._aval]
-    elements = (ctypes.c_char * max(have.nbytes, have.dtype.itemsize)).from_address(t._data)
-    return tensor(have, memory.uploaded(np.frombuffer(elements, have.dtype)[:have.size]))
+    return tensor(have, memory.uploaded(np.frombuffer(_bytes_at(t._data, have.nbytes, _READ), have.dtype)))
 
 
 _constants: dict[int, tuple[Any, Any]] = {}      # id of a Tensor -> weak reference to it, the same on the GPU
