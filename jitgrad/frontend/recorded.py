@@ -58,7 +58,7 @@ class Recorded:
     def __init__(self, f: Callable[..., Any], on_branch_change: str, check_every: int, eager_compile: bool) -> None:
         self.f = f
         self.eager_compile = eager_compile
-        self.name = getattr(f, "__qualname__", None) or getattr(getattr(f, "func", f), "__qualname__", repr(f))
+        self.name: str = getattr(f, "__qualname__", "") or getattr(getattr(f, "func", f), "__qualname__", repr(f))
         self.raises = on_branch_change == "raise"
         self.check_every = check_every
         self.entries: list[Entry] = []
@@ -299,23 +299,31 @@ class Recorded:
         leaves, structure = nest.flatten((args, dict(kwargs)))
         inner = self.by_structure.get(structure)
         if inner is None:
+            f = self.f                               # not this object, which would then hold itself
+
             def inner(*given: Any) -> Any:
                 args, kwargs = nest.rebuild(structure, list(given))
-                return self.f(*args, **kwargs)
-            inner = self.by_structure[structure] = make(inner, "raise" if self.raises else "retrace", self.check_every,
-                                                   self.eager_compile)
+                return f(*args, **kwargs)
+            inner = self.by_structure[structure] = self._like(inner)
         return inner, leaves
 
     def _placed(self, device: str) -> Any:
         """The function in blocks of a device, where what it makes is made."""
         inner = self.by_structure.get(device)
         if inner is None:
+            f = self.f
+
             def inner(*args: Any, **kwargs: Any) -> Any:
                 with Device(device):
-                    return self.f(*args, **kwargs)
-            inner = self.by_structure[device] = make(inner, "raise" if self.raises else "retrace", self.check_every,
-                                                     self.eager_compile)
+                    return f(*args, **kwargs)
+            inner.__wrapped__ = f               # type: ignore[attr-defined]  # for the names of parameters
+            inner = self.by_structure[device] = self._like(inner)
         return inner
+
+    def _like(self, inner: Callable[..., Any]) -> Any:
+        """A function that does some of this one's calls: messages have this one's name."""
+        inner.__qualname__ = self.name
+        return make(inner, "raise" if self.raises else "retrace", self.check_every, self.eager_compile)
 
     def _checked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Under ``check_every``: the machine has no traces at hand; every n-th replay is compared with plain Python."""
@@ -383,7 +391,7 @@ class Recorded:
 
     def by_arguments(self) -> list[Recorded]:
         """This one, and those that do the calls with containers of some structure."""
-        return [self, *(inner._impl for inner in self.by_structure.values())]
+        return [self, *(impl for inner in self.by_structure.values() for impl in inner._impl.by_arguments())]
 
     def hits(self) -> int:
         """Calls that were answered by replays."""
