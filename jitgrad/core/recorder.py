@@ -142,7 +142,13 @@ class Placement(Recording):
         self.device = device
 
     def place(self, made: Any) -> Any:
-        return carried(made, self.device)
+        if has_numbers(made):
+            return carried(made, self.device)
+        if self.device == "cpu":
+            return made
+        self.elsewhere()           # a random state in a loop, say: the move is one of the rows that are recorded
+        move = form(BY_NAME["to_device"], [AVALS[made._aval]], {"device": self.device, "source": "cpu"})
+        return recorder_for(made).append(move, [made])
 
 
 def placed_on() -> str:
