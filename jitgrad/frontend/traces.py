@@ -322,7 +322,7 @@ def _elsewhere(traced: Traced, flat: Program) -> Any:
     plans = importlib.import_module("jitgrad.execute.cuda.plans")          # not before there is a device
     halves = importlib.import_module("jitgrad.execute.cuda.halves")
     try:
-        return plans.OnDevice(traced.program, traced.placed, flat, {k for _, k in traced.assigned})
+        return plans.OnDevice(traced.program, traced.placed, flat, {k for _, k in traced.assigned}, traced.here)
     except halves.NotTwo as error:
         raise NotPlaced(str(error)) from None
 

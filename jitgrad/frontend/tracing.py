@@ -42,6 +42,7 @@ class Traced(NamedTuple):
     arrays: list[Any]             # and after those
     assigned: list[tuple[Any, int]]        # Variable, and which result it holds in the end
     placed: frozenset[int] = frozenset()   # positions of inputs on another device
+    here: frozenset[int] = frozenset()     # results that were on the CPU
     reads_assigned: bool = False  # a Variable that was assigned before: tapes see two sources in one
 
 
@@ -279,15 +280,16 @@ class _Builder:
         numbers = list(map(self.number, results))
         places = {v: k for k, v in reversed([*enumerate(numbers)])}
         ends = [*numbers]                            # what is returned and held is one result
-        held = []
+        held, here = [], {k for k, t in enumerate(results) if not is_elsewhere(t)}
         for variable, value in assigned:
             k = places.setdefault(self.number(value), len(ends))
             ends += [self.number(value)] if k == len(ends) else []
             held.append((variable, k))
+            here |= {k} if not is_elsewhere(value) else set()
         inputs = [*dict.fromkeys(self._number[id(t)] for t in self._arguments), *(i for _, i in self._variables),
                   *(i for _, i in self._arrays)]
         place_of = {v: i for i, v in enumerate(inputs)}
         program = self._rows.program(inputs, ends)
         return Traced(program, [place_of[self._number[id(t)]] for t in self._arguments],
                       [v for v, _ in self._variables], [a for a, _ in self._arrays], held,
-                      frozenset(i for i, v in enumerate(inputs) if v in self._elsewhere))
+                      frozenset(i for i, v in enumerate(inputs) if v in self._elsewhere), frozenset(here))

@@ -39,8 +39,8 @@ class Halves(NamedTuple):
     crossing: list[int]            # results of ``host`` that ``device`` reads
 
 
-def halves(program: Program, placed: Container[int]) -> Halves:
-    """``placed``: positions of the inputs that are on the GPU."""
+def halves(program: Program, placed: Container[int], here: Container[int] = ()) -> Halves:
+    """``placed``: positions of the inputs that are on the GPU; ``here``: of the results that are on the CPU."""
     at = _where(program, placed)
     rows = program.rows()
     on_device = [r for r, (_, operands, outs) in enumerate(rows)
@@ -56,11 +56,11 @@ def halves(program: Program, placed: Container[int]) -> Halves:
         return wanted.index(v)
     device_results: list[int] = []
     result_of, guards = [], []
-    for v in results:
+    for k, v in enumerate(results):
         if v < 0:
             result_of.append((-1, -1))
-        elif at[v] in (DEVICE, BACK):
-            result_of.append((at[v], len(device_results)))
+        elif at[v] in (DEVICE, BACK):            # what a loop makes of the CPU's numbers beside the GPU's comes back
+            result_of.append((BACK if k in here else at[v], len(device_results)))
             device_results.append(source.get(v, v))
         else:
             result_of.append((HOST, of_host(v)))

@@ -19,7 +19,7 @@ from jitgrad.core import backend
 from jitgrad.core.aval import Aval
 from jitgrad.core.program import Program
 from jitgrad.execute.cpu import types
-from jitgrad.execute.cpu.plans import Plan, plan_of
+from jitgrad.execute.cpu.plans import Plan
 from jitgrad.execute.cuda import memory, ranges, stream, tensors, toolkit
 from jitgrad.execute.cuda.actions import Actions, Place, actions_of, ask, launches_of, said
 from jitgrad.execute.cuda.halves import BACK, DEVICE, HOST, halves
@@ -41,16 +41,18 @@ _MET: Any = object()           # memory that was met once
 class OnDevice(Plan):
     """Runs where its inputs are: see the module. Raises `NotTwo` where it cannot."""
 
-    def __init__(self, program: Program, placed: Container[int], flat: Program, assigned: Container[int] = ()) -> None:
-        """``placed``: inputs that are on the GPU; ``assigned``: results that Variables hold until the next call."""
-        self._halves = halves(flat, placed)
+    def __init__(self, program: Program, placed: Container[int], flat: Program, assigned: Container[int] = (),
+                 here: Container[int] = ()) -> None:
+        """``placed``: inputs that are on the GPU; ``assigned``: results that Variables hold until the next call;
+        ``here``: results that are on the CPU."""
+        self._halves = halves(flat, placed, here)
         self._actions = actions_of(self._halves.device)
         self._lock = threading.Lock()
         self._memory: _Memory | None = None
         self._graphs: dict[tuple[int, ...], Any] = {}
         self._tries = TRIES
         self._checks: dict[int, Plan] = {}           # guards on the host, each by itself
-        self._host = plan_of(self._halves.host)
+        self._host = Plan(self._halves.host, range(len(self._halves.host.inputs)))
         self._alone = not len(self._halves.host.results)
         self._whole = self._halves.device_inputs == [*range(len(program.inputs))]
         held = {k for i, (half, k) in enumerate(self._halves.result_of) if half == DEVICE and i in assigned}
@@ -135,7 +137,8 @@ class OnDevice(Plan):
         if type(x) is types.Tensor:
             return x
         a = self.flat.aval(int(self.flat.inputs[i]))
-        return backend.current().tensor(np.ascontiguousarray(x, a.dtype), a)
+        with np.errstate(over="ignore"):             # of a Python number in float32
+            return backend.current().tensor(np.ascontiguousarray(x, a.dtype), a)
 
     def _stopped(self, on_host: Sequence[Any]) -> int | None:
         """The guard on the host before an error there, if one fails: the error is none of the way that Python takes."""

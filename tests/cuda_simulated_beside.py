@@ -1,0 +1,127 @@
+"""A process that works on the CPU and on a GPU in turns, in Numba's simulator; see test_cuda_simulated.py."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import weakref
+from collections import namedtuple
+
+import numpy as np
+import pytest
+
+import jitgrad as jg
+from jitgrad.execute.cpu.plans import Plan
+from jitgrad.execute.cuda import toolkit
+from jitgrad.transform import vjp
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")      # integers wrap in kernels: NumPy says so
+
+X = np.array([0.5, -1.5, 2.0], np.float32)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _simulator():
+    assert toolkit.simulated()
+
+
+def there(x):
+    return jg.constant(x, device="cuda")
+
+
+def test_gradients_on_the_cpu_come_after_those_in_a_block_of_a_device():
+    vjp.one.cache_clear()
+    for device in "cuda", "cpu":
+        x = jg.constant(X, device=device)
+        with jg.device("cuda"), jg.GradientTape() as tape:
+            tape.watch(x)
+            y = jg.sum(x * x)
+            found = tape.gradient(y, x)
+        assert found.device == device and found.tolist() == (2 * X).tolist()
+    with jg.GradientTape() as tape:
+        tape.watch(x)
+        y = jg.sum(x * x)
+    assert tape.gradient(y, x).device == "cpu"
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jg.function, jg.function(eager_compile=True)], ids=["plain", "function", "ahead"])
+@pytest.mark.parametrize("body", [
+    lambda p, x: jg.cond(p, lambda: x + jg.random.uniform((3,)), lambda: x),
+    lambda p, x: jg.scan(lambda c, _: (c + jg.random.normal((3,)), c), x, None, length=3)[0],
+    lambda p, x: jg.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] + jg.random.uniform((3,))), (jg.constant(0), x))[1],
+], ids=["cond", "scan", "while"])
+def test_random_numbers_in_control_flow_are_those_of_the_cpu(wrap, body):
+    found = []
+    for device in "cpu", "cuda":
+        jg.random.set_seed(3)
+        step = wrap(body)
+        with jg.device(device):
+            p, x = jg.constant(True), jg.constant(X)
+            drawn = [step(p, x) for _ in range(4)]
+        after = jg.random.uniform((2,))
+        assert all(t.device == device for t in drawn) and after.device == "cpu"
+        found.append([t.numpy() for t in (*drawn, after)])
+    for got, want in zip(*found, strict=True):
+        np.testing.assert_allclose(got, want, 1e-6)
+
+
+def test_a_variable_on_the_cpu_stays_there_when_a_loop_on_the_device_reads_it():
+    total = jg.Variable([0.0, 0.0])
+
+    @jg.function
+    def step(x):
+        (x, count), _ = jg.scan(lambda c, _: ((c[0] * 1.5, c[1] + 1.0), c[1]), (x, total.value()), None, length=3)
+        total.assign(count)
+        return x, count
+    for n in range(1, 5):
+        x, count = step(there(X))
+        assert (x.device, count.device, total.device) == ("cuda", "cpu", "cpu")
+        assert count.tolist() == total.numpy().tolist() == [3.0 * n] * 2
+    assert step.cache_info().hits == 3
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_beyond_float32_are_infinite_in_silence():
+    f = jg.function(lambda x, a: x + a)
+    for a in 1.0, 2.0, 3.0, 1e300, -1e300, 4.0:
+        np.testing.assert_array_equal(f(there(X), a).numpy(), X + np.float32(np.clip(a, -np.inf, np.inf) if abs(a) < 9 else a * np.inf))
+    assert f.cache_info().hits >= 3
+
+
+def test_a_function_in_a_block_is_told_of_by_its_name(caplog):
+    def changes(given):
+        given.append(1)
+        return given[0] * 2
+    Pair = namedtuple("Pair", "a b")
+    product = jg.function(lambda pair: pair.a * pair.b)
+    with jg.device("cuda"), caplog.at_level(logging.WARNING):
+        jg.function(changes)([jg.constant(X)])
+        for _ in range(3):
+            product(Pair(there(X), there(X)))
+    assert caplog.messages == [f"function {changes.__qualname__} runs as plain Python from now on: it changes a list that it is given"]
+    assert product.cache_info()[:2] == (2, 1)
+
+
+def test_a_function_of_a_block_goes_with_its_last_reference():
+    x = there(X)
+
+    def plans():
+        return sum(isinstance(o, Plan) for o in gc.get_objects())
+
+    def make(use):
+        f = jg.function(lambda given: given[0] * 2)
+        with jg.device("cuda"):
+            for _ in range(3):
+                f(use)
+        return weakref.ref(f._impl)
+    make((x,))
+    gc.collect()
+    gc.disable()
+    try:
+        assert make((x,))() is None
+        assert gc.collect() == 0
+        before = plans()
+        make((x,))
+        assert plans() == before
+    finally:
+        gc.enable()
