@@ -297,31 +297,20 @@ class Recorded:
     def _flat(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, list[Any]]:
         """Containers that only optree knows: a function of the leaves for each structure, and the leaves."""
         leaves, structure = nest.flatten((args, dict(kwargs)))
-        inner = self.by_structure.get(structure)
-        if inner is None:
-            f = self.f                               # not this object, which would then hold itself
-
-            def inner(*given: Any) -> Any:
-                args, kwargs = nest.rebuild(structure, list(given))
-                return f(*args, **kwargs)
-            inner = self.by_structure[structure] = self._like(inner)
-        return inner, leaves
+        if structure not in self.by_structure:
+            self.by_structure[structure] = self._like(functools.partial(_of_leaves, structure, self.f))
+        return self.by_structure[structure], leaves
 
     def _placed(self, device: str) -> Any:
         """The function in blocks of a device, where what it makes is made."""
-        inner = self.by_structure.get(device)
-        if inner is None:
-            f = self.f
+        if device not in self.by_structure:
+            inner: Any = functools.partial(_in_block, device, self.f)
+            inner.__wrapped__ = self.f               # has the names of the parameters
+            self.by_structure[device] = self._like(inner)
+        return self.by_structure[device]
 
-            def inner(*args: Any, **kwargs: Any) -> Any:
-                with Device(device):
-                    return f(*args, **kwargs)
-            inner.__wrapped__ = f               # type: ignore[attr-defined]  # for the names of parameters
-            inner = self.by_structure[device] = self._like(inner)
-        return inner
-
-    def _like(self, inner: Callable[..., Any]) -> Any:
-        """A function that does some of this one's calls: messages have this one's name."""
+    def _like(self, inner: Any) -> Any:
+        """A function that does some of this one's calls, under its name."""
         inner.__qualname__ = self.name
         return make(inner, "raise" if self.raises else "retrace", self.check_every, self.eager_compile)
 
@@ -396,6 +385,16 @@ class Recorded:
     def hits(self) -> int:
         """Calls that were answered by replays."""
         return self.old_hits + sum(e.trace.hits for e in self.entries)
+
+
+def _of_leaves(structure: Any, f: Callable[..., Any], *given: Any) -> Any:
+    args, kwargs = nest.rebuild(structure, list(given))
+    return f(*args, **kwargs)
+
+
+def _in_block(device: str, f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with Device(device):
+        return f(*args, **kwargs)
 
 
 def _gone(impl: Any, entry: Any) -> None:

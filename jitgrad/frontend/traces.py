@@ -278,7 +278,7 @@ def same_for_old_numbers(call: Call, old: Entry, before: Sequence[tuple[Any, Any
     with aside():
         try:
             known = old.results(old.inputs(old.arguments, call.arguments, at_first))
-        except RuntimeError:                         # a guard
+        except (RuntimeError, IndexError):           # a guard, of the whole or of a row by itself
             return None
     if not all(map(holds, old.facts)):
         return None
