@@ -125,3 +125,43 @@ def test_a_function_of_a_block_goes_with_its_last_reference():
         assert plans() == before
     finally:
         gc.enable()
+
+
+def test_defaults_of_a_function_are_seen_in_a_block():
+    numbers, tensors = [2.0], {"z": jg.constant(3.0)}
+
+    def make(numbers, tensors):
+        return jg.function(lambda x, by=numbers, *, held=tensors: x * by[0] * held["z"])
+    f = make(numbers, tensors)
+    with jg.device("cuda"):
+        x = jg.constant(X)
+        for by in 2.0, 2.0, 5.0:
+            numbers[0] = by
+            np.testing.assert_array_equal(f(x).numpy(), X * np.float32(by * 3.0))
+        tensors["z"] = c = there(4.0)
+        for _ in range(3):
+            with jg.GradientTape() as tape:
+                tape.watch(c)
+                y = f(x)
+            np.testing.assert_allclose(float(tape.gradient(y, c)), 5.0 * X.sum(), 1e-6)
+
+
+def test_numbers_stay_data_where_python_takes_ways():
+    f = jg.function(lambda x, a: x + a if x[0] > 0 else x - a)
+    for k in range(12):
+        x = X * (-1) ** k
+        np.testing.assert_array_equal(f(there(x), float(k)).numpy(), x + k if k % 2 == 0 else x - k)
+    assert f.cache_info()[:2] == (8, 4)
+
+
+@pytest.mark.parametrize("block", ["cpu", "cuda"])
+def test_unit_vectors_in_a_body_follow_what_they_meet(block):
+    def bent(v):
+        return jg.sum(jg.hessian(lambda a: jg.sum(a * a * v * v))(x)) / 2
+    x = there(X)
+    with jg.device(block):
+        found = jg.vmap(jg.grad(bent))(jg.stack([x, x * 2]))
+        like = jg.vmap(lambda v: jg.ones_like(v) * v + jg.zeros_like(v))(jg.stack([x, x]))
+    assert found.device == like.device == "cuda"
+    np.testing.assert_allclose(found.numpy(), [2 * X, 4 * X], 1e-5)
+    np.testing.assert_allclose(like.numpy(), [X] * 2, 1e-6)

@@ -110,3 +110,10 @@ def beside(made: Any, t: Any) -> Any:
     if t._data != 0 and made._data != 0 or is_dry(t) or is_dry(made):
         return made
     return carried(made, device_of(t))
+
+
+def along(made: Any, t: Any) -> Any:
+    """`beside` for a Tensor of our own: it follows other operands where nobody knows where ``t`` will be."""
+    if is_dry(t):
+        made._tracked |= LOOSE
+    return beside(made, t)

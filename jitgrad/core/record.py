@@ -19,7 +19,7 @@ from jitgrad.core.form import Form, form
 from jitgrad.core.number import Number
 from jitgrad.core.primitive import BY_NAME, FIXED, Primitive
 from jitgrad.core.program import Program
-from jitgrad.core.recorder import active, is_dry, is_elsewhere, recorder_for
+from jitgrad.core.recorder import FOLLOWED, active, is_dry, is_elsewhere, recorder_for
 
 _HASHED = (int, bool, str, type(None), float, np.dtype)
 _PYTHON = (bool, int, float, list, tuple)
@@ -347,8 +347,9 @@ def _replay_on(device: str, program: Program, values: dict[int, Any]) -> list[An
 
     A row of numbers that came from the CPU stays there. Constants are bound to no device, nor is what rows make of
     them alone: they are made where rows want them that read something else, and on the device where they are results.
+    So are inputs on the CPU that follow other operands.
     """
-    loose = _Loose(program)
+    loose = _Loose(program, values)
     for made, operands, outs in program.rows():
         bound = [values[v] for v in operands if not loose.has(v)]
         if not bound and outs:
@@ -363,8 +364,12 @@ def _replay_on(device: str, program: Program, values: dict[int, Any]) -> list[An
 class _Loose:
     """Constants of a Program, and values that rows make of them alone, on whichever device."""
 
-    def __init__(self, program: Program) -> None:
-        self._constants = program.constants
+    def __init__(self, program: Program, values: dict[int, Any]) -> None:
+        self._constants = dict(program.constants)
+        for v in program.inputs.tolist():
+            t = values[v]
+            if t is not None and t._data != 0 and t._tracked & (LOOSE | FOLLOWED) == LOOSE:
+                self._constants[v] = t
         self.rows: dict[int, tuple[Form, tuple[int, ...], int]] = {}     # value -> row that makes it, number there
         self._rank: dict[int, int] = {}          # in the order of the rows
         self._made: dict[tuple[int, str], Any] = {}

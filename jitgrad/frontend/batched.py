@@ -9,7 +9,7 @@ from typing import Any
 from jitgrad import ops
 from jitgrad.core import nest
 from jitgrad.core.aval import AVALS, aval
-from jitgrad.core.device import beside
+from jitgrad.core.device import along
 from jitgrad.core.dtypes import is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
@@ -154,7 +154,7 @@ def hessian(f: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) 
 
 def _basis(x: Any) -> Any:
     """Every unit vector of a shape, stacked."""
-    return ops.reshape(beside(creation.eye(x.size, dtype=x.dtype), x), (x.size, *x.shape))
+    return along(ops.reshape(creation.eye(x.size, dtype=x.dtype), (x.size, *x.shape)), x)
 
 
 def _jacobian(name: str, f: Callable[..., Any], argnums: Argnums, has_aux: bool,

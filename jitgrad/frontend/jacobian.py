@@ -9,7 +9,7 @@ from typing import Any
 from jitgrad import ops
 from jitgrad.core import nest
 from jitgrad.core.aval import AVALS, aval
-from jitgrad.core.device import beside
+from jitgrad.core.device import along
 from jitgrad.core.dtypes import is_float
 from jitgrad.core.errors import user_error
 from jitgrad.core.recorder import active
@@ -97,10 +97,10 @@ def _vmapped(tape: Any, target: Any, sources: list[Any], shape: tuple[int, ...],
 def _seeds(target: Any, per_example: bool, n: int) -> Any:
     """A seed for each element, stacked; of each example where that is asked for."""
     shape = AVALS[target._aval].shape
-    unit = beside(creation.eye(n, dtype=AVALS[target._aval].dtype), target)
+    unit = along(creation.eye(n, dtype=AVALS[target._aval].dtype), target)
     if per_example:
         unit = ops.broadcast_to(ops.reshape(unit, (n, 1, n)), (n, shape[0], n))
-    return ops.reshape(unit, (n, *shape))
+    return along(ops.reshape(unit, (n, *shape)), target)
 
 
 def _row_by_row(tape: Any, target: Any, sources: list[Any], shape: tuple[int, ...], per_example: bool,

@@ -9,7 +9,7 @@ import numpy as np
 
 from jitgrad.core import backend
 from jitgrad.core.aval import AVALS, as_shape, aval
-from jitgrad.core.device import LOOSE, beside, moved, placed
+from jitgrad.core.device import LOOSE, along, moved, placed
 from jitgrad.core.dtypes import CODES, DTYPES, INT32, INT64, code_of, default_float
 from jitgrad.core.errors import user_call, user_error
 from jitgrad.core.primitive import OPS
@@ -85,7 +85,7 @@ def _like(make: Callable[..., Any], x: Any, dtype: Any, device: Any) -> Any:
     x = tensor(x)
     like = AVALS[x._aval]
     made = make(like.shape, like.dtype if dtype is None else dtype, device)
-    return made if device is not None else beside(made, x)
+    return made if device is not None else along(made, x)
 
 
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None, device: Any = None) -> Any:
