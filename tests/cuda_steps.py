@@ -1,10 +1,11 @@
-"""Programs for GPUs step by step: their launches compiled, or run by Numba's simulator."""
+"""Programs for GPUs step by step: their launches compiled, or run."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from jitgrad.execute.cuda import nests, simulator, straight
+import cuda_here
+from jitgrad.execute.cuda import nests, straight
 from jitgrad.plan import merge
 from jitgrad.plan.fuse import Call, Nest, Straight, read_later, steps_of
 from jitgrad.transform.higher import inlined
@@ -33,7 +34,7 @@ def kernels(program):
 
 
 def run(program, inputs, together=True):
-    """Results, where the groups run in the simulator and the rows outside of them by their references."""
+    """Results, where the groups run on the device and the rows outside of them by their references."""
     flat, made, lies = works(program, together)
     given = {**dict(zip(flat.inputs.tolist(), inputs, strict=True)),
              **{v: t.numpy() for v, t in flat.constants.items()}}
@@ -53,6 +54,6 @@ def run(program, inputs, together=True):
             for v, answer, aval in zip(step.outs, outs, step.form.outs, strict=True):
                 held[v] = np.array(answer, aval.dtype).reshape(-1).view(np.uint8)
         else:
-            assert simulator.play(work, [part(*slot) for slot in slots]) == 0
+            assert cuda_here.play(work, [part(*slot) for slot in slots]) == 0
     return [part(*lies.get(v, (v, 0)), flat.aval(v).dtype, flat.aval(v).size).reshape(flat.aval(v).shape)
             for v in flat.results.tolist()]

@@ -1,4 +1,8 @@
-"""Runs of Numba's simulator, in processes of their own; they go on while tests that come before theirs compile kernels."""
+"""Runs of the CUDA path where no GPU is, in processes of their own; they go on while tests before theirs compile kernels.
+
+The emulator runs all that needs a GPU, with the real driver and the kernels' PTX; Numba's simulator a few of it. Where
+the emulator cannot be built the simulator runs what it can.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +15,37 @@ from pathlib import Path
 
 import pytest
 
+from emulator import build
+from emulator.__main__ import settings
+
 HERE = Path(__file__).parent
-FILES = [*sorted(HERE.glob("cuda_simulated*.py")), HERE / "test_tape_devices.py"]
-Runs = dict[Path, "Future[subprocess.CompletedProcess[str]]"]
+EITHER = [HERE / f"test_{name}.py" for name in ("cuda_folds", "cuda_functions", "cuda_groups", "cuda_own",
+                                                "cuda_tensors", "tape_devices")]
+EMULATED = [HERE / "test_cuda_device.py", HERE / "test_cuda_emulated.py", *EITHER]
+SIMULATED = [*sorted(HERE.glob("cuda_simulated*.py")), *([HERE / "test_cuda_functions.py"] if not build.missing() else EITHER)]
+Done = subprocess.CompletedProcess[str]
+Runs = dict[tuple[str, Path], "Future[Done]"]
 
 
-def simulate(file: Path) -> subprocess.CompletedProcess[str]:
+def simulated(file: Path) -> Done:
     return subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", str(file)], text=True, cwd=HERE.parent,
                           env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}, capture_output=True)
+
+
+def emulated(file: Path) -> Done:
+    command, environment = settings()
+    return subprocess.run([*command, "-q", "-x", str(file)], text=True, cwd=HERE.parent, env=environment,
+                          capture_output=True)
+
+
+WAYS = {"emulated": emulated, "simulated": simulated}
 
 
 @functools.cache
 def started(session: pytest.Session) -> Runs:
     """Those that tests of the session ask for, the longest first; one for each core at a time."""
-    asked = {item.callspec.params.get("simulated") for item in session.items if hasattr(item, "callspec")}
+    asked = {item.callspec.params.get("asked") for item in session.items if hasattr(item, "callspec")} - {None}
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     session.config.add_cleanup(lambda: pool.shutdown(cancel_futures=True))
-    return {file: pool.submit(simulate, file)
-            for file in sorted(asked.intersection(FILES), key=lambda file: -file.stat().st_size)}
+    return {(way, file): pool.submit(WAYS[way], file)
+            for way, file in sorted(asked, key=lambda one: -one[1].stat().st_size)}

@@ -1,6 +1,6 @@
 """Kernels for GPUs, where there is none: each compiles to PTX and to machine code, and float32 stays float32.
 
-What they compute is tested in the simulator (test_cuda_simulated.py) and on a GPU (`pytest -m cuda`).
+What they compute is tested in the emulator of a GPU (test_cuda_stand_ins.py) and on one (`pytest -m cuda`).
 """
 
 from __future__ import annotations

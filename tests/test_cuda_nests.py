@@ -1,6 +1,6 @@
 """Groups of rows of Plans for GPUs, where there is none: each compiles, float32 stays float32, sizes are words.
 
-What they compute is tested in the simulator (cuda_simulated_nests.py).
+What they compute is tested by test_cuda_groups.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Random Programs by the kernels of their groups, in Numba's simulator, against the oracle; see
-test_cuda_simulated.py.
-"""
+"""Random Programs by the kernels of their groups, against the oracle."""
 
 from __future__ import annotations
 
@@ -12,19 +10,15 @@ import cuda_steps
 import jitgrad as jg
 import nests as programs
 import programs as programs_of
+from cuda_here import RUNS
 from jitgrad.execute import oracle
-from jitgrad.execute.cuda import nests, reductions, toolkit
+from jitgrad.execute.cuda import nests, reductions
 from tolerance import assert_close, assert_same_bits
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+pytestmark = RUNS
 
 SHAPES = [(), (1,), (5,), (16,), (3, 10), (7, 5), (2, 3, 5), (4, 1, 6), (2, 32), (1, 9), (9, 1), (33,), (2, 70)]
 MIXED = 3e-5                   # float64 results of rows in float32
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _simulator():
-    assert toolkit.simulated()
 
 
 @pytest.fixture(params=["whole rows", "rows in pieces"])

@@ -1,6 +1,4 @@
-"""What samples do not show of kernels for GPUs that move, pick, sort, search, draw and multiply, run by Numba's
-simulator; see test_cuda_simulated.py.
-"""
+"""What samples do not show of kernels for GPUs that move, pick, sort, search, draw and multiply."""
 
 from __future__ import annotations
 
@@ -9,18 +7,19 @@ import itertools
 import numpy as np
 import pytest
 
+import cuda_here
+from cuda_here import RUNS, UNTOUCHED
 from jitgrad.core.primitive import BY_NAME, GUARD_FAILED
-from jitgrad.execute.cuda import kernel, library, movement, products, searching, simulator, sorting
+from jitgrad.execute.cuda import kernel, library, movement, products, searching, sorting
 from table import form_of
 from table import run as on_cpu
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")      # integers wrap: NumPy says so
-UNTOUCHED = 77                 # what the simulator fills outputs with
+pytestmark = RUNS
 
 
 def run(name, *arrays, **params):
     """Outputs and the error code."""
-    return simulator.run(form_of(BY_NAME[name], arrays, params), arrays)
+    return cuda_here.run(form_of(BY_NAME[name], arrays, params), arrays)
 
 
 def same_as_reference(name, *arrays, **params):

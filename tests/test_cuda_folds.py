@@ -1,17 +1,17 @@
-"""Reductions and scans for GPUs, of every way in which they share lines, run by Numba's simulator; see
-test_cuda_simulated.py.
-"""
+"""Reductions and scans on a GPU, of every way in which they share lines."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-import cuda_simulated
+import cuda_here
+from cuda_here import RUNS
 from jitgrad.core.primitive import BY_NAME
 from jitgrad.execute.cuda import library, reductions, scans
+from table import form_of
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+pytestmark = RUNS
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def test_reductions_of_all_shapes(small, rng, name, dtype, shape, axes, launches
     if name == "reduce_max":
         arrays[0].flat[50] = np.nan
     prim, params = BY_NAME[name], {"axes": axes}
-    assert len(library.work_of(cuda_simulated.form_of(prim, arrays, params)).launches) == launches
-    cuda_simulated.check(prim, arrays, params)
+    assert len(library.work_of(form_of(prim, arrays, params)).launches) == launches
+    cuda_here.check(prim, arrays, params)
 
 
 @pytest.mark.parametrize(("name", "dtype", "shape", "axis", "launches"), [
@@ -55,8 +55,8 @@ def test_scans_of_all_shapes(small, rng, name, dtype, shape, axis, launches, exc
     prim = BY_NAME[name]
     arrays = [(rng.uniform(0.5, 1.5, size=shape) * (8 if "int" in dtype else 1)).astype(dtype) for _ in prim.operands]
     params = {"axis": axis, "exclusive": exclusive and name != "logcumsumexp", "reverse": reverse}
-    assert len(library.work_of(cuda_simulated.form_of(prim, arrays, params)).launches) == launches
-    cuda_simulated.check(prim, arrays, params)
+    assert len(library.work_of(form_of(prim, arrays, params)).launches) == launches
+    cuda_here.check(prim, arrays, params)
 
 
 def test_rounding_errors_of_long_lines_stay_small(monkeypatch):
@@ -64,5 +64,5 @@ def test_rounding_errors_of_long_lines_stay_small(monkeypatch):
     monkeypatch.setattr(reductions, "FULL", 1)
     library.work_of.cache_clear()
     arrays = [np.full(3000, 0.1, np.float32)]                # all rounded the same way
-    cuda_simulated.check(BY_NAME["reduce_sum"], arrays, {"axes": (0,)})
+    cuda_here.check(BY_NAME["reduce_sum"], arrays, {"axes": (0,)})
     library.work_of.cache_clear()
