@@ -12,6 +12,19 @@ import pytest
 sys.path.insert(0, os.path.dirname(__file__))       # `tolerance` and `table`, which several files share
 
 
+LAST = "test_cuda_stand_ins.py"      # it waits for processes, beside which the others run
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name == LAST)
+
+
+def pytest_collection_finish(session):
+    if session.items and session.items[-1].path.name == LAST and not session.config.option.collectonly:
+        from simulations import started
+        started(session)
+
+
 @pytest.fixture
 def rng(request):
     """Random numbers seeded by the test's name, so that a test alone draws what it draws in a whole run."""

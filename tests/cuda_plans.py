@@ -8,6 +8,7 @@ import jitgrad as jg
 from jitgrad import nn
 
 DTYPE = "float32"
+SHAPES = [(), (1,), (5,), (16,), (3, 10), (7, 5), (2, 3, 5), (4, 1, 6), (2, 32), (1, 9), (9, 1), (33,), (2, 70)]      # of random programs
 
 
 def numbers(*shape, seed=0):

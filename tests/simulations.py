@@ -19,10 +19,12 @@ from emulator import build
 from emulator.__main__ import settings
 
 HERE = Path(__file__).parent
-EITHER = [HERE / f"test_{name}.py" for name in ("cuda_folds", "cuda_functions", "cuda_groups", "cuda_own",
-                                                "cuda_tensors", "tape_devices")]
-EMULATED = [HERE / "test_cuda_device.py", HERE / "test_cuda_emulated.py", *EITHER]
-SIMULATED = [*sorted(HERE.glob("cuda_simulated*.py")), *([HERE / "test_cuda_functions.py"] if not build.missing() else EITHER)]
+EITHER = [HERE / f"test_{name}.py" for name in ("cuda_groups", "cuda_tensors", "cuda_own", "cuda_functions", "cuda_folds",
+                                                "tape_devices")]
+# the last one finds the PTX that test_cuda_kernels.py compiles meanwhile
+EMULATED = [*EITHER, HERE / "test_cuda_emulated.py", HERE / "test_cuda_rows.py", HERE / "test_cuda_device.py"]
+SIMULATED = [HERE / "cuda_simulated_benchmark.py", HERE / "cuda_simulated.py",
+             *(EITHER if build.missing() else [HERE / "test_cuda_functions.py"])]
 Done = subprocess.CompletedProcess[str]
 Runs = dict[tuple[str, Path], "Future[Done]"]
 
@@ -43,9 +45,8 @@ WAYS = {"emulated": emulated, "simulated": simulated}
 
 @functools.cache
 def started(session: pytest.Session) -> Runs:
-    """Those that tests of the session ask for, the longest first; one for each core at a time."""
-    asked = {item.callspec.params.get("asked") for item in session.items if hasattr(item, "callspec")} - {None}
+    """Those that tests of the session ask for, in their order; one for each core at a time."""
+    asked = [item.callspec.params["asked"] for item in session.items if "asked" in getattr(item, "fixturenames", ())]
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     session.config.add_cleanup(lambda: pool.shutdown(cancel_futures=True))
-    return {(way, file): pool.submit(WAYS[way], file)
-            for way, file in sorted(asked, key=lambda one: -one[1].stat().st_size)}
+    return {(way, file): pool.submit(WAYS[way], file) for way, file in asked}

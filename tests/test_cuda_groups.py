@@ -11,13 +11,13 @@ import jitgrad as jg
 import nests as programs
 import programs as programs_of
 from cuda_here import RUNS
+from cuda_plans import SHAPES
 from jitgrad.execute import oracle
 from jitgrad.execute.cuda import nests, reductions
 from tolerance import assert_close, assert_same_bits
 
 pytestmark = RUNS
 
-SHAPES = [(), (1,), (5,), (16,), (3, 10), (7, 5), (2, 3, 5), (4, 1, 6), (2, 32), (1, 9), (9, 1), (33,), (2, 70)]
 MIXED = 3e-5                   # float64 results of rows in float32
 
 
@@ -31,7 +31,7 @@ def rows(request, monkeypatch):
     return request.param
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(8))
 def test_random_programs(rows, seed):
     rng = np.random.default_rng(seed)
     program = programs.random_nests(rng, 12, SHAPES)
@@ -41,7 +41,7 @@ def test_random_programs(rows, seed):
         assert_close(got, want, MIXED)
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", range(5))
 def test_random_programs_as_many_nests(seed):
     """Of many values of a few sizes nests are joined, and stand beside each other: no bit changes."""
     rng = np.random.default_rng(seed)
@@ -100,7 +100,7 @@ def test_booleans_and_integers(rows, rng):
         np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4))
 def test_odd_numbers(rows, seed):
     rng = np.random.default_rng(seed)
     program = programs.random_nests(rng, 8, [(3, 37), (33,)])

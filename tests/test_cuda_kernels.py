@@ -13,15 +13,9 @@ import pytest
 from jitgrad.core.primitive import BY_NAME, Kind
 from jitgrad.execute.cpu import library as cpu
 from jitgrad.execute.cuda import library, toolkit
-from simulations import started
 from table import ENTRIES, cases, form_of, ident, samples
 
 pytestmark = pytest.mark.skipif(bool(toolkit.missing()) or toolkit.simulated(), reason=toolkit.missing() or "simulated")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _meanwhile(request):
-    started(request.session)
 
 
 ARCHITECTURES = ("sm_80", "sm_90")

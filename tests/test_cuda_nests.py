@@ -55,8 +55,8 @@ def test_few_long_rows_compile(name):
 def test_random_programs_compile():
     made = {}
     for seed in range(6):
-        made |= cuda_steps.kernels(programs.random_nests(np.random.default_rng(seed), 12))
-    assert len(made) > 10
+        made |= cuda_steps.kernels(programs.random_nests(np.random.default_rng(seed), 12, cuda_plans.SHAPES))
+    assert len(made) > 8
     for kernel in made:
         check(kernel, True)
 

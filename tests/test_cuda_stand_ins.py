@@ -15,13 +15,13 @@ def check(done: Done) -> None:
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:] + done.stderr[-2000:]
 
 
-@pytest.mark.skipif(bool(build.missing()), reason=build.missing())
-@pytest.mark.parametrize("asked", [("emulated", file) for file in EMULATED], ids=lambda asked: asked[1].stem)
-def test_the_emulator_runs(asked: tuple[str, Path], request: pytest.FixtureRequest) -> None:
-    check(started(request.session)[asked].result())
-
-
 @pytest.mark.skipif(bool(toolkit.missing()), reason=toolkit.missing())
 @pytest.mark.parametrize("asked", [("simulated", file) for file in SIMULATED], ids=lambda asked: asked[1].stem)
 def test_the_simulator_runs(asked: tuple[str, Path], request: pytest.FixtureRequest) -> None:
+    check(started(request.session)[asked].result())
+
+
+@pytest.mark.skipif(bool(build.missing()), reason=build.missing())
+@pytest.mark.parametrize("asked", [("emulated", file) for file in EMULATED], ids=lambda asked: asked[1].stem)
+def test_the_emulator_runs(asked: tuple[str, Path], request: pytest.FixtureRequest) -> None:
     check(started(request.session)[asked].result())

@@ -33,10 +33,14 @@ const std::map<std::string, void*> FUNCTIONS = {
 const size_t MOST_OTHERS = 1024;
 std::vector<std::string> others;
 
-template <size_t number>
-CUresult other() {
+CUresult call_other(size_t number) {
     const std::lock_guard<std::recursive_mutex> held(emulator::lock);
     return emulator::complain(CUDA_ERROR_NOT_SUPPORTED, others[number] + " is not emulated");
+}
+
+template <size_t number>
+CUresult other() {
+    return call_other(number);
 }
 
 template <size_t... numbers>
