@@ -19,8 +19,8 @@ from emulator import build
 from emulator.__main__ import settings
 
 HERE = Path(__file__).parent
-EITHER = [HERE / f"test_{name}.py" for name in ("cuda_groups", "cuda_tensors", "cuda_own", "cuda_functions", "cuda_folds",
-                                                "tape_devices")]
+EITHER = [HERE / f"test_{name}.py" for name in (
+    "cuda_groups", "cuda_tensors", "cuda_own", "cuda_functions", "cuda_folds", "cuda_beside", "cuda_waits", "tape_devices")]
 # the last one finds the PTX that test_cuda_kernels.py compiles meanwhile
 EMULATED = [*EITHER, HERE / "test_cuda_emulated.py", HERE / "test_cuda_rows.py", HERE / "test_cuda_device.py"]
 SIMULATED = [HERE / "cuda_simulated_benchmark.py", HERE / "cuda_simulated.py",

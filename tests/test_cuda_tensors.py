@@ -5,6 +5,7 @@ Everything is computed twice, there and on the CPU: rounding is that of other su
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import weakref
@@ -381,11 +382,14 @@ class Like:
 
 def test_foreign_arrays_of_other_layouts_and_types():
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    held = memory.uploaded(array)
 
     def like(a):
-        return Like({"shape": a.shape, "typestr": a.dtype.str, "data": (held.address, False), "strides": a.strides,
-                     "version": 3, "stream": None}, held)
+        """The same layout on the GPU, as far from a multiple of 16 as here."""
+        first, end = np.lib.array_utils.byte_bounds(a)
+        begin = first - first % 16
+        held = memory.uploaded(np.frombuffer((ctypes.c_char * (end - begin)).from_address(begin), np.uint8))
+        return Like({"shape": a.shape, "typestr": a.dtype.str, "data": (held.address + a.ctypes.data - begin, False),
+                     "strides": a.strides, "version": 3, "stream": None}, held)
     assert jg.asarray(like(array)).tolist() == array.tolist()
     whole = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
     for strided in (array.T, array[::-1], whole[::-2, 1:, ::3], whole.transpose(2, 0, 1)[1:], whole[:, :1, :1] > 7,

@@ -139,6 +139,15 @@ CUresult cuEventRecord(CUevent handle, CUstream stream) {
     return ask(stream, [=] { event->done = record; });
 }
 
+CUresult cuEventSynchronize(CUevent handle) {
+    NEED_CONTEXT;
+    counters.syncs++;
+    NEED_NO_CAPTURE;
+    NEED(events.count(handle), CUDA_ERROR_INVALID_HANDLE, "there is no such event");
+    const std::shared_ptr<Event> event = events[handle];
+    return finish(*event, event->asked);
+}
+
 // ---- graphs -----------------------------------------------------------------------------------------------
 
 CUresult cuStreamBeginCapture(CUstream handle, CUstreamCaptureMode mode) {

@@ -21,10 +21,11 @@ const std::map<std::string, void*> FUNCTIONS = {
     NAMED(cuCtxGetCurrent), NAMED(cuCtxSetCurrent), NAMED(cuCtxGetStreamPriorityRange), NAMED(cuCtxSynchronize),
     NAMED(cuGetErrorName), NAMED(cuGetErrorString), NAMED(cuMemGetInfo), NAMED(cuDeviceGetMemPool),
     NAMED(cuMemPoolGetAttribute), NAMED(cuMemPoolSetAttribute), NAMED(cuMemAllocFromPoolAsync), NAMED(cuMemFreeAsync),
-    NAMED(cuMemcpyHtoDAsync), NAMED(cuMemcpyDtoHAsync), NAMED(cuMemcpyDtoDAsync), NAMED(cuMemsetD8Async),
+    NAMED(cuMemHostAlloc), NAMED(cuMemcpyHtoDAsync), NAMED(cuMemcpyDtoHAsync), NAMED(cuMemcpyDtoDAsync), NAMED(cuMemsetD8Async),
     NAMED(cuLibraryLoadData), NAMED(cuLibraryUnload), NAMED(cuLibraryGetKernel), NAMED(cuLaunchKernelEx),
     NAMED(cuStreamCreateWithPriority), NAMED(cuStreamDestroy), NAMED(cuStreamSynchronize), NAMED(cuStreamWaitEvent),
-    NAMED(cuEventCreate), NAMED(cuEventDestroy), NAMED(cuEventRecord), NAMED(cuStreamBeginCapture),
+    NAMED(cuEventCreate), NAMED(cuEventDestroy), NAMED(cuEventRecord),
+    NAMED(cuEventSynchronize), NAMED(cuStreamBeginCapture),
     NAMED(cuStreamEndCapture), NAMED(cuStreamIsCapturing), NAMED(cuStreamGetCaptureInfo),
     NAMED(cuGraphInstantiateWithParams), NAMED(cuGraphLaunch), NAMED(cuGraphDestroy), NAMED(cuGraphExecDestroy),
     NAMED(cuUserObjectCreate), NAMED(cuGraphRetainUserObject), NAMED(cuGraphReleaseUserObject)};

@@ -103,8 +103,9 @@ CUresult finish_all() {
     return failed;
 }
 
-void finish(const Event& event, size_t record) {
+CUresult finish(const Event& event, size_t record) {
     while (event.done < record && !event.stream->queue.empty()) perform_next(event.stream);
+    return failed;
 }
 
 CUresult refuse_while_capturing(const std::string& call) { return refuse(call, forbids); }

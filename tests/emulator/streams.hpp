@@ -71,7 +71,7 @@ CUresult finish(Stream* stream);
 CUresult finish_all();
 
 // Do what stands before a record of an event.
-void finish(const Event& event, size_t record);
+CUresult finish(const Event& event, size_t record);
 
 // Calls that may not be made while somebody captures: by this thread, or by any.
 CUresult refuse_while_capturing(const std::string& call);

@@ -1,6 +1,4 @@
-"""Nobody waits for error codes that cannot be left: downloads are counted, in Numba's simulator; see
-test_cuda_simulated.py.
-"""
+"""Nobody waits for error codes that cannot be left: downloads are counted."""
 
 from __future__ import annotations
 
@@ -10,10 +8,11 @@ import numpy as np
 import pytest
 
 import jitgrad as jg
+from cuda_here import RUNS
 from jitgrad import nn
 from jitgrad.execute.cuda import stream
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")      # integers wrap: NumPy says so
+pytestmark = RUNS
 RNG = np.random.default_rng(3)
 IMAGES, LABELS = RNG.normal(size=(6, 4, 5)).astype(np.float32), RNG.integers(0, 3, (6, 4))
 

@@ -1,4 +1,4 @@
-"""A process that works on the CPU and on a GPU in turns, in Numba's simulator; see test_cuda_simulated.py."""
+"""A process that works on the CPU and on a GPU in turns."""
 
 from __future__ import annotations
 
@@ -11,18 +11,13 @@ import numpy as np
 import pytest
 
 import jitgrad as jg
+from cuda_here import RUNS
 from jitgrad.execute.cpu.plans import Plan
-from jitgrad.execute.cuda import toolkit
 from jitgrad.transform import vjp
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")      # integers wrap in kernels: NumPy says so
+pytestmark = RUNS
 
 X = np.array([0.5, -1.5, 2.0], np.float32)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _simulator():
-    assert toolkit.simulated()
 
 
 def there(x):
