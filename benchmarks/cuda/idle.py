@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jitgrad.execute.cuda import blas, stream
-from jitgrad.execute.cuda.stream import Facts
+from jitgrad.execute.cuda.driver import Facts, Graph
 from jitgrad.frontend import trusted
 
 
@@ -72,7 +72,7 @@ class Idle:
     def multiply(self, product: Any, pointers: Sequence[tuple[Any, int]]) -> None:
         """Nothing."""
 
-    def record(self, ask: Callable[[], None]) -> stream.Graph:
+    def record(self, ask: Callable[[], None]) -> Graph:
         ask()
         return self._graph
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from jitgrad.core.form import Form
 from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
-from jitgrad.execute.cuda import blas, library, nests, ranges, straight, stream, tensors
+from jitgrad.execute.cuda import blas, library, nests, ranges, straight, tensors
+from jitgrad.execute.cuda.driver import Driver
 from jitgrad.execute.cuda.halves import NotTwo
 from jitgrad.execute.cuda.kernel import STATUS, Launch
 from jitgrad.execute.cuda.memory import Span
@@ -215,7 +216,7 @@ def launches_of(made: Actions) -> Iterator[Launch]:
 
 # ---- asking for it ---------------------------------------------------------------------------------------
 
-def ask(gpu: stream.Driver, made: Actions, table: Sequence[Place], arena: Place, status: Place) -> None:
+def ask(gpu: Driver, made: Actions, table: Sequence[Place], arena: Place, status: Place) -> None:
     """Ask for all actions; ``status``: where their words for error codes begin."""
     def place(slot: int, more: int = 0) -> Place:
         if slot >= 0:

@@ -22,6 +22,7 @@ from jitgrad.execute.cpu import types
 from jitgrad.execute.cpu.plans import Plan
 from jitgrad.execute.cuda import memory, ranges, stream, tensors, toolkit
 from jitgrad.execute.cuda.actions import Actions, Place, actions_of, ask, launches_of, said
+from jitgrad.execute.cuda.driver import Driver
 from jitgrad.execute.cuda.halves import BACK, DEVICE, HOST, halves
 from jitgrad.plan.memory import ALIGN
 from jitgrad.transform.prune import pruned
@@ -186,7 +187,7 @@ class OnDevice(Plan):
         codes: list[int] = have.codes.tolist()
         return codes
 
-    def _met(self, gpu: stream.Driver, have: _Memory, key: tuple[int, ...], own: list[Place]) -> None:
+    def _met(self, gpu: Driver, have: _Memory, key: tuple[int, ...], own: list[Place]) -> None:
         """The first and second time that memory is met: the second is recorded."""
         for k, room in have.rooms.items():
             own[k] = room.base, 0
@@ -208,7 +209,7 @@ class OnDevice(Plan):
             del self._graphs[next(iter(self._graphs))]
         self._graphs[key] = _MET
 
-    def _recorded(self, gpu: stream.Driver, have: _Memory, table: Sequence[Place]) -> Any:
+    def _recorded(self, gpu: Driver, have: _Memory, table: Sequence[Place]) -> Any:
         """A graph; None where the driver makes none. It is asked a few times: another library may have waited for the
         whole GPU meanwhile, which ends every recording."""
         try:
@@ -232,7 +233,7 @@ class OnDevice(Plan):
             self._graphs.clear()
         return bool(found)
 
-    def _ask(self, gpu: stream.Driver, have: _Memory, table: Sequence[Place]) -> None:
+    def _ask(self, gpu: Driver, have: _Memory, table: Sequence[Place]) -> None:
         if self._actions.words:
             gpu.fill(have.status.base, 0, have.status.nbytes)
         ask(gpu, self._actions, table, (have.arena.base, 0), (have.status.base, 0))

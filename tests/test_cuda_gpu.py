@@ -9,7 +9,7 @@ import types
 
 import pytest
 
-from jitgrad.execute.cuda import stream
+from jitgrad.execute.cuda.gpu import Gpu, told
 
 
 class Device:
@@ -34,7 +34,7 @@ class Device:
 
 @pytest.fixture
 def gpu():
-    made = object.__new__(stream.Gpu)
+    made = object.__new__(Gpu)
     made._device, made._threads, made._pid = Device(), threading.local(), os.getpid()
     made._calls = made._device
     made._recording, made._late, made.stream, made.handle = threading.Lock(), [], "the stream", 3
@@ -71,5 +71,5 @@ def test_a_recording_that_fails_ends(gpu):
 
 def test_errors_end_with_the_users_line():
     with pytest.raises(RuntimeError, match=r"no such thing: 'it is not there' \(at .*test_cuda_stream\.py:\d+\)"):
-        with stream.told("no such thing"):
+        with told("no such thing"):
             raise KeyError("it is not there")
