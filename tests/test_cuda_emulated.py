@@ -97,6 +97,9 @@ def test_nothing_is_done_before_somebody_waits(gpu):
 
 
 def test_memory_ends(gpu):
+    gc.collect()
+    memory._give_back()                              # what tests before this one left
+    gpu.sync()
     with plugin.room(64 << 20):
         held = [memory.empty(16 << 20) for _ in range(3)]
         with pytest.raises(MemoryError, match="no memory for 20971520 bytes on the GPU"):

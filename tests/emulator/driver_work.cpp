@@ -246,7 +246,9 @@ CUresult cuGraphReleaseUserObject(CUgraph graph, CUuserObject object, unsigned c
     std::shared_ptr<Kept> gone;
     HOLD;
     auto& kept = graph_of(graph)->kept;
-    const auto found = std::find_if(kept.begin(), kept.end(), [=](const auto& k) { return k.get() == (void*)object; });
+    const auto found = std::find_if(kept.begin(), kept.end(), [=](const auto& k) {
+        return k.get() == reinterpret_cast<Kept*>(object);
+    });
     NEED(count == 1 && found != kept.end(), CUDA_ERROR_INVALID_VALUE, "the graph does not keep this object");
     gone = *found;
     kept.erase(found);

@@ -51,6 +51,7 @@ CUresult refuse(const std::string& call, const std::function<bool(const Stream*)
 }  // namespace
 
 CUresult complain(CUresult status, const std::string& what) {
+    const std::lock_guard<std::recursive_mutex> held(lock);
     said += what + "\n";
     return status;
 }
