@@ -70,6 +70,6 @@ def test_a_recording_that_fails_ends(gpu):
 
 
 def test_errors_end_with_the_users_line():
-    with pytest.raises(RuntimeError, match=r"no such thing: 'it is not there' \(at .*test_cuda_stream\.py:\d+\)"):
+    with pytest.raises(RuntimeError, match=r"no such thing: 'it is not there' \(at .*test_cuda_gpu\.py:\d+\)"):
         with told("no such thing"):
             raise KeyError("it is not there")
