@@ -425,6 +425,14 @@ def test_dlpack():
         exchange.unpacked(np.zeros(2, np.int8).__dlpack__())
 
 
+@pytest.mark.skipif(toolkit.simulated(), reason="the simulator's memory is the CPU's")
+def test_a_taker_says_itself_why_it_does_not_take():
+    before = len(exchange._given)
+    with pytest.raises((BufferError, RuntimeError), match="(?i)device"):
+        np.from_dlpack(on([1.0]))
+    assert len(exchange._given) == before
+
+
 @pytest.mark.skipif(not toolkit.simulated(), reason="NumPy has no memory of a GPU")
 def test_dlpack_of_numpys_memory():
     x = on([[1, 2], [3, 4]])

@@ -7,6 +7,7 @@ before memory that others know is let go for all work of everybody.
 from __future__ import annotations
 
 import ctypes as C
+import functools
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from jitgrad.core.errors import user_error
 from jitgrad.core.primitive import Index, contiguous_strides
 from jitgrad.core.record import tensor as made_of
 from jitgrad.core.recorder import NO_NUMBER, is_dry, no_number
+from jitgrad.execute.cpu import llvm
 from jitgrad.execute.cuda import memory, movement, stream, toolkit
 from jitgrad.execute.cuda.tensors import alias, array_of, tensor
 
@@ -151,6 +153,33 @@ def _end(capsule: int) -> None:
 
 
 _unused = C.PYFUNCTYPE(None, C.c_void_p)(_end)
+_ASIDE = """
+declare void @PyErr_Fetch(ptr, ptr, ptr)
+declare void @PyErr_Restore(ptr, ptr, ptr)
+declare void @capsule_ended(ptr)
+define void @end_capsule(ptr %capsule) {
+    %kind = alloca ptr
+    %value = alloca ptr
+    %trace = alloca ptr
+    call void @PyErr_Fetch(ptr %kind, ptr %value, ptr %trace)
+    call void @capsule_ended(ptr %capsule)
+    %a = load ptr, ptr %kind
+    %b = load ptr, ptr %value
+    %c = load ptr, ptr %trace
+    call void @PyErr_Restore(ptr %a, ptr %b, ptr %c)
+    ret void
+}
+"""
+
+
+@functools.cache
+def _destructor() -> int:
+    """Address of `_end` with the exception put aside that makes a taker drop what it does not take: Python would lose
+    it.
+    """
+    callback = C.cast(_unused, C.c_void_p).value
+    assert callback is not None
+    return llvm.link(llvm.emit(_ASIDE), ["end_capsule"], {"capsule_ended": callback})["end_capsule"]
 
 
 def dlpack_device(t: Any) -> tuple[int, int]:
@@ -186,7 +215,7 @@ def exported(t: Any, wanted: Any, max_version: Any, dl_device: Any, copy: bool |
     struct: Any = _Versioned(1, 0, None, _versioned_deleter, 0 if copy else READ_ONLY, array) if versioned else \
         _Managed(array, None, _deleter)
     _given[C.addressof(struct)] = struct, shape, strides, t
-    return _new(C.addressof(struct), _NAMES[versioned], C.cast(_unused, C.c_void_p))
+    return _new(C.addressof(struct), _NAMES[versioned], _destructor())
 
 
 class _Owner:
