@@ -160,3 +160,22 @@ def test_unit_vectors_in_a_body_follow_what_they_meet(block):
     assert found.device == like.device == "cuda"
     np.testing.assert_allclose(found.numpy(), [2 * X, 4 * X], 1e-5)
     np.testing.assert_allclose(like.numpy(), [X] * 2, 1e-6)
+
+
+@pytest.mark.parametrize("wrap", [jg.function, jg.function(eager_compile=True)], ids=["function", "ahead"])
+@pytest.mark.parametrize("use", [
+    lambda x, y: x + jg.tanh(y), lambda x, y: x + jg.asarray(y), lambda x, y: x + jg.reshape(y, (3,)) / 2.0,
+    lambda x, y: jg.stack([x, y]), lambda x, y: jg.where(y > 1, x, x * 2), lambda x, y: jg.constant(y),
+], ids=["computed", "asarray", "reshaped", "stacked", "compared", "constant"])
+def test_arrays_given_to_a_function_in_a_block_are_there(wrap, use):
+    f, nested = wrap(use), wrap(lambda given: use(given["x"], given["rest"][0][0]))
+    kinds = [np.float32, np.float32, np.float32, np.float16]
+    with jg.device("cuda"):
+        x = jg.constant(X)
+        for k, kind in enumerate(kinds):
+            y = np.repeat(np.arange(3), 2).astype(kind)[::2 if k else 1][:3] * kind(k)
+            found = [f(x, y), nested({"x": x, "rest": [(y, "a")]})]
+            assert [t.device for t in found] == ["cuda"] * 2
+            for t in found:
+                np.testing.assert_allclose(t.numpy(), use(x, y).numpy(), 1e-6)
+        assert f.cache_info().hits >= 2

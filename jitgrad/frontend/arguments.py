@@ -16,6 +16,7 @@ import numpy as np
 
 from jitgrad.core import nest
 from jitgrad.core.aval import Aval, aval
+from jitgrad.core.device import LOOSE
 from jitgrad.core.dtypes import CODES
 from jitgrad.core.number import number
 from jitgrad.core.record import tensor
@@ -89,6 +90,7 @@ class Arguments:
         self.is_data = data
         self._dry, self._twin = dry, twin
         self._inputs_of: dict[int, int] = {}
+        self._arrays: set[int] = set()               # inputs that are of arrays
         self.used = len(args) + len(kwargs)
         self.args = [self._take(i, x, (i,)) for i, x in enumerate(args)]
         self.kwargs = {name: self._take(len(args) + i, x, (name,)) for i, (name, x) in enumerate(kwargs.items())}
@@ -147,6 +149,14 @@ class Arguments:
             self._nests.append((x, given, given.copy()))
         return given
 
+    def place(self, moved: Callable[[Any], Any]) -> None:
+        """The code gets of arrays what this makes of their Tensors."""
+        made = {id(t): moved(t) for k, t in enumerate(self.inputs) if k in self._arrays}
+        if made:
+            self.args = [_swapped(x, made) for x in self.args]
+            self.kwargs = {name: _swapped(x, made) for name, x in self.kwargs.items()}
+            self._nests = [(x, given, given.copy()) for x, given, _ in self._nests]
+
     def changed(self) -> list[tuple[Any, Any]]:
         """The lists and dicts that the function changed, and what it made of them."""
         return [(x, given) for x, given, copy in self._nests if len(given) != len(copy) or any(
@@ -166,6 +176,8 @@ class Arguments:
         known = self._inputs_of.get(id(x))
         if known is None:
             known = self._inputs_of[id(x)] = len(self.inputs)
+            if name == "array" or name == "tensor" and x._tracked & LOOSE:
+                self._arrays.add(known)
             made = self._dry(aval(CODES[np.dtype(x.dtype)], x.shape)) if self._dry else own(x)
             self._more_inputs(self._twin(made) if self._twin else made, path)
             if name != "array":
@@ -213,3 +225,15 @@ def held_weakly(x: Any) -> Any:
 
 def _items(x: Any) -> list[Any]:
     return [item for pair in x.items() for item in pair] if type(x) is dict else x
+
+
+def _swapped(x: Any, made: Mapping[int, Any]) -> Any:
+    """An argument with other Tensors; lists and dicts are changed where they are."""
+    kind = type(x)
+    if kind is list:
+        x[:] = [_swapped(v, made) for v in x]
+    elif kind is dict:
+        x.update({key: _swapped(v, made) for key, v in x.items()})
+    elif kind is tuple:
+        return tuple(_swapped(v, made) for v in x)
+    return made.get(id(x), x)

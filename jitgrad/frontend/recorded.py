@@ -59,6 +59,7 @@ class Recorded:
         self.f = f
         self.eager_compile = eager_compile
         self.name: str = getattr(f, "__qualname__", "") or getattr(getattr(f, "func", f), "__qualname__", repr(f))
+        self.device = ""                             # in whose blocks it runs
         self.raises = on_branch_change == "raise"
         self.check_every = check_every
         self.entries: list[Entry] = []
@@ -213,10 +214,13 @@ class Recorded:
         if trial:
             return trial
         try:
-            return Call(self.f, arguments, tracing)
+            return self._call(arguments, tracing)
         except BaseException:
             arguments.hand_back()
             raise
+
+    def _call(self, arguments: Arguments, tracing: Tracing) -> Call:
+        return Call(self.f, arguments, tracing, self.device)
 
     def _tracing(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tracing, Any]:
         """How the call is recorded, and what makes the Tensors of it that the code gets."""
@@ -234,7 +238,7 @@ class Recorded:
         before = [(v, v._value) for e in olds for v in e.variables]
         same = list[bool | None]()
         try:
-            call = Call(self.f, data, tracing)
+            call = self._call(data, tracing)
             same = [same_for_old_numbers(call, old, before) for old in olds]
         except Exception:                            # of what only a Python number can do, or of the user's
             same = [False]
@@ -256,7 +260,7 @@ class Recorded:
                     return None                      # a second number in a place, to be tried as data
                 if any(row[0] == "placed" for row in arguments.instructions):
                     return None                      # dry Tensors do not say where their numbers will be
-                call = Call(self.f, arguments, tracing)
+                call = self._call(arguments, tracing)
                 entry = None if tracing.refused else call.entry
             except Exception:                        # with numbers, where it is recorded next, it may do without
                 tracing.refused = True
@@ -307,12 +311,15 @@ class Recorded:
             inner: Any = functools.partial(_in_block, device, self.f)
             inner.__wrapped__ = self.f               # has the names of the parameters
             self.by_structure[device] = self._like(inner)
+            self.by_structure[device]._impl.device = device
         return self.by_structure[device]
 
     def _like(self, inner: Any) -> Any:
         """A function that does some of this one's calls, under its name."""
         inner.__qualname__ = self.name
-        return make(inner, "raise" if self.raises else "retrace", self.check_every, self.eager_compile)
+        made = make(inner, "raise" if self.raises else "retrace", self.check_every, self.eager_compile)
+        made._impl.device = self.device
+        return made
 
     def _checked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Under ``check_every``: the machine has no traces at hand; every n-th replay is compared with plain Python."""
@@ -349,7 +356,7 @@ class Recorded:
         except Exotic:
             inner, leaves = self._flat(given, keywords)
             return inner.program(*leaves)
-        call = Call(self.f, arguments, Tracing())
+        call = self._call(arguments, Tracing())
         entry = call.undone()
         if entry is None:
             raise user_error(RuntimeError, f"function {self.name}: the first call makes Variables; call it once first")
@@ -370,7 +377,7 @@ class Recorded:
         if shapes:
             raise user_error(TypeError, f"warmup: {self.name} goes by the numbers of its arguments, or cannot be "
                                         "recorded; give arrays in place of shapes")
-        call = Call(self.f, Arguments(given, keywords, self.numbers.is_data), Tracing())
+        call = self._call(Arguments(given, keywords, self.numbers.is_data), Tracing())
         made = call.undone()
         if made is not None:
             made.plan.compile()

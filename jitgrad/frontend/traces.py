@@ -12,12 +12,14 @@ import numpy as np
 from jitgrad.core import nest
 from jitgrad.core.aval import AVALS
 from jitgrad.core.collector import no_collection
+from jitgrad.core.device import LOOSE
 from jitgrad.core.dtypes import BOOL, FLOAT32, is_float
 from jitgrad.core.form import FORMS, Form, form
 from jitgrad.core.number import number
 from jitgrad.core.primitive import BY_NAME
 from jitgrad.core.program import Program
 from jitgrad.core.record import dispatch, replay, tensor
+from jitgrad.core.recorder import carried, has_numbers
 from jitgrad.core.versions import ANY, DEFAULTS, VERSIONS
 from jitgrad.execute.cpu.functions import Trace, views
 from jitgrad.execute.cpu.lifetime import immortal
@@ -52,7 +54,8 @@ class NotPlaced(Exception):
 class Call:
     """A call of a function, recorded as it runs."""
 
-    def __init__(self, f: Callable[..., Any], arguments: Arguments, tracing: Tracing) -> None:
+    def __init__(self, f: Callable[..., Any], arguments: Arguments, tracing: Tracing, device: str = "") -> None:
+        """In a block of a ``device`` arrays are there."""
         self.arguments = arguments
         self.tracing = tracing
         self._made: list[Entry | None] = []
@@ -60,6 +63,8 @@ class Call:
             self.tracing.source(t, None)
         watch = Watch(f)
         with self.tracing, watch:
+            if device:
+                arguments.place(lambda t: self._placed(t, device))
             self.answer = f(*arguments.args, **arguments.kwargs)
         try:
             self.facts = watch.facts()
@@ -69,6 +74,15 @@ class Call:
         self.tracing.outside(x for x, _ in watch.held.values())
         self._arrays = [pair for pair in watch.held.values() if isinstance(pair[0], np.ndarray)]
         self._check()
+
+    def _placed(self, t: Any, device: str) -> Any:
+        """What code in a block of the device would make of an array."""
+        if not has_numbers(t):
+            self.tracing.elsewhere()
+            return t
+        made = carried(t, device)
+        made._tracked |= LOOSE
+        return made
 
     def _check(self) -> None:
         """Raises NotReplayable for what replays could not tell, or do."""
