@@ -179,3 +179,9 @@ def test_arrays_given_to_a_function_in_a_block_are_there(wrap, use):
             for t in found:
                 np.testing.assert_allclose(t.numpy(), use(x, y).numpy(), 1e-6)
         assert f.cache_info().hits >= 2
+
+
+def test_quantiles_of_nothing_are_where_it_is():
+    x = jg.zeros((3, 0), device="cuda")
+    for found in jg.median(x, axis=1), jg.quantile(x, [0.5, 0.2], axis=1):
+        assert found.device == "cuda" and np.isnan(found.numpy()).all()

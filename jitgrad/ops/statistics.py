@@ -7,7 +7,7 @@ from typing import Any
 
 from jitgrad import ops
 from jitgrad.core.aval import AVALS
-from jitgrad.core.device import device_of
+from jitgrad.core.device import beside, device_of
 from jitgrad.core.dtypes import FLOAT64
 from jitgrad.core.errors import user_error
 from jitgrad.core.record import tensor
@@ -140,7 +140,7 @@ def quantile(x: Any, q: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     if given.ndim > 1 or not ((given >= 0) & (given <= 1)).all():
         raise user_error(ValueError, f"quantile: q must be numbers in [0, 1], got {q!r}")
     if n == 0:
-        return composite.broadcast_to(tensor(math.nan, AVALS[x._aval].code), (*given.shape, *shape))
+        return composite.broadcast_to(beside(tensor(math.nan, AVALS[x._aval].code), x), (*given.shape, *shape))
     rows = along.sort(rows, -1)
     last = rows[..., -1]
     found = []
