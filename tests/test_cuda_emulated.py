@@ -150,6 +150,29 @@ def test_functions_that_are_not_there_say_so(gpu):
     assert plugin.complaints() == "cuProfilerStart is not emulated\n"
 
 
+def test_a_full_gpu_is_told_and_functions_go_on_afterwards(gpu):
+    x, v = on(np.ones(1 << 13)), jg.Variable(np.zeros(1 << 13, np.float32), device="cuda")
+
+    @jg.function
+    def step(x):
+        v.assign_add(x)
+        return jg.cumulative_sum(x)
+    for _ in range(4):
+        step(x)
+    held = []
+    with plugin.room(1 << 17):
+        with pytest.raises(MemoryError, match=r"no memory for 32768 bytes on the GPU: CUDA_ERROR_OUT_OF_MEMORY \(at"):
+            while True:
+                held.append(x * 2.0)
+        for call in step, jg.sort:
+            with pytest.raises(MemoryError):
+                call(x)
+        assert float(v[0]) == 4.0 and float(jg.sum(x)) == 1 << 13
+        held.clear()
+    for n in range(5, 9):
+        assert float(step(x)[-1]) == 1 << 13 and float(v[0]) == n
+
+
 # ---- what is asked for -----------------------------------------------------------------------------------
 
 def test_a_replay_is_one_graph():

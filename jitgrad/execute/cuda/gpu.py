@@ -192,7 +192,8 @@ class _Recorded(NamedTuple):
 
     def launch(self) -> None:
         self.ready()
-        self.graph.launch(self.stream)
+        with told("a recorded function cannot be started on the GPU"):
+            self.graph.launch(self.stream)
 
 
 class told:
@@ -208,5 +209,7 @@ class told:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, Exception):             # of their many classes; it stays as the cause
-            raised = MemoryError if "OUT_OF_MEMORY" in str(error) else RuntimeError
-            raise user_error(raised, f"{self.what}: {error or type(error).__name__}") from error
+            words = str(error) or type(error).__name__
+            full = "OUT_OF_MEMORY" in words          # which needs no explanation
+            raise user_error(MemoryError if full else RuntimeError,
+                             f"{self.what}: {words.partition(':')[0] if full else words}") from error
