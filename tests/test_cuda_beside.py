@@ -185,3 +185,11 @@ def test_quantiles_of_nothing_are_where_it_is():
     x = jg.zeros((3, 0), device="cuda")
     for found in jg.median(x, axis=1), jg.quantile(x, [0.5, 0.2], axis=1):
         assert found.device == "cuda" and np.isnan(found.numpy()).all()
+
+
+@pytest.mark.parametrize("given", [None, {"shape": (2,), "typestr": "<f4"}, {"shape": 2, "typestr": "<f4", "data": (0, True)}])
+def test_objects_that_only_look_like_arrays_are_told(given):
+    class Other:
+        __cuda_array_interface__ = given
+    with pytest.raises(TypeError, match=r"the __cuda_array_interface__ of Other is none"):
+        jg.asarray(Other())

@@ -50,14 +50,18 @@ def taken(array: Any) -> Any:
     Elements that do not lie one behind the other are copied.
     """
     given = array.__cuda_array_interface__
-    shape, dtype = tuple(map(int, given["shape"])), np.dtype(given["typestr"])
+    try:
+        shape, dtype, address = tuple(map(int, given["shape"])), np.dtype(given["typestr"]), int(given["data"][0])
+    except (TypeError, KeyError, IndexError, ValueError) as error:
+        raise user_error(TypeError, f"asarray: the __cuda_array_interface__ of {type(array).__name__} is none, "
+                                    f"{error!r}") from None
     if given.get("mask") is not None:
         raise user_error(TypeError, "asarray: an array with a mask has no counterpart")
     if given.get("stream") is not None:
         stream.driver().wait_for(int(given["stream"]))
     elif int(given.get("version", 0)) < 3:           # of which streams had no part: on any there may be work on it
         stream.driver().sync_all()
-    return _taken(int(given["data"][0]), shape, given.get("strides"), dtype, array)
+    return _taken(address, shape, given.get("strides"), dtype, array)
 
 
 def _taken(address: int, shape: tuple[int, ...], strides: Any, dtype: np.dtype[Any], owner: Any) -> Any:
