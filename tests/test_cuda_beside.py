@@ -193,3 +193,32 @@ def test_objects_that_only_look_like_arrays_are_told(given):
         __cuda_array_interface__ = given
     with pytest.raises(TypeError, match=r"the __cuda_array_interface__ of Other is none"):
         jg.asarray(Other())
+
+@pytest.mark.parametrize(("use", "kind"), [
+    (lambda x, y: x + y, np.float32), (lambda x, y: jg.take(x, y, axis=0), np.int32),
+    (lambda x, y: jg.concat([x, y], 0), np.float32),
+], ids=["added", "index", "joined"])
+def test_arrays_that_follow_a_tensor_back_to_the_cpu_are_those_of_each_call(use, kind):
+    x, f = jg.constant(X, device="cpu"), jg.function(use)
+    for k in range(4):
+        y = np.roll(np.arange(3, dtype=kind), k)
+        with jg.device("cuda"):
+            found = f(x, y)
+        assert found.device == "cpu"
+        np.testing.assert_array_equal(found.numpy(), use(x, y).numpy())
+    assert f.cache_info().hits == 3
+
+
+def test_gradients_come_back_to_arrays_that_followed_a_tensor_to_the_cpu():
+    x = jg.constant(X, device="cpu")
+
+    @jg.function
+    def gradient(y):
+        with jg.GradientTape() as tape:
+            tape.watch(y)
+            s = jg.sum(x * y)
+        return tape.gradient(s, y)
+    for k in range(3):
+        with jg.device("cuda"):
+            found = gradient(np.full(3, k, np.float32))
+        np.testing.assert_array_equal(found.numpy(), X)

@@ -96,6 +96,16 @@ def undone(made: Form) -> Check:
     return check
 
 
+def returned(made: Form) -> Check:
+    """What was moved to a device, back where it was before, is what was moved."""
+    def check(known: Any, ids: tuple[int, ...]) -> int | None:
+        inner = known.made[ids[0]]
+        if not inner or FORMS[inner[0]].prim is not made.prim:
+            return None
+        return inner[1][0] if FORMS[inner[0]].params["source"] == made.params["device"] else None
+    return check
+
+
 def idempotent(made: Form) -> Check:
     """``op(op(x))`` is op(x)."""
     def check(known: Any, ids: tuple[int, ...]) -> int | None:

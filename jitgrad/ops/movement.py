@@ -10,7 +10,7 @@ import numpy as np
 from jitgrad import ops
 from jitgrad.core.aval import Aval, aval
 from jitgrad.core.errors import user_error
-from jitgrad.core.exact import joined
+from jitgrad.core.exact import joined, returned
 from jitgrad.core.primitive import (
     Index,
     Kind,
@@ -200,7 +200,7 @@ def barrier(x):
 
 
 @movement(vjp=lambda g, ans, x, *, device, source: (ops.to_device(g, source, device),), ref=lambda x, **devices: x,
-          samples=uniform((3, 4), device="cpu", source="cpu"), opaque=True,
+          samples=uniform((3, 4), device="cpu", source="cpu"), opaque=True, exact=(returned,),
           batch=lambda batched, size, x, **devices: ((ops.to_device(x, **devices),), (True,)))
 def to_device(x, *, device, source):
     """``x`` on a device, from where it was: `Tensor.to_device`. The gradient goes back."""

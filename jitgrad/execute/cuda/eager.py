@@ -32,7 +32,7 @@ def run(made: Form, operands: Sequence[Any]) -> Any:
     machine = backend.current()
     if not any(is_elsewhere(t) and not t._tracked & LOOSE for t in operands) and any(
             t._data != 0 and AVALS[t._aval].ndim and not t._tracked & LOOSE for t in operands):
-        return dispatch(made, [machine.moved(t, "cpu") for t in operands])       # only what is loose was here
+        return dispatch(made, [carried(t, "cpu") for t in operands])       # only what is loose was here
     if "device" in made.params:
         given, outs = operands, (_elsewhere(made, operands[0]),)
     elif made.prim.kind is Kind.HIGHER:
