@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 
 import numpy as np
+import pytest
 
 from jitgrad.execute.cuda.staging import HALF, Staging
 
@@ -47,3 +48,21 @@ def test_small_arrays_are_waited_for_by_nobody():
     for k in range(1000):
         reader.put(np.full(3, k))
     assert not reader.waited
+
+
+def test_what_waits_to_be_read_outlives_an_interrupt():
+    reader, arrays = Reader(), [np.full(HALF, k, np.uint8) for k in range(4)]
+    for array in arrays[:2]:
+        reader.put(array)
+    catch_up = reader.catch_up
+
+    def interrupted(count):
+        reader.catch_up = catch_up
+        raise KeyboardInterrupt
+    reader.catch_up = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        reader.put(arrays[2])
+    for array in arrays[2:]:
+        reader.put(array)
+    reader.catch_up(4)
+    assert reader.read == [a.tobytes() for a in arrays]

@@ -30,9 +30,9 @@ class Staging:
         """The address of a copy of a C-contiguous array of at most `HALF` bytes, to be read by the stream at once."""
         if self._end + array.nbytes > HALF:
             self._done[self._half] = self._mark()
+            if wait := self._done[1 - self._half]:
+                wait()                           # before the turn: an interrupt here leaves the other half as it was
             self._half, self._end = 1 - self._half, 0
-            if wait := self._done[self._half]:
-                wait()
         place = self._starts[self._half] + self._end
         ctypes.memmove(place, array.ctypes.data, array.nbytes)
         self._end += -(-array.nbytes // _APART) * _APART
