@@ -222,3 +222,30 @@ def test_gradients_come_back_to_arrays_that_followed_a_tensor_to_the_cpu():
         with jg.device("cuda"):
             found = gradient(np.full(3, k, np.float32))
         np.testing.assert_array_equal(found.numpy(), X)
+
+
+@pytest.mark.parametrize("block", ["cuda", "cpu"])
+@pytest.mark.parametrize("there", ["cuda", "cpu"])
+def test_arrays_go_on_to_follow_others_after_a_tensor_was_made_of_them(block, there):
+    def use(x, y):
+        made = jg.asarray(y)
+        with jg.device("cpu"):
+            here = jg.asarray(y)
+        return x + y, made * 2.0, here * 3.0
+    x, f = jg.constant(X, device=there), jg.function(use)
+    with jg.device(block):
+        for k in range(3):
+            y = np.full(3, k, np.float32)
+            for got, want in zip(f(x, y), use(x, y), strict=True):
+                assert got.device == want.device
+                np.testing.assert_array_equal(got.numpy(), want.numpy())
+    assert f.cache_info().hits == 2
+
+
+def test_what_a_call_returns_of_an_array_follows_nobody():
+    f, x = jg.function(lambda y: y), jg.constant(X, device="cpu")
+    for _ in range(2):
+        with jg.device("cuda"):
+            y = f(X)
+        with pytest.raises(ValueError, match="different devices"):
+            x + y

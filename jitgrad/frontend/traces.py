@@ -117,6 +117,8 @@ class Call:
         except NotRebuilt as error:
             raise NotReplayable(f"it returns a {error}, which a replay cannot make again; return Tensors in tuples, "
                                 "lists and dicts", self) from None
+        for t in answer.leaves:
+            t._tracked &= ~LOOSE                     # as what replays return
         traced = self.tracing.traced(self.arguments.inputs, answer.leaves, self._arrays)
         if traced is None:
             return None

@@ -127,8 +127,12 @@ def asarray(obj: Any, dtype: Any = None, copy: bool | None = None, device: Any =
 
 def _own(given: Any, made: Any) -> Any:
     """What was made of a Variable is a Tensor of its own; what was made of an array stays where it is."""
+    if type(given) is backend.current().Variable:
+        return OPS["reshape"](made, AVALS[made._aval].shape)
+    if made is given and made._tracked & LOOSE:      # an array that a function was given: it goes on to follow others
+        return placed(OPS["reshape"](made, AVALS[made._aval].shape))
     made._tracked &= ~LOOSE
-    return OPS["reshape"](made, AVALS[made._aval].shape) if type(given) is backend.current().Variable else made
+    return made
 
 
 def constant(value: Any, dtype: Any = None, shape: Any = None, name: str | None = None, device: Any = None) -> Any:
