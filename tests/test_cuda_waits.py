@@ -102,4 +102,15 @@ def test_nothing_is_known_of_memory_that_others_may_write():
     x = there(LABELS)
     assert x._owner.span == (0, 3)
     found = x.__cuda_array_interface__
+    assert x._owner.span is None
     assert jg.asarray(type("Other", (), {"__cuda_array_interface__": found, "keeps": x})())._owner.span is None
+
+
+def test_indices_that_others_wrote_are_looked_at():
+    x, table = there([0, 1, 2]), there(np.arange(3.0))
+    assert x.__cuda_array_interface__["data"][0] == x._owner.address
+    stream.driver().upload(x._owner.base, 0, np.array([0, 7, 9]))
+    for look in (jg.take, jg.function(jg.take)):
+        for _ in range(2):
+            with pytest.raises(IndexError, match="out of range"):
+                look(table, x, axis=0)

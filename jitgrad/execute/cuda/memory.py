@@ -38,8 +38,10 @@ class Buffer:
     _spare: Spare
 
     def share(self) -> None:
-        """Others get to know the address: the memory is kept until their work is done as well."""
-        self._others = True
+        """Others get to know the address: the memory is kept until their work is done as well. That it is to be read
+        only is a wish: most libraries can write there, so nothing is known of the integers any more.
+        """
+        self._others, self.span = True, None
 
     def append(self, made: Form, operands: Sequence[Any]) -> Any:
         """Run a row at once, as a recording that owns a Tensor would append it."""
