@@ -7,6 +7,7 @@ import os
 import threading
 import types
 
+import numpy as np
 import pytest
 
 from jitgrad.execute.cuda.gpu import Gpu, told
@@ -58,6 +59,16 @@ def test_nobody_waits_for_all_streams_while_one_records(gpu):
     assert gpu._now() == ("the stream", 3)
     gpu.let_go("later")
     assert gpu._device.synced == 2 and not gpu._late
+
+
+def test_no_finalizer_runs_while_pinned_memory_is_filled(gpu):
+    """One that uploads would wait for the lock that it interrupts."""
+    may_run = []
+    gpu._uploading = threading.Lock()
+    gpu._staging = types.SimpleNamespace(copied=lambda array: may_run.append(gc.isenabled()) or 7)
+    gpu._device.cuMemcpyHtoDAsync = lambda *given: (0,)
+    gpu.upload(0, 0, np.ones(3))
+    assert may_run == [False] and gc.isenabled()
 
 
 def test_a_recording_that_fails_ends(gpu):

@@ -64,7 +64,7 @@ class Gpu:
             self._copy_up(base + offset, array.ctypes.data, array.nbytes)
             self.sync()
         elif array.nbytes:
-            with self._uploading:
+            with no_collection(), self._uploading:   # a finalizer that uploads would wait for itself
                 self._copy_up(base + offset, self._staging.copied(array), array.nbytes)
 
     def _copy_up(self, to: int, source: int, nbytes: int) -> None:
