@@ -1,4 +1,5 @@
-"""Arrays shared with other libraries: DLPack, and the CUDA array interface. Memory on a GPU is never copied here.
+"""Arrays shared with other libraries: DLPack, and the CUDA array interface. Memory on a GPU is copied only if elements
+do not lie one behind the other, or not where kernels can read them.
 
 Work on it is ordered with that of others by waiting: before memory is given to somebody for all work of ours, and
 before memory that others know is let go for all work of everybody.
