@@ -288,7 +288,7 @@ def _integer_samples(rng: np.random.Generator) -> list[tuple[tuple[Any, ...], di
 
 
 @elementwise(domain="integer", vjp=None, ref=_integer_ref, samples=_integer_samples,
-             indexes=lambda bits, more, span, wide: (0, ()) if wide else (1, (2,)))
+             indexes=lambda bits, more, span, wide: (0, ()) if wide else (1, (2,)))      # narrow spans are positive
 def random_integer(bits, more, span, *, wide):
     """The integer part of ``span`` times the fraction that ``bits`` are read as: each value likely to one part in 2^32.
 
