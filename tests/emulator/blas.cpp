@@ -100,18 +100,14 @@ CUBLAS(cublasSetPointerMode_v2)(Handle*, int mode) { return mode ? INVALID_VALUE
 
 CUBLAS(cublasSetMathMode)(Handle*, int) { return SUCCESS; }                     // all products are exact enough
 
-CUBLAS(cublasSgemmStridedBatched_64)
-(Handle* handle, int turn_a, int turn_b, int64_t m, int64_t n, int64_t k, const float* alpha, const float* a,
- int64_t lead_a, int64_t stride_a, const float* b, int64_t lead_b, int64_t stride_b, const float* beta, float* c,
- int64_t lead_c, int64_t stride_c, int64_t batch) {
-    return gemm<float>(handle, turn_a, turn_b, m, n, k, alpha, {a, lead_a, stride_a, turn_a != 0},
-                       {b, lead_b, stride_b, turn_b != 0}, beta, {c, lead_c, stride_c, false}, batch);
-}
+#define GEMM(letter, T)                                                                                             \
+    CUBLAS(cublas##letter##gemmStridedBatched_64)                                                                   \
+    (Handle* handle, int turn_a, int turn_b, int64_t m, int64_t n, int64_t k, const T* alpha, const T* a,           \
+     int64_t lead_a, int64_t stride_a, const T* b, int64_t lead_b, int64_t stride_b, const T* beta, T* c,           \
+     int64_t lead_c, int64_t stride_c, int64_t batch) {                                                             \
+        return gemm<T>(handle, turn_a, turn_b, m, n, k, alpha, {a, lead_a, stride_a, turn_a != 0},                  \
+                       {b, lead_b, stride_b, turn_b != 0}, beta, {c, lead_c, stride_c, false}, batch);              \
+    }
 
-CUBLAS(cublasDgemmStridedBatched_64)
-(Handle* handle, int turn_a, int turn_b, int64_t m, int64_t n, int64_t k, const double* alpha, const double* a,
- int64_t lead_a, int64_t stride_a, const double* b, int64_t lead_b, int64_t stride_b, const double* beta, double* c,
- int64_t lead_c, int64_t stride_c, int64_t batch) {
-    return gemm<double>(handle, turn_a, turn_b, m, n, k, alpha, {a, lead_a, stride_a, turn_a != 0},
-                        {b, lead_b, stride_b, turn_b != 0}, beta, {c, lead_c, stride_c, false}, batch);
-}
+GEMM(S, float)
+GEMM(D, double)
