@@ -9,11 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jitgrad.core.form import Form
 from jitgrad.execute.cuda import blas, toolkit
 from jitgrad.execute.cuda.driver import Facts, Graph
 from jitgrad.execute.cuda.kernel import STATUS, Kernel, Work
-from jitgrad.execute.cuda.library import work_of
 
 
 class Simulator:
@@ -95,12 +93,6 @@ class _Listed(NamedTuple):
 
 
 # ---- launches on arrays ----------------------------------------------------------------------------------
-
-def run(f: Form, operands: Sequence[np.ndarray]) -> tuple[list[np.ndarray], int]:
-    """The outputs of a form, and the error code that its kernels leave."""
-    outs = [np.full(a.shape, 77, a.dtype) for a in f.outs]       # kernels write every element
-    return outs, play(work_of(f), [*outs, *operands])
-
 
 def play(work: Work, slots: Sequence[np.ndarray]) -> int:
     """Run launches on the arrays of their slots but scratch; the error code."""
