@@ -100,9 +100,10 @@ class OnDevice(Plan):
                 have.crossed(crossing)
             inputs = given if self._whole else [given[i] for i in both.device_inputs]
             self._start(have, inputs, blocks)
-            codes = self._codes(have, [*inputs, *crossing])
+            read = [*inputs, *crossing] if crossing else inputs
+            codes = self._codes(have, read)
             for b, known in self._spans:
-                blocks[b].span = ranges.at(known, [*inputs, *crossing])
+                blocks[b].span = ranges.at(known, read)
         if any(codes):
             failed = next(k for k, code in enumerate(codes) if code)
             guard = next((a.guard for a in self._actions.actions if a.status == failed), -1)
