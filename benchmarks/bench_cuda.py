@@ -22,7 +22,7 @@ class Replays:
     param_names = ["row"]
 
     def setup(self, row: str) -> None:
-        if stream.problem() or toolkit.simulated():
+        if stream.problem() or toolkit.simulated():  # asv skips a benchmark whose setup raises this class, and no other
             raise NotImplementedError(stream.problem() or "Numba's simulator takes the place of a GPU")
         from benchmarks.cuda import use_jitgrad
         self.mode = next(iter(use_jitgrad.WORKLOADS[row]()))

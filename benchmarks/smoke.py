@@ -50,7 +50,7 @@ def main() -> None:
             found = call()
             if name.rpartition(".")[2].startswith("timeraw_"):
                 subprocess.run([sys.executable, "-c", found], check=True)
-        except NotImplementedError as why:   # as asv has it: there is no GPU, say
+        except NotImplementedError as why:   # which is how a setup tells asv to skip: there is no GPU, say
             print(f"benchmarks.smoke: {name} skipped, {why}")
             skipped += 1
         except BaseException:

@@ -229,7 +229,7 @@ class Program:
         except FileNotFoundError:
             raise
         except (ValueError, TypeError, LookupError, AttributeError, OSError, EOFError, zipfile.BadZipFile, zlib.error,
-                NotImplementedError) as error:      # zipfile raises it for a damaged method of compression
+                NotImplementedError) as error:      # zipfile's own, where a damaged byte names a method it has not
             raise ValueError(f"load: {name} is not a Program that this jitgrad can read: {error}") from error
         return program
 

@@ -36,7 +36,9 @@ class Initializer(Versioned):
         return creation.from_array(self.draw(as_shape(shape)), code)
 
     def draw(self, shape: tuple[int, ...]) -> np.ndarray:
-        """The numbers, as a NumPy array: users define it. NotImplementedError where they did not, as Keras has it."""
+        """The numbers, as a NumPy array. Users define it, or `__call__` as with Keras, so it is not abstract:
+        NotImplementedError where neither is there.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define draw")
 
     def stream(self) -> random.Generator | Any:

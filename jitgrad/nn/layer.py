@@ -78,7 +78,9 @@ class Layer(Versioned):
         return self.call(*args)
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        """What the layer computes: users define it. NotImplementedError where they did not, as Keras has it."""
+        """What the layer computes: users define it. A layer that only holds others needs none, so it is not abstract:
+        NotImplementedError, as Keras raises, where one without is called.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define call")
 
     def build(self, input_shape: Any) -> None:

@@ -51,7 +51,9 @@ class Loss(Versioned):
         self.name = name
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """The loss of each sample: users define it. NotImplementedError where they did not, as Keras has it."""
+        """The loss of each sample: users define it, or `__call__` itself, so it is not abstract: NotImplementedError,
+        as Keras raises, where neither is there.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define call")
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:

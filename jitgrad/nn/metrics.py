@@ -35,7 +35,9 @@ class Metric(Versioned):
         return [self.total, self.count]
 
     def update_state(self, *args: Any, **kwargs: Any) -> None:
-        """Take in one batch: users define it. NotImplementedError where they did not, as Keras has it."""
+        """Take in one batch: users define it, or `__call__` itself, so it is not abstract: NotImplementedError, as
+        Keras raises, where neither is there.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define update_state")
 
     def _take_in(self, values: Any, sample_weight: Any) -> None:

@@ -61,7 +61,8 @@ class Optimizer(Versioned):
     def rule(self, g: Any, value: Any, slots: Sequence[Any], *factors: Any) -> tuple[Any, ...]:
         """The new value and the new slots of one variable, from its gradient, value, slots and the `factors`.
 
-        Users define it; NotImplementedError where they did not, as Keras has it.
+        Users define it, or `apply_gradients` itself, so it is not abstract: NotImplementedError, as Keras raises, where
+        neither is there.
         """
         raise NotImplementedError(f"{type(self).__name__} must define rule")
 
